@@ -1,0 +1,172 @@
+"""Stages: folders whose content is a function of what they depend on, with a manifest that says so.
+
+A stage that has finished is skipped, one that was interrupted goes on, and one whose inputs changed refuses to
+overwrite and says what changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from task.errors import InputError
+
+MANIFEST = "manifest.json"
+STARTED = "started.json"
+PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "vllm", "xgrammar", "numpy", "scipy", "pandas")
+
+
+class Stage:
+    """One output folder on its way from nothing to finished.
+
+    `started.json` holds what the folder depends on while the work is under way; `manifest.json` replaces it at the end.
+
+    Attributes:
+        folder: Where the stage writes.
+        finished: Whether the work had been done already, from the same inputs.
+    """
+
+    def __init__(self, folder: Path, depends_on: Mapping[str, Any], overwrite: bool = False) -> None:
+        """Open a stage: create its folder, go on with it, or find it finished.
+
+        Args:
+            folder: Output folder; everything in it belongs to the stage.
+            depends_on: All that the result is a function of, as JSON values (settings, hashes of input files).
+            overwrite: Delete what an earlier, different (or finished) stage left there.
+
+        Raises:
+            InputError: The folder holds the result of other inputs, or files of unknown origin.
+        """
+        self.folder = folder
+        self.finished = False
+        self._depends_on = json.loads(json.dumps(depends_on))
+        self._opened = time.time()
+        if overwrite and (folder / MANIFEST).exists() | (folder / STARTED).exists():
+            shutil.rmtree(folder)
+        for name in (MANIFEST, STARTED):
+            if (folder / name).exists():
+                self._compare(read_json(folder / name))
+                self.finished = name == MANIFEST
+                return
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder}: not empty and not made by this stage (no {MANIFEST}); move it away first")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / STARTED, {"depends_on": self._depends_on})
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write the manifest: inputs, provenance, wall time since this process opened the stage, and `facts`."""
+        manifest = {
+            "depends_on": self._depends_on,
+            "key": stage_key(self._depends_on),
+            **provenance(),
+            "wall_seconds": round(time.time() - self._opened, 3),
+            **facts,
+        }
+        write_json(self.folder / MANIFEST, manifest)
+        (self.folder / STARTED).unlink(missing_ok=True)
+        self.finished = True
+
+    def _compare(self, earlier: Mapping[str, Any]) -> None:
+        changes = differences(earlier.get("depends_on", {}), self._depends_on)
+        if changes:
+            raise InputError(
+                f"{self.folder}: made from other inputs: {'; '.join(changes[:3])}"
+                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
+                "Give --overwrite to redo it, or use another run name"
+            )
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """What changed between two JSON values, one `path: old -> new` an entry."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*old, *new})
+        return [d for k in keys for d in differences(old.get(k), new.get(k), f"{path}.{k}" if path else k)]
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def stage_key(depends_on: Mapping[str, Any]) -> str:
+    """Hash of all that a stage depends on, 16 hex digits."""
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def finished_key(folder: Path, remedy: str) -> str:
+    """The key of a finished stage, for the stages that depend on it.
+
+    Raises:
+        InputError: The stage is not there or was interrupted; `remedy` ends the message.
+    """
+    if not (folder / MANIFEST).is_file():
+        state = "was interrupted" if (folder / STARTED).is_file() else "does not exist"
+        raise InputError(f"{folder}: {state}; {remedy}")
+    return str(read_json(folder / MANIFEST)["key"])
+
+
+def provenance() -> dict[str, Any]:
+    """Git revision (with `+changes` if files differ from it), package versions, Python and platform."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"git": git_revision(), "packages": versions, "python": platform.python_version(), "host": _host()}
+
+
+def git_revision() -> str | None:
+    """Commit of the source tree, None outside a git checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's content, 16 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing or broken one is an `InputError`."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}: not JSON ({error}); delete it and run the stage again") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that a kill leaves the old file or the new one, never half of one."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so that a kill leaves the old file or the new one, never half of one."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _host() -> dict[str, Any]:
+    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count()}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,96 @@
+"""Attribute weights: how strongly, and in which direction, each attribute drives a decision."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from task.contexts import ChoiceContext
+from task.errors import InputError
+from task.seeding import stream, uniforms
+
+LARGEST = 100.0
+"""Weights are given on the scale on which the largest of a context has this magnitude."""
+
+
+def rescale(weights: ArrayLike) -> NDArray[np.float64]:
+    """Scale weights so that the largest magnitude of a context is 100; a context of zeros or NaN becomes NaN.
+
+    Args:
+        weights: Shape (..., attributes).
+
+    A context whose weights are all zero has no direction: making it NaN keeps it out of every correlation, where
+    zeros would enter as if they had been measured.
+    """
+    weights = np.asarray(weights, dtype=float)
+    largest = np.abs(weights).max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(largest > 0, weights * (LARGEST / largest), np.nan)
+
+
+def sample_weights(seed: int, purpose: str, context: ChoiceContext) -> NDArray[np.float64]:
+    """Draw weights from U(-100, 100), rescale the largest to 100, round; shape (attributes,).
+
+    `purpose` names the stream: `target_weights` for what is taught; the simulated engine draws native weights so too.
+    """
+    draws = uniforms(seed, purpose, context.name, count=1, width=len(context.attributes))[0]
+    return np.round(rescale(draws * 2 * LARGEST - LARGEST))
+
+
+def utilities(values: ArrayLike, weights: ArrayLike, context: ChoiceContext) -> NDArray[np.float64]:
+    """Utility of options: sum over attributes of weight x (value - low) / (high - low).
+
+    Args:
+        values: Attribute values, shape (..., attributes), in the attributes' units.
+        weights: Shape (attributes,).
+    """
+    scaled = (np.asarray(values, dtype=float) - context.lows) / context.spans
+    return scaled @ np.asarray(weights, dtype=float)
+
+
+def shuffle_across(names: Sequence[str], seed: int) -> dict[str, str]:
+    """Assign to each context the weights of another one: a permutation without fixed points, from (seed, names).
+
+    For the shuffled-label control: whole weight vectors change place, so the marginal distribution of the labels and
+    their joint distribution within a context stay as they were, and only the link to the decisions is cut.
+    """
+    if len(names) < 2:
+        raise InputError(f"shuffling weights needs at least 2 contexts, got {list(names)}; use more contexts")
+    order = stream(seed, "shuffle_weights").permutation(len(names))
+    # A cycle through a random order: every context receives its successor's weights, so none keeps its own.
+    return {names[i]: names[j] for i, j in zip(order, np.roll(order, -1), strict=True)}
+
+
+def save_weights(weights: Mapping[str, ArrayLike], path: Path) -> None:
+    """Write weights as CSV with columns `context, weight_1, ..., weight_n`."""
+    rows = {name: np.asarray(w, dtype=float) for name, w in weights.items()}
+    width = len(next(iter(rows.values())))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["context", *(f"weight_{i + 1}" for i in range(width))])
+        writer.writerows([name, *(f"{w:g}" for w in row)] for name, row in rows.items())
+
+
+def load_weights(path: Path) -> dict[str, NDArray[np.float64]]:
+    """Read `context, weight_1, ...` (other columns are ignored) or the released `scenario, attr1, ...`.
+
+    Raises:
+        InputError: No such file, no such columns, or a cell that is not a number.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; it is written by scripts/run_experiment.py or analysis.run")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        header = reader.fieldnames or []
+        prefix, key = ("attr", "scenario") if "scenario" in header else ("weight_", "context")
+        columns = [c for c in header if c.startswith(prefix) and c.removeprefix(prefix).isdigit()]
+        if key not in header or not columns:
+            raise InputError(f"{path}: columns {header}; needed: context, weight_1, ... (or scenario, attr1, ...)")
+        try:
+            return {row[key]: np.array([float(row[c]) for c in columns]) for row in reader}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}:{reader.line_num}: {error}; every weight must be a number") from None
