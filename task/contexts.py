@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from task.errors import InputError, run_command
 
 DATA = Path(__file__).parent / "data"
-"""Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (40)."""
+"""Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (54)."""
+
+RELEASED = ("scenarios.csv", "candidate_scenarios.json")
+"""The paper's files of contexts, read together by `task.released`."""
 
 SHARED_ATTRIBUTES = 3
 """Two contexts with this many attribute names in common count as nearly the same."""
@@ -44,11 +47,12 @@ class Attribute:
     @property
     def decimals(self) -> int:
         """Decimals that a value is rounded to: 0 for a range of 5 or more, 1 from 1 to 5, else about two digits."""
-        if self.span >= 5:
+        span = float(f"{self.span:.9g}")  # 2.3 - 1.3 is a hair below 1 in floats, and means 1
+        if span >= 5:
             return 0
-        if self.span >= 1:
+        if span >= 1:
             return 1
-        return 1 - math.floor(math.log10(self.span))
+        return 1 - math.floor(math.log10(span))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +97,33 @@ def load_contexts(path: Path | str, count: int | None = None) -> list[ChoiceCont
         InputError: The file is missing or too short, or `problems` finds something; the first finding is named.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such contexts file; give a .jsonl of contexts, e.g. {DATA / 'instilled.jsonl'}")
-    if path.suffix == ".jsonl":
-        located = [(f"{path}:{number}", line) for number, line in _lines(path)]
-        contexts = [context_from_json(line, where) for where, line in located]
-        places = [where for where, _ in located]
-    else:
-        from task.released import load_released_contexts  # released.py builds on this module
-
-        contexts = load_released_contexts(path.parent)
-        places = [str(path)] * len(contexts)
+    contexts, places = _read(path)
     if found := problems(contexts, places):
         more = f" (and {len(found) - 1} more: python -m task.contexts {path})" if len(found) > 1 else ""
         raise InputError(found[0] + more)
     if count is not None and count > len(contexts):
         raise InputError(f"{path}: {count} contexts asked for, the file has {len(contexts)}; ask for fewer or add some")
     return contexts[:count]
+
+
+def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
+    """The contexts of one file before `problems` has seen them, and the place of each."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such contexts file; give a .jsonl of contexts, e.g. {DATA / 'instilled.jsonl'}")
+    if path.suffix == ".jsonl":
+        located = [(f"{path}:{number}", line) for number, line in _lines(path)]
+        contexts = [context_from_json(line, where) for where, line in located]
+        places = [where for where, _ in located]
+    elif path.name in RELEASED:
+        from task.released import load_released_contexts  # released.py builds on this module
+
+        contexts = load_released_contexts(path.parent)
+        places = [str(path)] * len(contexts)
+    else:
+        raise InputError(f"{path}: not a contexts file; give a .jsonl of contexts, or the released {RELEASED[0]}")
+    if not contexts:
+        raise InputError(f"{path}: no contexts in it; add one context a line")
+    return contexts, places
 
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
@@ -124,7 +138,7 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
         InputError: Not JSON, or a key is missing, unknown or of the wrong type; `where` begins the message.
     """
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_int=float)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON ({error}); write one context a line") from None
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
@@ -143,13 +157,10 @@ def problems(contexts: Sequence[ChoiceContext], places: Sequence[str] | None = N
         places: Where each context came from (file and line); its position in the set when None.
     """
     places = places or [f"context {i}" for i in range(1, len(contexts) + 1)]
-    found = [] if contexts else ["no contexts: the file is empty; add one context a line"]
+    found = []
     for context, where in zip(contexts, places, strict=True):
         found += [f"{where} ({context.name or 'no name'}): {text}" for text in _context_problems(context)]
-    sizes = Counter(len(c.attributes) for c in contexts)
-    if len(sizes) > 1:
-        found.append(f"contexts differ in their number of attributes {dict(sizes)}; split them into one file a number")
-    return found + _repetitions(contexts, places)
+    return found + _mixed_sizes(contexts, places) + _repetitions(contexts, places)
 
 
 def _context_problems(context: ChoiceContext) -> list[str]:
@@ -176,6 +187,13 @@ def _context_problems(context: ChoiceContext) -> list[str]:
     return found
 
 
+def _mixed_sizes(contexts: Sequence[ChoiceContext], places: Sequence[str]) -> list[str]:
+    for context, where in zip(contexts, places, strict=True):
+        if (size := len(context.attributes)) != (first := len(contexts[0].attributes)):
+            return [f"{where} ({context.name}): {size} attributes, but {first} at {places[0]}; use a file for each"]
+    return []
+
+
 def _repetitions(contexts: Sequence[ChoiceContext], places: Sequence[str]) -> list[str]:
     found = []
     first: dict[str, str] = {}
@@ -199,8 +217,12 @@ def near_repetitions(contexts: Sequence[ChoiceContext]) -> list[str]:
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    text = path.read_text(encoding="utf-8")
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
+    # Not splitlines(), which also breaks a line at characters that JSON allows inside a string, such as U+2028.
+    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
 
 
 def _check_keys(record: object, wanted: dict[str, type], where: str) -> None:
@@ -220,9 +242,14 @@ def main() -> None:
     """Validate the files named on the command line, together, so that names repeated across files are found too."""
     if not sys.argv[1:]:
         raise InputError("no file given; usage: python -m task.contexts FILE.jsonl ...")
-    everything = [context for path in sys.argv[1:] for context in load_contexts(path)]
-    if found := problems(everything):
-        raise InputError(found[0])
+    everything: list[ChoiceContext] = []
+    places: list[str] = []
+    for path in sys.argv[1:]:
+        contexts, where = _read(Path(path))
+        everything += contexts
+        places += where
+    if found := problems(everything, places):
+        raise InputError("\n".join(found))
     for line in near_repetitions(everything):
         print(f"warning: {line}")
     print(f"{len(everything)} contexts in {len(sys.argv) - 1} file(s), no problem found")

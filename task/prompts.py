@@ -7,7 +7,7 @@ so that an engine can compute the shared beginning once.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
 from task.contexts import ChoiceContext
@@ -29,16 +29,16 @@ SYSTEM = "You answer as the person you are asked to imagine."
 INSTRUCTIONS: dict[Measure, str] = {
     "decisions": "Choose between two options. Reply with one letter and nothing else: A or B.",
     "reports": (
-        "Two options are shown. Say how strongly each attribute weighs in your choice between them: a whole number from "
-        "-100 (more of it counts fully against an option) through 0 (it plays no part) to 100 (more of it counts fully "
-        "for an option). Reply with one JSON object and nothing else: the attribute names, in order, each with its "
-        "number. Leave out the choice itself."
+        "Two options are shown. Say how strongly each attribute weighs in your choice between them: a whole number "
+        "from -100 (more of it counts fully against an option) through 0 (it plays no part) to 100 (more of it counts "
+        "fully for an option). Reply with one JSON object and nothing else: the attribute names, in order, each with "
+        "its number. Leave out the choice itself."
     ),
 }
 
 
 def messages(
-    measure: Measure, context: ChoiceContext, option_a: Sequence[float], option_b: Sequence[float]
+    measure: Measure, context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]
 ) -> list[Message]:
     """The prompt of one trial, with `option_a` and `option_b` as shape (attributes,) values in the shown order."""
     text = "\n".join(
@@ -62,7 +62,7 @@ def decision_answer(chooses_a: bool) -> str:
     return "A" if chooses_a else "B"
 
 
-def report_answer(context: ChoiceContext, weights: Sequence[float]) -> str:
+def report_answer(context: ChoiceContext, weights: Iterable[float]) -> str:
     """The reply that states weights: a JSON object in attribute order with default spacing, whole numbers."""
     values = [round(float(w)) for w in weights]
     return json.dumps(dict(zip(context.attribute_names, values, strict=True)), ensure_ascii=False)
@@ -73,13 +73,13 @@ def report_schema(context: ChoiceContext) -> dict[str, Any]:
     weight = {"type": "integer", "minimum": -100, "maximum": 100}
     return {
         "type": "object",
-        "properties": {name: weight for name in context.attribute_names},
+        "properties": dict.fromkeys(context.attribute_names, weight),
         "required": context.attribute_names,
         "additionalProperties": False,
     }
 
 
-def _option_lines(context: ChoiceContext, values: Sequence[float]) -> list[str]:
+def _option_lines(context: ChoiceContext, values: Iterable[float]) -> list[str]:
     return [
         f"- {attribute.name}: {value:.{attribute.decimals}f} {attribute.units}".rstrip()
         for attribute, value in zip(context.attributes, values, strict=True)

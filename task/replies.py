@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,9 +78,7 @@ def _match(pairs: list[tuple[str, Any]], names: Sequence[str]) -> ParsedReport:
 def _number(value: Any) -> float | None:
     if isinstance(value, str):
         return float(value) if _NUMBER.fullmatch(value) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) < 1e9 and math.isfinite(value) else None
+    return value if isinstance(value, float) and abs(value) < 1e9 else None
 
 
 def _no_constant(name: str) -> None:
@@ -89,4 +86,5 @@ def _no_constant(name: str) -> None:
 
 
 # Pairs instead of a dict keep repeated keys visible.
-_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: pairs, parse_constant=_no_constant)
+# Integers as floats: Python refuses to read an integer of more than 4300 digits, a float becomes infinite.
+_DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: pairs, parse_constant=_no_constant, parse_int=float)

@@ -41,7 +41,8 @@ class Stage:
         Args:
             folder: Output folder; everything in it belongs to the stage.
             depends_on: All that the result is a function of, as JSON values (settings, hashes of input files).
-            overwrite: Delete what an earlier, different (or finished) stage left there.
+            overwrite: Replace the result of other inputs. One from the same inputs is kept or gone on with, so that a
+                command with --overwrite, too, can be killed and run again.
 
         Raises:
             InputError: The folder holds the result of other inputs, or files of unknown origin.
@@ -50,14 +51,17 @@ class Stage:
         self.finished = False
         self._depends_on = json.loads(json.dumps(depends_on))
         self._opened = time.time()
-        if overwrite and (folder / MANIFEST).exists() | (folder / STARTED).exists():
-            shutil.rmtree(folder)
         for name in (MANIFEST, STARTED):
-            if (folder / name).exists():
-                self._compare(read_json(folder / name))
+            if not (folder / name).exists():
+                continue
+            changes = differences(read_json(folder / name).get("depends_on", {}), self._depends_on)
+            if not changes:
                 self.finished = name == MANIFEST
                 return
-        if folder.exists() and any(folder.iterdir()):
+            if not overwrite:
+                raise InputError(_refusal(folder, changes))
+            _remove(folder)
+        if folder.exists() and {*folder.iterdir()} - {_draft(folder / STARTED)}:
             raise InputError(f"{folder}: not empty and not made by this stage (no {MANIFEST}); move it away first")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / STARTED, {"depends_on": self._depends_on})
@@ -74,15 +78,6 @@ class Stage:
         write_json(self.folder / MANIFEST, manifest)
         (self.folder / STARTED).unlink(missing_ok=True)
         self.finished = True
-
-    def _compare(self, earlier: Mapping[str, Any]) -> None:
-        changes = differences(earlier.get("depends_on", {}), self._depends_on)
-        if changes:
-            raise InputError(
-                f"{self.folder}: made from other inputs: {'; '.join(changes[:3])}"
-                f"{f' and {len(changes) - 3} more' if len(changes) > 3 else ''}. "
-                "Give --overwrite to redo it, or use another run name"
-            )
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -155,12 +150,32 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text so that a kill leaves the old file or the new one, never half of one."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = _draft(path)
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _refusal(folder: Path, changes: list[str]) -> str:
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    return (
+        f"{folder}: made from other inputs: {'; '.join(changes[:3])}{more}. "
+        "Give --overwrite to redo it, or use another run name"
+    )
+
+
+def _remove(folder: Path) -> None:
+    """Delete a stage's folder; moved aside first, so that a kill never leaves half of it in place."""
+    doomed = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def _host() -> dict[str, Any]:

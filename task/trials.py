@@ -53,7 +53,7 @@ def round_to_grid(values: NDArray[np.float64], context: ChoiceContext) -> NDArra
     inside = 1e-9  # keeps an end that lies on the grid, such as 0.3 = 3 x 0.1, from falling outside by float error
     lowest = np.ceil(context.lows / step - inside)
     highest = np.floor((context.lows + context.spans) / step + inside)
-    steps = np.clip(np.round(values / step), lowest, highest)
+    steps = np.clip(np.round(values / step), lowest, highest) + 0.0  # + 0.0: a prompt must not read "-0 degrees"
     # Dividing by 10**decimals, not multiplying by its inverse, gives the float that prints with those decimals.
     return steps / 10.0**decimals
 

@@ -29,7 +29,8 @@ def rescale(weights: ArrayLike) -> NDArray[np.float64]:
     weights = np.asarray(weights, dtype=float)
     largest = np.abs(weights).max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(largest > 0, weights * (LARGEST / largest), np.nan)
+        # Dividing first makes the largest exactly 100: x / x is 1, x * (100 / x) may miss 100 by a float error.
+        return np.where(largest > 0, weights / largest * LARGEST, np.nan)
 
 
 def sample_weights(seed: int, purpose: str, context: ChoiceContext) -> NDArray[np.float64]:
@@ -38,7 +39,7 @@ def sample_weights(seed: int, purpose: str, context: ChoiceContext) -> NDArray[n
     `purpose` names the stream: `target_weights` for what is taught; the simulated engine draws native weights so too.
     """
     draws = uniforms(seed, purpose, context.name, count=1, width=len(context.attributes))[0]
-    return np.round(rescale(draws * 2 * LARGEST - LARGEST))
+    return np.round(rescale(draws * 2 * LARGEST - LARGEST)) + 0.0  # + 0.0 turns -0.0 into 0.0
 
 
 def utilities(values: ArrayLike, weights: ArrayLike, context: ChoiceContext) -> NDArray[np.float64]:
@@ -72,7 +73,7 @@ def save_weights(weights: Mapping[str, ArrayLike], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["context", *(f"weight_{i + 1}" for i in range(width))])
-        writer.writerows([name, *(f"{w:g}" for w in row)] for name, row in rows.items())
+        writer.writerows([name, *(f"{w:.10g}" for w in row)] for name, row in rows.items())
 
 
 def load_weights(path: Path) -> dict[str, NDArray[np.float64]]:
@@ -83,7 +84,7 @@ def load_weights(path: Path) -> dict[str, NDArray[np.float64]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; it is written by scripts/run_experiment.py or analysis.run")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         header = reader.fieldnames or []
         prefix, key = ("attr", "scenario") if "scenario" in header else ("weight_", "context")

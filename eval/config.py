@@ -1,0 +1,149 @@
+"""Configuration of an evaluation: the engine, the arms, and which arm is measured how on which contexts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from task.errors import InputError
+from task.prompts import Measure
+
+S = TypeVar("S", bound="Settings")
+
+
+class Settings(BaseModel):
+    """Base of all settings: a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSettings(Settings):
+    """The base model of all arms."""
+
+    name: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: str | None = None
+    template: dict[str, Any] = {}
+    trust_remote_code: bool = False
+
+
+class EngineSettings(Settings):
+    """How trials are answered.
+
+    Attributes:
+        name: `transformers`, or `simulated` (needs no model).
+        batch_size: Prompts in one forward pass.
+        shard_size: Rows written at a time; what a kill loses at most.
+        constrain_reports: Whether reports are forced into the JSON schema of their context.
+        report_tokens: Most tokens of a free report; a constrained one ends by itself.
+    """
+
+    name: Literal["transformers", "simulated"] = "transformers"
+    batch_size: int = Field(default=16, ge=1)
+    shard_size: int = Field(default=64, ge=2)
+    constrain_reports: bool = True
+    report_tokens: int = Field(default=160, ge=8)
+
+
+class PlantedArm(Settings):
+    """How an arm of the simulated engine answers.
+
+    Attributes:
+        sharpness: Log-odds of the better option per unit of utility difference divided by 100.
+        noise: Standard deviation of the noise on the log-odds of each shown trial.
+        position_bias: Added to the log-odds of letter A.
+        report_accuracy: Correlation of the reports with the weights that they are about.
+        report_noise: Standard deviation of the noise on each single report, on the scale of the weights.
+        report_about: `own` weights, or those of `another` context (what shuffled labels teach).
+        unreadable: Share of reports that are no JSON.
+    """
+
+    sharpness: float = 5.0
+    noise: float = Field(default=0.0, ge=0)
+    position_bias: float = 0.0
+    report_accuracy: float = Field(default=0.0, ge=-1, le=1)
+    report_noise: float = Field(default=10.0, ge=0)
+    report_about: Literal["own", "another"] = "own"
+    unreadable: float = Field(default=0.0, ge=0, le=1)
+
+
+class ContextGroup(Settings):
+    """Contexts that a measurement covers: a group's name, its file, and which of them (all when None)."""
+
+    name: str
+    file: str
+    only: list[str] | None = None
+
+
+class Measurement(Settings):
+    """One arm measured one way: becomes one trial file."""
+
+    arm: str
+    measure: Measure
+    contexts: list[ContextGroup]
+    per_context: int = Field(ge=1)
+
+
+class EvalConfig(Settings):
+    """One evaluation: one engine, any number of measurements.
+
+    Attributes:
+        seed: Seed of the trials.
+        output: Folder for `<arm>/<measure>/trials.parquet`.
+        model: The base model; None for the simulated engine.
+        arms: Adapter folder of each arm, None for the base model.
+        planted: For the simulated engine: how each arm answers.
+        planted_weights: For the simulated engine: CSV of the weights that decide.
+    """
+
+    seed: int
+    output: str
+    engine: EngineSettings = EngineSettings()
+    model: ModelSettings | None = None
+    arms: dict[str, str | None]
+    planted: dict[str, PlantedArm] = {}
+    planted_weights: str | None = None
+    measurements: list[Measurement]
+
+    @model_validator(mode="after")
+    def _check_arms(self) -> EvalConfig:
+        if unknown := [m.arm for m in self.measurements if m.arm not in self.arms]:
+            raise ValueError(f"measurements: arm {unknown[0]!r} is not among the arms {sorted(self.arms)}")
+        if self.engine.name == "simulated" and (self.planted_weights is None or set(self.planted) < set(self.arms)):
+            raise ValueError("the simulated engine needs planted_weights and an entry of planted for each arm")
+        if self.engine.name != "simulated" and self.model is None:
+            raise ValueError(f"engine {self.engine.name!r} needs a model")
+        return self
+
+
+def read_settings(path: Path, kind: type[S]) -> S:
+    """Read a YAML file into settings; a missing file, a typo or a bad value is one clear line.
+
+    Raises:
+        InputError: Names the file, the key, the value and what was expected.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such configuration file; see configs/ for examples")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it there") from None
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """The first finding of a validation as one line: key, what is wrong with it, the value given."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; remove it or correct its spelling"
+    value = f" (given: {first['input']!r})" if isinstance(first["input"], str | int | float | bool | None) else ""
+    more = f"; {len(error.errors()) - 1} more findings after this one" if len(error.errors()) > 1 else ""
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}{value}{more}"

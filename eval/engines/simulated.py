@@ -1,0 +1,72 @@
+"""An engine that answers from planted weights: the science is tested on choosers and reporters that are known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.config import EvalConfig, PlantedArm
+from eval.engines.base import ShownTrial
+from task.seeding import stream, uniforms
+from task.stages import hash_file
+from task.weights import LARGEST, load_weights, shuffle_across, utilities
+
+WEIGHT_SD = 66.5
+"""Standard deviation of weights drawn from U(-100, 100) and rescaled to a largest of 100 (five attributes)."""
+
+REPORT_SCALE = 0.4
+"""Reports are shrunk by this, so that noise seldom leaves +-100; a correlation does not depend on it."""
+
+
+class SimulatedEngine:
+    """A chooser and reporter with planted weights; every answer is a function of (seed, arm, context, index)."""
+
+    def __init__(self, config: EvalConfig) -> None:
+        self._seed = config.seed
+        self._arms = config.planted
+        self._weights_file = Path(str(config.planted_weights))
+        self._weights = load_weights(self._weights_file)
+        self._another = shuffle_across(sorted(self._weights), config.seed)
+
+    def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
+        """Log-odds of A = sharpness x utility difference / 100 + position bias + noise; P(A) + P(B) = 1."""
+        planted = self._arms[arm]
+        log_odds = np.array([self._log_odds(arm, planted, trial) for trial in trials])
+        return np.stack([-np.logaddexp(0, -log_odds), -np.logaddexp(0, log_odds)], axis=1)
+
+    def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
+        """A JSON report whose expectation correlates with the planted weights at `report_accuracy`."""
+        return [self._reply(arm, self._arms[arm], trial) for trial in trials]
+
+    def identity(self, arm: str) -> dict[str, Any]:
+        """The planted weights and how the arm answers from them."""
+        return {
+            "engine": "simulated",
+            "planted_weights": hash_file(self._weights_file),
+            "planted": self._arms[arm].model_dump(),
+        }
+
+    def _log_odds(self, arm: str, planted: PlantedArm, trial: ShownTrial) -> float:
+        options = np.stack([trial.option_a, trial.option_b])
+        better_a, better_b = utilities(options, self._weights[trial.context.name], trial.context)
+        purpose = f"simulated_choice/{arm}/{'AB' if trial.first_as_a else 'BA'}"
+        noise = stream(self._seed, purpose, f"{trial.context.name}/{trial.index}").normal() * planted.noise
+        return float(planted.sharpness * (better_a - better_b) / LARGEST + planted.position_bias + noise)
+
+    def _reply(self, arm: str, planted: PlantedArm, trial: ShownTrial) -> str:
+        name = trial.context.name
+        about = self._weights[name if planted.report_about == "own" else self._another[name]]
+        # What an arm believes of a context is the same in each of its reports; only the small noise is fresh.
+        error = stream(self._seed, f"simulated_belief/{arm}", name).normal(size=len(about)) * WEIGHT_SD
+        accuracy = planted.report_accuracy
+        belief = accuracy * about + np.sqrt(1 - accuracy**2) * error
+        if uniforms(self._seed, f"simulated_unreadable/{arm}", name, 1, 1, trial.index)[0, 0] < planted.unreadable:
+            return "I would rather not say."
+        fresh = stream(self._seed, f"simulated_report/{arm}", f"{name}/{trial.index}").normal(size=len(about))
+        values = np.round(REPORT_SCALE * (belief + planted.report_noise * fresh)).astype(int).tolist()
+        return json.dumps(dict(zip(trial.context.attribute_names, values, strict=True)), ensure_ascii=False)

