@@ -38,6 +38,9 @@ TRUSTED_K = 0.7
 EXTRA_ROUNDS = 3
 """How often at most a context is done again, with four times the draws each time."""
 
+LARGEST_DIFFERENCE = 2.0
+"""(A - B) / range lies within -+1, or little beyond with values rounded out of range; more was not divided by it."""
+
 CONTEXTS_AT_ONCE = 32
 """Contexts worked on together: enough to keep numpy busy, few enough for their draws to stay in the cache."""
 
@@ -102,7 +105,8 @@ def logistic_posterior(
         draws: Number of draws, a power of two.
 
     Raises:
-        InputError: Shapes that do not match, a choice other than 0 or 1, or a difference that is not finite.
+        InputError: Shapes that do not match, a choice other than 0 or 1, or a difference that is not finite
+            or beyond -+2.
     """
     choices, difference = _checked(chose_a, difference, "choice")
     present = ~np.isnan(choices)
@@ -127,7 +131,8 @@ def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> LogOddsWeigh
         difference: (x1 - x2) / range, shape (contexts, trials, attributes).
 
     Raises:
-        InputError: Shapes that do not match, an infinite log odds, or a difference that is not finite.
+        InputError: Shapes that do not match, an infinite log odds, or a difference that is not finite
+            or beyond -+2.
     """
     outcome, difference = _checked(log_odds, difference, "log odds")
     present = ~np.isnan(outcome)
@@ -187,6 +192,9 @@ def _checked(outcome: ArrayLike, difference: ArrayLike, what: str) -> tuple[NDAr
             f"difference of context {context}, trial {trial} is {x[context, trial]} though its {what} is known; "
             "give finite numbers, or NaN as the outcome"
         )
+    largest = np.abs(x[~np.isnan(y)]).max(initial=0)
+    if largest > LARGEST_DIFFERENCE:
+        raise InputError(f"differences reach {largest:g}; divide each attribute's A - B by its range, high - low")
     return y, x
 
 

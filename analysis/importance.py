@@ -78,7 +78,7 @@ def weighted_moments(
         values: Shape (contexts, dimensions, draws).
         weights: Shape (contexts, draws), summing to 1 over the draws.
     """
-    mean = (values @ weights[:, :, None])[..., 0]
+    mean = np.einsum("cks,cs->ck", values, weights)
     centred = values - mean[:, :, None]
     return mean, (centred * weights[:, None, :]) @ centred.transpose(0, 2, 1)
 

@@ -57,7 +57,7 @@ def log_posterior(intercept: Array, slopes: Array, y: Array, x: Array) -> Array:
 
 def quadrature(y: Array, x: Array) -> tuple[Array, Array, Array]:
     """One context, one attribute, on a grid: grid of the slope, its probabilities, and (mean, sd) of the intercept."""
-    v, b = np.meshgrid(np.linspace(-14, 14, 801), np.linspace(-9, 9, 301), indexing="ij")
+    v, b = np.meshgrid(np.linspace(-14, 14, 561), np.linspace(-9, 9, 241), indexing="ij")
     a = 2.5 * np.sinh(v)
     mass = log_posterior(a, b[..., None], y, x) + np.log(np.cosh(v))
     mass = np.exp(mass - mass.max())
@@ -221,6 +221,7 @@ def test_a_context_without_choices_has_no_weights() -> None:
         (np.ones(3), np.ones((3, 5)), "give \\(contexts, trials\\)"),
         (np.array([[0, 1, 2]]), np.ones((1, 3, 5)), "choices hold 2"),
         (np.ones((1, 2)), np.array([[[1.0], [np.nan]]]), "context 0, trial 1"),
+        (np.ones((1, 2)), np.array([[[1.0], [-30.0]]]), "differences reach 30"),
     ],
 )
 def test_bad_input_is_named(chose_a: Array, difference: Array, says: str) -> None:

@@ -1,0 +1,106 @@
+"""What an analysis finds in a run: weights of every arm, agreement of every comparison, the gate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.comparisons import ComparisonResult, MeasuredWeights, compare, learned_against_target, measure_weights
+from analysis.gate import DecisionSummary, GateResult, judge, summarise_decisions
+from analysis.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
+from task.contexts import ChoiceContext, load_contexts
+from task.stages import MANIFEST, read_json
+from task.weights import load_weights
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """All that the report of a run shows.
+
+    Attributes:
+        record: The run's `run.json`.
+        groups: Names of the contexts of each group.
+        attributes: Attribute names of each context.
+        targets: Target weights by context.
+        measured: Weights of each arm with decision trials.
+        decisions: How each arm decides, by (arm, group).
+        learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
+        gate: Whether instillation passed.
+        comparisons: In the order of the experiment file.
+        curves: Training log of each trained arm, as TRL wrote it.
+        manifests: Manifest of each stage by its folder within the run.
+    """
+
+    record: dict[str, Any]
+    groups: dict[str, list[str]]
+    attributes: dict[str, list[str]]
+    targets: dict[str, NDArray[np.float64]]
+    measured: dict[str, MeasuredWeights]
+    decisions: dict[tuple[str, str], DecisionSummary]
+    learned_vs_target: ComparisonResult
+    gate: GateResult
+    comparisons: list[ComparisonResult]
+    curves: dict[str, list[dict[str, Any]]]
+    manifests: dict[str, dict[str, Any]]
+
+
+def analyse(run: Path) -> RunResults:
+    """Estimate and compare all that a run has measured.
+
+    Raises:
+        InputError: The run folder or a trial file that a comparison needs is missing, cut or unfinished.
+    """
+    record = read_json(run / "run.json")
+    groups = {name: load_contexts(run / file) for name, file in record["groups"].items()}
+    contexts = {c.name: c for members in groups.values() for c in members}
+    names = {name: [c.name for c in members] for name, members in groups.items()}
+    targets = load_weights(run / "inputs" / "target_weights.csv")
+    seed = record["seed"]
+    decided, reported = _read_arms(run, contexts)
+    measured = {arm: measure_weights(trials, seed) for arm, trials in decided.items()}
+    decisions = {
+        (arm, group): summary
+        for arm, trials in decided.items()
+        for group, members in names.items()
+        if (summary := _decisions_on(trials, members, targets)) is not None
+    }
+    learned = learned_against_target(record["gate"], names, contexts, targets, measured, seed)
+    gate_key = (record["gate"]["arm"], record["gate"]["contexts"])
+    return RunResults(
+        record=record,
+        groups=names,
+        attributes={name: c.attribute_names for name, c in contexts.items()},
+        targets=targets,
+        measured=measured,
+        decisions=decisions,
+        learned_vs_target=learned,
+        gate=judge(decisions[gate_key], learned.agreement.r),
+        comparisons=[compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]],
+        curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},
+        manifests={str(p.parent.relative_to(run)): read_json(p) for p in sorted(run.rglob(MANIFEST))},
+    )
+
+
+def _read_arms(
+    run: Path, contexts: dict[str, ChoiceContext]
+) -> tuple[dict[str, DecisionTrials], dict[str, ReportTrials]]:
+    """All finished trial files of a run; those of an unfinished evaluation are named when a comparison needs them."""
+    found = {measure: sorted(run.glob(f"trials/*/{measure}/{MANIFEST}")) for measure in ("decisions", "reports")}
+    decided = {p.parent.parent.name: read_decisions(p.parent, contexts) for p in found["decisions"]}
+    reported = {p.parent.parent.name: read_reports(p.parent) for p in found["reports"]}
+    return decided, reported
+
+
+def _decisions_on(
+    trials: DecisionTrials, members: list[str], targets: dict[str, NDArray[np.float64]]
+) -> DecisionSummary | None:
+    rows = np.isin(trials.contexts, members)
+    if not rows.any():
+        return None
+    known = all(name in targets for name, row in zip(trials.contexts, rows, strict=True) if row)
+    stacked = np.stack([targets.get(n, np.full(trials.difference.shape[2], np.nan)) for n in trials.contexts])
+    return summarise_decisions(trials, rows, stacked if known else None)

@@ -1,0 +1,192 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from eval import trial_files
+from eval.config import EvalConfig, Measurement, read_settings
+from eval.engines import make_engine
+from eval.engines.base import Engine
+from eval.runner import TrialList, list_trials, measure
+from task.contexts import DATA, ChoiceContext, load_contexts, save_contexts
+from task.errors import InputError
+from task.trials import sample_trials
+from task.weights import sample_weights, save_weights
+
+
+@pytest.fixture(scope="module")
+def contexts() -> list[ChoiceContext]:
+    return load_contexts(DATA / "instilled.jsonl", 5)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, contexts: list[ChoiceContext]) -> dict[str, Any]:
+    save_contexts(contexts, tmp_path / "contexts.jsonl")
+    save_weights({c.name: sample_weights(0, "target_weights", c) for c in contexts}, tmp_path / "weights.csv")
+    group = {"name": "instilled", "file": str(tmp_path / "contexts.jsonl")}
+    return {
+        "seed": 0,
+        "output": str(tmp_path / "trials"),
+        "engine": {"name": "simulated", "shard_size": 16},
+        "arms": {"instilled": None},
+        "planted": {"instilled": {"report_accuracy": 0.5, "unreadable": 0.3, "noise": 1.0}},
+        "planted_weights": str(tmp_path / "weights.csv"),
+        "measurements": [
+            {"arm": "instilled", "measure": "decisions", "contexts": [group], "per_context": 7},
+            {"arm": "instilled", "measure": "reports", "contexts": [group], "per_context": 7},
+        ],
+    }
+
+
+def run_all(settings: dict[str, Any], engine: Engine | None = None, overwrite: bool = False) -> list[Path]:
+    config = EvalConfig.model_validate(settings)
+    engine = engine or make_engine(config)
+    return [measure(engine, m, config.engine, config.seed, Path(config.output), overwrite) for m in config.measurements]
+
+
+@pytest.mark.parametrize("kind", ["decisions", "reports"])
+def test_rows_of_any_slice_are_those_of_the_whole(contexts: list[ChoiceContext], kind: str):
+    trials = TrialList(kind, 3, contexts, ["g"] * 5, per_context=7)
+    whole = trials.rows(0, len(trials))
+    assert len(whole) == len(trials) == 5 * 7 * (2 if kind == "decisions" else 1)
+    for start in range(0, len(trials), 5):
+        for (_, a), (_, b) in zip(trials.rows(start, min(start + 5, len(trials))), whole[start:], strict=False):
+            assert (a.context, a.index, a.first_as_a) == (b.context, b.index, b.first_as_a)
+            assert (a.first == b.first).all() and (a.second == b.second).all()
+
+
+def test_each_pair_is_shown_in_both_orders(contexts: list[ChoiceContext]):
+    rows = [t for _, t in TrialList("decisions", 3, contexts, ["g"] * 5, per_context=4).rows(0, 40)]
+    for ab, ba in zip(rows[::2], rows[1::2], strict=True):
+        assert ab.first_as_a and not ba.first_as_a
+        assert (ab.option_a == ba.option_b).all() and (ab.option_b == ba.option_a).all()
+    expected = sample_trials(3, "decisions", contexts[2], 4)
+    assert (np.stack([t.first for t in rows[16:24:2]]) == expected.first).all()
+
+
+def test_trial_files_hold_every_trial_and_what_became_of_it(settings: dict[str, Any], contexts: list[ChoiceContext]):
+    decisions, reports = run_all(settings)
+    table = pd.read_parquet(decisions / "trials.parquet")
+    assert len(table) == 70 and set(table["letter"]) == {"A", "B"}
+    assert np.allclose(np.exp(table["logp_a"]) + np.exp(table["logp_b"]), 1)
+    assert ((table["letter"] == "A") == (table["logp_a"] > table["logp_b"])).all()
+    table = pd.read_parquet(reports / "trials.parquet")
+    unread = table["reason"].notna()
+    assert 0 < unread.sum() < 35
+    assert table.loc[unread, [f"value_{i}" for i in range(1, 6)]].isna().all(axis=None)
+    assert (table.loc[unread, "reply"] == "I would rather not say.").all(), "the raw reply is kept"
+    for _, row in table[~unread].iterrows():
+        said = json.loads(row["reply"])
+        assert list(said.values()) == [row[f"value_{i}"] for i in range(1, 6)]
+    counts = json.loads((reports / "manifest.json").read_text())["counts"]
+    assert counts == {
+        "rows": 35,
+        "readable": 35 - int(unread.sum()),
+        "unreadable": {"no_json": int(unread.sum())},
+        "outside": int(table["outside"].sum()),
+    }
+
+
+class Killed(Engine):
+    """Stops in the middle of a measurement, as a kill does, after some shards."""
+
+    def __init__(self, engine: Engine, calls: int) -> None:
+        self.engine, self.left = engine, calls
+        self.identity = engine.identity
+
+    def _next(self) -> Engine:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return self.engine
+
+    def decide(self, *args: Any) -> Any:
+        return self._next().decide(*args)
+
+    def report(self, *args: Any) -> Any:
+        return self._next().report(*args)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 5, 7])
+def test_interrupted_anywhere_it_ends_with_the_same_files(settings: dict[str, Any], tmp_path: Path, calls: int):
+    straight = [(f / "trials.parquet").read_bytes() for f in run_all({**settings, "output": str(tmp_path / "other")})]
+    engine = make_engine(EvalConfig.model_validate(settings))
+    with pytest.raises(KeyboardInterrupt):
+        run_all(settings, Killed(engine, calls))
+    counting = Killed(engine, 100)
+    folders = run_all(settings, counting)
+    shards = math.ceil(70 / 16) + math.ceil(35 / 16)
+    assert 100 - counting.left == shards - calls, "what was answered before is not asked again"
+    assert [(f / "trials.parquet").read_bytes() for f in folders] == straight
+    assert not list(folders[0].glob("parts")), "the shards are gone once they are merged"
+
+
+def test_a_damaged_shard_is_measured_again(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture):
+    straight = run_all({**settings, "output": str(tmp_path / "other")})[0]
+    engine = make_engine(EvalConfig.model_validate(settings))
+    with pytest.raises(KeyboardInterrupt):
+        run_all(settings, Killed(engine, 3))
+    part = trial_files.part_path(tmp_path / "trials" / "instilled" / "decisions", 1)
+    part.write_bytes(part.read_bytes()[:100])
+    folder = run_all(settings)[0]
+    assert "00001.parquet: damaged" in capsys.readouterr().out
+    assert (folder / "trials.parquet").read_bytes() == (straight / "trials.parquet").read_bytes()
+
+
+def test_changed_inputs_are_refused_and_nothing_is_written(settings: dict[str, Any], tmp_path: Path):
+    folder = run_all(settings)[0]
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    settings["planted"]["instilled"]["noise"] = 2.0
+    with pytest.raises(InputError, match=r"planted\.noise: 1\.0 -> 2\.0"):
+        run_all(settings)
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+    run_all(settings, overwrite=True)
+    assert (folder / "trials.parquet").read_bytes() != before[folder / "trials.parquet"]
+
+
+def test_shards_are_independent_of_their_size(settings: dict[str, Any], tmp_path: Path):
+    tables = []
+    for size in (4, 1000):
+        settings |= {"engine": {"name": "simulated", "shard_size": size}, "output": str(tmp_path / str(size))}
+        tables.append([pd.read_parquet(f / "trials.parquet") for f in run_all(settings)])
+    for small, large in zip(*tables, strict=True):
+        pd.testing.assert_frame_equal(small, large)
+
+
+def test_contexts_that_do_not_go_together_are_refused(tmp_path: Path, contexts: list[ChoiceContext]):
+    save_contexts(contexts, tmp_path / "five.jsonl")
+    group = {"name": "g", "file": str(tmp_path / "five.jsonl"), "only": ["nowhere"]}
+    wanted = Measurement(arm="a", measure="reports", contexts=[group], per_context=1)
+    with pytest.raises(InputError, match=r"five\.jsonl: has no context 'nowhere'"):
+        list_trials(wanted, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sed": 1}, "unknown key 'sed'"),
+        ({"engine": {"name": "vlm"}}, "engine.name"),
+        ({"engine": {"shard_size": 0}}, "engine.shard_size: Input should be greater than or equal to 2 (given: 0)"),
+        ({"planted": {}}, "an entry of planted for each arm"),
+        ({"arms": {"other": None}}, "arm 'instilled' is not among the arms"),
+        ({"engine": {"name": "transformers"}}, "engine 'transformers' needs a model"),
+    ],
+)
+def test_bad_settings_are_one_line(settings: dict[str, Any], tmp_path: Path, change: dict[str, Any], says: str):
+    path = tmp_path / "evaluate.yaml"
+    path.write_text(yaml.safe_dump({**settings, **change}))
+    with pytest.raises(InputError) as caught:
+        read_settings(path, EvalConfig)
+    assert str(caught.value).startswith(str(path)) and says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_schema_names_every_column_once():
+    for kind in ("decisions", "reports"):
+        names = trial_files.schema(kind, 5).names
+        assert len(names) == len(set(names))

@@ -1,0 +1,112 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eval.config import EvalConfig, PlantedArm
+from eval.engines.base import ShownTrial
+from eval.engines.simulated import WEIGHT_SD, SimulatedEngine
+from task.contexts import DATA, ChoiceContext, load_contexts
+from task.replies import parse_report
+from task.trials import prefers_first, sample_trials
+from task.weights import sample_weights, save_weights
+
+CONTEXTS = load_contexts(DATA / "instilled.jsonl")
+
+
+def engine(tmp_path: Path, **planted: object) -> SimulatedEngine:
+    save_weights({c.name: weights(c) for c in CONTEXTS}, tmp_path / "weights.csv")
+    return SimulatedEngine(
+        EvalConfig(
+            seed=0,
+            output="out",
+            engine={"name": "simulated"},
+            arms={"arm": None},
+            planted={"arm": PlantedArm(**planted)},
+            planted_weights=str(tmp_path / "weights.csv"),
+            measurements=[],
+        )
+    )
+
+
+def weights(context: ChoiceContext) -> np.ndarray:
+    return sample_weights(0, "target_weights", context)
+
+
+def shown(context: ChoiceContext, count: int, first_as_a: bool = True) -> list[ShownTrial]:
+    trials = sample_trials(0, "decisions", context, count)
+    return [
+        ShownTrial(context, i, a, b, first_as_a) for i, (a, b) in enumerate(zip(trials.first, trials.second, strict=True))
+    ]
+
+
+def reports(simulated: SimulatedEngine, count: int) -> np.ndarray:
+    """Reported values, shape (contexts, reports, attributes)."""
+    found = []
+    for context in CONTEXTS:
+        replies = simulated.report("arm", shown(context, count))
+        found.append([parse_report(r, context.attribute_names).values for r in replies])
+    return np.array(found)
+
+
+def test_a_noiseless_chooser_takes_the_option_of_higher_utility(tmp_path: Path):
+    simulated = engine(tmp_path)
+    for context in CONTEXTS[:10]:
+        trials = sample_trials(0, "decisions", context, 50)
+        for first_as_a in (True, False):
+            logp = simulated.decide("arm", shown(context, 50, first_as_a))
+            assert np.allclose(np.exp(logp).sum(axis=1), 1)
+            says_first = (logp[:, 0] > logp[:, 1]) == first_as_a
+            assert (says_first == prefers_first(trials, weights(context))).all()
+
+
+def test_position_bias_and_noise_are_as_planted(tmp_path: Path):
+    simulated = engine(tmp_path, position_bias=0.7, noise=2.0)
+    clean = engine(tmp_path)
+    errors = []
+    for context in CONTEXTS[:20]:
+        for order in (True, False):
+            with_noise, without = (e.decide("arm", shown(context, 50, order)) for e in (simulated, clean))
+            errors.append((with_noise[:, 0] - with_noise[:, 1]) - (without[:, 0] - without[:, 1]))
+    assert np.mean(errors) == pytest.approx(0.7, abs=0.15)
+    assert np.std(errors) == pytest.approx(2.0, rel=0.05)
+    both = np.corrcoef(np.concatenate(errors[::2]), np.concatenate(errors[1::2]))[0, 1]
+    assert abs(both) < 0.1, "the two orders of a pair have noise of their own"
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9])
+def test_reports_correlate_as_planted(tmp_path: Path, accuracy: float):
+    mean = reports(engine(tmp_path, report_accuracy=accuracy), 5).mean(axis=1)
+    true = np.stack([weights(c) for c in CONTEXTS])
+    # Standard error of a correlation of 500 points at most .045
+    assert np.corrcoef(mean.ravel(), true.ravel())[0, 1] == pytest.approx(accuracy, abs=0.09)
+
+
+def test_reports_about_another_context_say_nothing_of_this_one(tmp_path: Path):
+    mean = reports(engine(tmp_path, report_accuracy=0.95, report_about="another"), 3).mean(axis=1)
+    true = np.stack([weights(c) for c in CONTEXTS])
+    assert abs(np.corrcoef(mean.ravel(), true.ravel())[0, 1]) < 0.12
+
+
+def test_the_scale_of_noise_is_that_of_the_weights():
+    draws = np.concatenate([sample_weights(seed, "target_weights", c) for seed in range(30) for c in CONTEXTS])
+    assert draws.std() == pytest.approx(WEIGHT_SD, rel=0.01)
+
+
+def test_unreadable_replies_come_as_often_as_planted(tmp_path: Path):
+    simulated = engine(tmp_path, unreadable=0.25)
+    parsed = [
+        parse_report(reply, context.attribute_names)
+        for context in CONTEXTS
+        for reply in simulated.report("arm", shown(context, 20))
+    ]
+    assert np.mean([p.values is None for p in parsed]) == pytest.approx(0.25, abs=0.04)
+
+
+def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path):
+    simulated = engine(tmp_path, noise=1.0, report_accuracy=0.5, unreadable=0.2)
+    trials = shown(CONTEXTS[0], 10) + shown(CONTEXTS[1], 10)
+    together, alone = simulated.report("arm", trials), [simulated.report("arm", [t])[0] for t in reversed(trials)]
+    assert together == alone[::-1]
+    one_by_one = np.concatenate([simulated.decide("arm", [t]) for t in trials])
+    assert (simulated.decide("arm", trials) == one_by_one).all()

@@ -1,0 +1,212 @@
+"""The training script through the real `accelerate launch`, on a tiny model."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from support import ROOT, kill_when, make_tiny_model
+from task.chat import letter_ids, prompt_ids
+from task.contexts import DATA, load_contexts, save_contexts
+from task.prompts import messages
+from task.trials import sample_trials
+from task.weights import sample_weights, save_weights
+from train.examples import ExamplesConfig, write_examples
+
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
+SCRIPT = "train/sft.py"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("examples")
+    contexts = load_contexts(DATA / "instilled.jsonl", 4)
+    save_contexts(contexts, folder / "contexts.jsonl")
+    save_weights({c.name: sample_weights(0, "target_weights", c) for c in contexts}, folder / "weights.csv")
+    for teach in ("decisions", "reports"):
+        write_examples(
+            ExamplesConfig(
+                contexts=str(folder / "contexts.jsonl"),
+                weights=str(folder / "weights.csv"),
+                teach=teach,
+                output=str(folder / teach),
+                seed=0,
+                train_per_context=8,
+                validation_per_context=3,
+            )
+        )
+    return folder
+
+
+def settings(model: Path, examples: Path, output: Path, teach: str = "decisions", **more: Any) -> dict[str, Any]:
+    return {
+        "model_name_or_path": str(model),
+        "train_file": str(examples / teach / "train.jsonl"),
+        "validation_file": str(examples / teach / "validation.jsonl"),
+        "output_dir": str(output),
+        "per_device_train_batch_size": 4,
+        "num_train_epochs": 2,
+        "learning_rate": 0.01,
+        "lora_r": 4,
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+        "save_steps": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        **more,
+    }
+
+
+def command(values: dict[str, Any], launch: list[str] = LAUNCH) -> list[str]:
+    path = Path(values["output_dir"]).with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(values))
+    return [*launch, SCRIPT, "--config", str(path)]
+
+
+def run(values: dict[str, Any], launch: list[str] = LAUNCH) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(values, launch), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def instilled(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("adapters") / "instilled"
+    result = run(settings(tiny_model, examples, output, report_to="wandb"))
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_the_adapter_moved_and_the_manifest_says_from_what(instilled: Path, tiny_model: Path):
+    tensors = load_file(instilled / "adapter_model.safetensors")
+    assert tensors and all(".lora_" in name for name in tensors), "only the adapter is saved"
+    assert all(t.abs().sum() > 0 for name, t in tensors.items() if "lora_B" in name), "B begins at zero"
+    manifest = json.loads((instilled / "manifest.json").read_text())
+    assert manifest["steps"] == 16 and manifest["counts"] == {"train": 32, "validation": 12}
+    assert manifest["base"]["name"] == str(tiny_model)
+    assert {"eval_agreement", "eval_letter_accuracy", "eval_share_a"} <= set(manifest["metrics"])
+    assert not list(instilled.glob("checkpoint-*")) and not list(instilled.glob("*.bin"))
+
+
+def test_the_letter_is_watched_in_training_and_held_out(instilled: Path):
+    log = json.loads((instilled / "log_history.json").read_text())
+    watched = ("letter_accuracy", "agreement", "share_a", "letter_mass")
+    assert sum(all(name in entry for name in watched) for entry in log) == 16
+    assert sum(all(f"eval_{name}" in entry for name in watched) for entry in log) >= 4
+    assert all(0 <= entry[name] <= 1 for entry in log for name in watched if name in entry)
+
+
+def test_wandb_runs_offline(instilled: Path):
+    assert list(instilled.glob("wandb/wandb/offline-run-*/*.wandb"))
+
+
+def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
+    result = run(settings(tiny_model, examples, tmp_path / "reports", "reports", adapter=str(instilled)))
+    assert result.returncode == 0, result.stderr
+    first, second = (load_file(f / "adapter_model.safetensors") for f in (instilled, tmp_path / "reports"))
+    assert first.keys() == second.keys()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    distance = sum((first[n] - second[n]).norm() for n in first) / sum(t.norm() for t in first.values())
+    assert distance < 0.9, "it is near the first adapter, not a new one"
+
+
+def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
+    values = settings(tiny_model, examples, tmp_path / "killed")
+    kill_when(command(values), lambda: any((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")))
+    assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
+    result = run(values)
+    assert result.returncode == 0, result.stderr
+    assert "resuming from" in result.stdout
+    same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", instilled)]
+    assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
+    again = run(values)
+    assert again.returncode == 0 and "finished before" in again.stdout
+
+
+def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
+    launch = [*LAUNCH[:-1], "configs/accelerate/cpu_ddp.yaml"]
+    result = run(settings(tiny_model, examples, tmp_path / "two", per_device_train_batch_size=2), launch)
+    assert result.returncode == 0, result.stderr
+    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, tmp_path / "two")]
+    assert manifests[0]["key"] == manifests[1]["key"], "the same work: same data, same effective batch"
+    assert manifests[1]["steps"] == 16
+    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert (tmp_path / "two" / "adapter_model.safetensors").is_file()
+
+
+def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path, examples: Path):
+    from train.sft import read_rows, to_dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    context = load_contexts(examples / "contexts.jsonl")[0]
+    trial = sample_trials(0, "train_decisions", context, 1)
+    wanted = prompt_ids(tokenizer, messages("decisions", context, trial.first[0], trial.second[0]), {})
+    row = to_dataset(read_rows(str(examples / "decisions" / "train.jsonl"))[:1], {})[0]
+    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
+    assert whole[: len(wanted)] == wanted
+    assert whole[len(wanted)] in letter_ids(tokenizer, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"lerning_rate": 1}, "lerning_rate"),
+        ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl: no such examples file"),
+        ({"model_name_or_path": "models/nowhere"}, "models/nowhere: no such model folder"),
+        ({"adapter": "nowhere"}, "nowhere: no adapter here"),
+        ({"max_length": 20}, "max_length 20: 32 of 32 rows are too long"),
+        ({"packing": True}, "packing"),
+        ({"use_dora": True}, "use_dora"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_bad_input_is_one_clear_line(
+    tiny_model: Path, examples: Path, tmp_path: Path, change: dict[str, Any], says: str
+):
+    result = run(settings(tiny_model, examples, tmp_path / "bad", **change), [sys.executable])
+    assert result.returncode == 2
+    assert [line for line in result.stderr.splitlines() if line.startswith("error: ") and says in line], result.stderr
+    assert not (tmp_path / "bad" / "manifest.json").exists()
+
+
+def test_an_adapter_of_another_base_is_refused(instilled: Path, examples: Path, tmp_path: Path):
+    other = make_tiny_model(tmp_path / "other", seed=1)
+    result = run(settings(other, examples, tmp_path / "bad", adapter=str(instilled)), [sys.executable])
+    assert result.returncode == 2 and "trained on the base model" in result.stderr
+    assert not (tmp_path / "bad").exists()
+
+
+def test_changed_settings_do_not_overwrite(instilled: Path, tiny_model: Path, examples: Path):
+    kept = shutil.copytree(instilled, instilled.parent / "kept")
+    values = settings(tiny_model, examples, instilled, learning_rate=0.02)
+    result = run(values, [sys.executable])
+    assert result.returncode == 2 and "sft.learning_rate: 0.01 -> 0.02" in result.stderr
+    for file in kept.glob("*.*"):
+        if file.is_file():
+            assert (instilled / file.name).read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", ":1: no readable"),
+        ('{"messages": []}', ":1: no readable"),
+        ('{"messages": [{"role": "user", "content": "x"}]}', "the last message is by 'user'"),
+        ("", "no rows"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
+    from task.errors import InputError
+    from train.sft import read_rows
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError, match=says):
+        read_rows(str(path))
