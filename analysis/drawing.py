@@ -18,7 +18,6 @@ INK, GREY, FAINT, ZONE, WARNING = "#222222", "#767676", "#D0D0D0", "#F6E3D8", "#
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 7,
-    "axes.titlesize": 8,
     "axes.linewidth": 0.6,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
@@ -40,11 +39,13 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,
 }
 
-def canvas(width_mm: float, height_mm: float) -> Canvas:
+
+def new_canvas(width_mm: float, height_mm: float) -> Canvas:
+    """An empty picture; sizes in millimetres."""
     return Canvas(figsize=(width_mm * MM, height_mm * MM), facecolor="white")
 
 
-def axes(canvas: Canvas, left: float, top: float, width: float, height: float) -> Axes:
+def place_axes(canvas: Canvas, left: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place in millimetres from the upper left corner."""
     total_width, total_height = canvas.get_size_inches() / MM
     return canvas.add_axes(
@@ -52,7 +53,7 @@ def axes(canvas: Canvas, left: float, top: float, width: float, height: float) -
     )
 
 
-def header(axes: Axes, title: list[str], facts: list[str], offset_mm: float = 0) -> None:
+def write_above(axes: Axes, title: list[str], facts: list[str], offset_mm: float = 0) -> None:
     """A bold title over lines of text above the axes, flush with their left edge or `offset_mm` from it."""
     across = offset_mm * MM * 72
     text: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "left", "va": "bottom"}
@@ -63,7 +64,7 @@ def header(axes: Axes, title: list[str], facts: list[str], offset_mm: float = 0)
         axes.annotate(line, (0, 1), xytext=(across, offset), fontsize=8, fontweight="bold", **text)
 
 
-def beside(axes: Axes, place: float, offset_mm: float, text: str, **style: Any) -> None:
+def write_beside(axes: Axes, place: float, offset_mm: float, text: str, **style: Any) -> None:
     """Text at a row of the axes, `offset_mm` from their left edge."""
     axes.annotate(
         text,

@@ -21,7 +21,20 @@ from numpy.typing import NDArray
 
 from analysis.agreement import Agreement
 from analysis.comparisons import ComparisonResult
-from analysis.drawing import COLOURS, FAINT, GREY, INK, MM, STYLE, WARNING, ZONE, axes, beside, canvas, header
+from analysis.drawing import (
+    COLOURS,
+    FAINT,
+    GREY,
+    INK,
+    MM,
+    STYLE,
+    WARNING,
+    ZONE,
+    new_canvas,
+    place_axes,
+    write_above,
+    write_beside,
+)
 from analysis.gate import AGREEMENT, ANSWERS, COLLAPSED, CORRELATION
 from analysis.results import RunResults
 
@@ -104,18 +117,18 @@ def why_no_r(found: Agreement) -> str:
 def draw_scatter(results: RunResults) -> tuple[Canvas, str, str]:
     """One panel a comparison, after one of learned against target weights: every attribute of every context."""
     shown = [results.learned_vs_target, *results.comparisons]
-    titles = [textwrap.wrap(plain(c.name), 24) for c in shown]
+    titles = [textwrap.wrap(plain(c.name), 22) for c in shown]
     columns = _columns(len(shown))
     facts = [_facts(c, results) for c in shown]
     side, gap, left, below = 35.5, 7.0, 12.0, 11.0
     above = [3.8 * len(title) + 3.3 * len(lines) + 2.5 for title, lines in zip(titles, facts, strict=True)]
     tops = np.cumsum([0] + [max(above[i : i + columns]) + side + below for i in range(0, len(shown), columns)])
-    canvas = canvas(left + columns * side + (columns - 1) * gap + 4, tops[-1])
+    canvas = new_canvas(left + columns * side + (columns - 1) * gap + 4, tops[-1])
     for i, comparison in enumerate(shown):
         row, column = divmod(i, columns)
-        axes = axes(canvas, left + column * (side + gap), tops[row + 1] - below - side, side, side)
+        axes = place_axes(canvas, left + column * (side + gap), tops[row + 1] - below - side, side, side)
         _scatter_panel(axes, comparison, results)
-        header(axes, titles[i], facts[i])
+        write_above(axes, titles[i], facts[i])
         axes.set_ylabel("weight from decisions" if column == 0 else "", labelpad=1)
         axes.tick_params(labelleft=column == 0)
     caption = (
@@ -196,8 +209,8 @@ def draw_correlations(results: RunResults) -> tuple[Canvas, str, str]:
         entries += [f"{plain(group)} contexts", *(c for c in results.comparisons if c.contexts == group)]
     labels = {c.name: textwrap.wrap(plain(c.name), 18) for c in (results.learned_vs_target, *results.comparisons)}
     above, row, below = 1.0, max(6.4, 2.8 * max(map(len, labels.values())) + 0.8), 19.0
-    canvas = canvas(90, above + row * len(entries) + below)
-    axes = axes(canvas, 28, above, 32, row * len(entries))
+    canvas = new_canvas(90, above + row * len(entries) + below)
+    axes = place_axes(canvas, 28, above, 32, row * len(entries))
     lows = [c.agreement.boot_low for c in (results.learned_vs_target, *_testable(results))]
     lows += [c.agreement.hdi_low for c in (results.learned_vs_target, *_testable(results))]
     lowest = min([-0.25, *(math.floor(4 * low) / 4 for low in lows if not math.isnan(low))])
@@ -206,9 +219,9 @@ def draw_correlations(results: RunResults) -> tuple[Canvas, str, str]:
     axes.spines["left"].set_visible(False)
     for place, entry in enumerate(entries):
         if isinstance(entry, str):
-            beside(axes, place + 0.1, -27, entry, fontweight="bold")
+            write_beside(axes, place + 0.1, -27, entry, fontweight="bold")
         else:
-            beside(axes, place, -25, "\n".join(labels[entry.name]))
+            write_beside(axes, place, -25, "\n".join(labels[entry.name]))
             _correlation_row(axes, place, entry, results)
     axes.plot([CORRELATION] * 2, [0.5, 1.5], color=GREY, lw=0.8, ls=(0, (2, 1)), zorder=1)
     thick, thin = Line2D([], [], color=INK, lw=3, alpha=0.55), Line2D([], [], color=INK, lw=0.8)
@@ -234,7 +247,7 @@ def _correlation_row(axes: Axes, place: int, comparison: ComparisonResult, resul
         axes.barh(place, right - left, 0.5, left, facecolor="white", edgecolor=GREY, lw=0.6, zorder=2)
         axes.text((left + right) / 2, place, NOT_TESTABLE, ha="center", va="center", color=GREY, zorder=3)
     elif math.isnan(found.r):
-        beside(axes, place, 34, why_no_r(found), color=GREY)
+        write_beside(axes, place, 34, why_no_r(found), color=GREY)
     else:
         colour = _colour(results, comparison.contexts)
         axes.plot([0, 0], [place - 0.5, place + 0.5], color=GREY, lw=0.8, zorder=1)
@@ -242,15 +255,15 @@ def _correlation_row(axes: Axes, place: int, comparison: ComparisonResult, resul
         axes.plot([found.hdi_low, found.hdi_high], [place + 0.26] * 2, color=colour, lw=0.8, solid_capstyle="butt")
         axes.plot(found.r, place, "o", color=colour, ms=4, markeredgecolor="white", markeredgewidth=0.5, zorder=4)
         r, ends = _r(found).split(" ", 1)
-        beside(axes, place, 41, r, ha="right")
-        beside(axes, place, 42, ends)
+        write_beside(axes, place, 41, r, ha="right")
+        write_beside(axes, place, 42, ends)
 
 
 def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
     """How every arm decides on every group of contexts; figures in the shaded zones speak of a collapse."""
     rows = sorted(results.decisions.items(), key=lambda item: arm_order(results)(item[0][0]))
     left, side, step, above, row = 51.0, 20.0, 32.0, 8.0, 5.5
-    canvas = canvas(178, above + row * len(rows) + 7)
+    canvas = new_canvas(178, above + row * len(rows) + 7)
     panels: list[tuple[str, str, list[tuple[float, float]]]] = [
         ("share_a", "share of A", [(0, 1 - COLLAPSED), (COLLAPSED, 1)]),
         ("flips", "flips with order", []),
@@ -258,22 +271,22 @@ def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
         ("agreement", "follows targets", []),
     ]
     for i, (measure, title, zones) in enumerate(panels):
-        axes = axes(canvas, left + i * step, above, side, row * len(rows))
+        axes = place_axes(canvas, left + i * step, above, side, row * len(rows))
         axes.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5), xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"], yticks=[])
-        header(axes, [title], [])
+        write_above(axes, [title], [])
         axes.spines["left"].set_visible(False)
         axes.hlines(range(len(rows)), 0, 1, color=FAINT, lw=0.5, zorder=1)
         if i == 0:
             for label, offset in (("arm", 2), ("contexts", 32)):
-                header(axes, [label], [], offset - left)
+                write_above(axes, [label], [], offset - left)
         for low, high in zones:
             axes.axvspan(low, high, color=ZONE, lw=0, zorder=0)
         if measure == "agreement":
             axes.axvline(AGREEMENT, color=GREY, lw=0.8, ls=(0, (2, 1)), zorder=1)
         for place, ((arm, group), summary) in enumerate(rows):
             if i == 0:
-                beside(axes, place, 2 - left, "\n".join(textwrap.wrap(plain(arm), 22)))
-                beside(axes, place, 32 - left, plain(group))
+                write_beside(axes, place, 2 - left, "\n".join(textwrap.wrap(plain(arm), 22)))
+                write_beside(axes, place, 32 - left, plain(group))
             _dot(axes, place, getattr(summary, measure), zones, side)
     caption = (
         "Both orders of every pair. Share of A: of the greedy letters; each letter is right half of the time. Flips: "
@@ -287,7 +300,7 @@ def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
 def _dot(axes: Axes, place: int, value: float, zones: list[tuple[float, float]], side: float) -> None:
     text = "<.01" if 0 < value < 0.005 else number(value)
     collapsed = any(low <= value <= high for low, high in zones)
-    beside(axes, place, side + 2, text, color=WARNING if collapsed else INK)
+    write_beside(axes, place, side + 2, text, color=WARNING if collapsed else INK)
     if not math.isnan(value):
         marker, colour = ("D", WARNING) if collapsed else ("o", COLOURS[0])
         axes.plot(value, place, marker, color=colour, ms=4, clip_on=False, zorder=3)
@@ -310,12 +323,12 @@ def draw_training(results: RunResults) -> tuple[Canvas, str, str]:
     rows = math.ceil(len(panels) / columns)
     width = left + columns * side + (columns - 1) * gap + 5
     keys = 5 if width >= 130 else 3 if width >= 80 else 1
-    canvas = canvas(width, rows * (above + height + below) + 4 * math.ceil(5 / keys) + 3)
+    canvas = new_canvas(width, rows * (above + height + below) + 4 * math.ceil(5 / keys) + 3)
     for i, (arm, kind) in enumerate(panels):
         row, column = divmod(i, columns)
-        axes = axes(canvas, left + column * (side + gap), row * (above + height + below) + above, side, height)
+        axes = place_axes(canvas, left + column * (side + gap), row * (above + height + below) + above, side, height)
         _curves(axes, results.curves[arm], kind)
-        header(axes, textwrap.wrap(plain(arm), 24)[:2], [kind])
+        write_above(axes, textwrap.wrap(plain(arm), 24)[:2], [kind])
         axes.set_xlabel("step", labelpad=1)
         axes.locator_params(axis="x", integer=True, nbins=4)
     lines = {str(line.get_label()): line for axes in canvas.axes for line in axes.get_lines()}

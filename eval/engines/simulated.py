@@ -16,9 +16,6 @@ from task.seeding import stream, uniforms
 from task.stages import hash_file
 from task.weights import LARGEST, load_weights, shuffle_across, utilities
 
-WEIGHT_SD = 66.5
-"""Standard deviation of weights drawn from U(-100, 100) and rescaled to a largest of 100 (five attributes)."""
-
 REPORT_SCALE = 0.4
 """Reports are shrunk by this, so that noise seldom leaves +-100; a correlation does not depend on it."""
 
@@ -62,7 +59,7 @@ class SimulatedEngine:
         name = trial.context.name
         about = self._weights[name if planted.report_about == "own" else self._another[name]]
         # What an arm believes of a context is the same in each of its reports; only the small noise is fresh.
-        error = stream(self._seed, f"simulated_belief/{arm}", name).normal(size=len(about)) * WEIGHT_SD
+        error = stream(self._seed, f"simulated_belief/{arm}", name).normal(size=len(about)) * weight_sd(len(about))
         accuracy = planted.report_accuracy
         belief = accuracy * about + np.sqrt(1 - accuracy**2) * error
         if uniforms(self._seed, f"simulated_unreadable/{arm}", name, 1, 1, trial.index)[0, 0] < planted.unreadable:
@@ -70,3 +67,11 @@ class SimulatedEngine:
         fresh = stream(self._seed, f"simulated_report/{arm}", f"{name}/{trial.index}").normal(size=len(about))
         values = np.round(REPORT_SCALE * (belief + planted.report_noise * fresh)).astype(int).tolist()
         return json.dumps(dict(zip(trial.context.attribute_names, values, strict=True)), ensure_ascii=False)
+
+
+def weight_sd(attributes: int) -> float:
+    """Standard deviation of weights drawn from U(-100, 100) and rescaled to a largest magnitude of 100.
+
+    One of n has magnitude 100, and the others are uniform below it: the mean square is 100^2 (1 + (n - 1) / 3) / n.
+    """
+    return LARGEST * float(np.sqrt((1 + (attributes - 1) / 3) / attributes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +29,56 @@ class TransformersEngine:
     """Decisions by one forward pass with logits of the last position only, reports by greedy generation."""
 
     def __init__(self, config: EvalConfig) -> None:
+        """Check model and adapters; they are loaded when the first trial is answered, which may never happen."""
         assert config.model is not None  # EvalConfig has checked it
-        model = config.model
-        self._config = config
-        folder = model_folder(model.name, model.revision)
+        self._config, self._settings = config, config.model
+        folder = model_folder(config.model.name, config.model.revision)
         self._fingerprint = fingerprint(folder)
         for adapter in config.arms.values():
             if adapter is not None:
-                check_adapter(Path(adapter), folder, model.name)
-        self._tokenizer = AutoTokenizer.from_pretrained(model.name, revision=model.revision)
-        self._letters = list(letter_ids(self._tokenizer, model.template))
+                check_adapter(Path(adapter), folder, config.model.name)
         self._device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        base = AutoModelForCausalLM.from_pretrained(
-            model.name,
-            revision=model.revision,
-            dtype=model.dtype,
-            attn_implementation=model.attn_implementation,
-            use_safetensors=True,
-            trust_remote_code=model.trust_remote_code,
-        )
-        vocabulary = base.config.get_text_config().vocab_size
-        self._stop_ids = _stop_ids(base.generation_config.eos_token_id, self._tokenizer.eos_token_id)
-        self._model = _with_adapters(base, config.arms).to(self._device).eval()
         self._grammars: dict[str, xgrammar.CompiledGrammar] = {}
-        self._compiler = xgrammar.GrammarCompiler(
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return AutoTokenizer.from_pretrained(self._settings.name, revision=self._settings.revision)
+
+    @cached_property
+    def _letters(self) -> list[int]:
+        return list(letter_ids(self._tokenizer, self._settings.template))
+
+    @cached_property
+    def _model(self) -> Any:
+        """The base model with the adapter of every arm that has one, under the arm's name."""
+        model = AutoModelForCausalLM.from_pretrained(
+            self._settings.name,
+            revision=self._settings.revision,
+            dtype=self._settings.dtype,
+            attn_implementation=self._settings.attn_implementation,
+            use_safetensors=True,
+            trust_remote_code=self._settings.trust_remote_code,
+        )
+        for arm, adapter in self._config.arms.items():
+            if adapter is None:
+                continue
+            if isinstance(model, PeftModel):
+                model.load_adapter(adapter, adapter_name=arm)
+            else:
+                model = PeftModel.from_pretrained(model, adapter, adapter_name=arm)
+        return model.to(self._device).eval()
+
+    @cached_property
+    def _stop_ids(self) -> list[int]:
+        """All token ids that end a reply; models name one, several, or leave it to the tokenizer."""
+        named = self._model.generation_config.eos_token_id
+        ids = [*(named if isinstance(named, list) else [named]), self._tokenizer.eos_token_id]
+        return list(dict.fromkeys(i for i in ids if i is not None))
+
+    @cached_property
+    def _compiler(self) -> xgrammar.GrammarCompiler:
+        vocabulary = self._model.config.get_text_config().vocab_size
+        return xgrammar.GrammarCompiler(
             xgrammar.TokenizerInfo.from_huggingface(
                 self._tokenizer, vocab_size=vocabulary, stop_token_ids=self._stop_ids
             )
@@ -86,24 +113,21 @@ class TransformersEngine:
 
     def identity(self, arm: str) -> dict[str, Any]:
         """Base model, adapter and generation settings; batch size is left out, as it is to change nothing."""
-        assert self._config.model is not None
         adapter = self._config.arms[arm]
         engine = self._config.engine
         return {
             "engine": "transformers",
             "base": self._fingerprint,
             "adapter": hash_file(Path(adapter) / "adapter_model.safetensors") if adapter else None,
-            "dtype": self._config.model.dtype,
-            "template": self._config.model.template,
+            "dtype": self._settings.dtype,
+            "template": self._settings.template,
             "constrain_reports": engine.constrain_reports,
             "report_tokens": None if engine.constrain_reports else engine.report_tokens,
         }
 
     def _prompts(self, measure: Measure, trials: Sequence[ShownTrial]) -> list[list[int]]:
-        template = self._config.model.template if self._config.model else {}
-        return [
-            prompt_ids(self._tokenizer, messages(measure, t.context, t.option_a, t.option_b), template) for t in trials
-        ]
+        shown = (messages(measure, t.context, t.option_a, t.option_b) for t in trials)
+        return [prompt_ids(self._tokenizer, prompt, self._settings.template) for prompt in shown]
 
     def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Rows in batches of like length, longest first, so that little is padding."""
@@ -149,22 +173,3 @@ class TransformersEngine:
             return self._model.disable_adapter()
         self._model.set_adapter(arm)
         return nullcontext()
-
-
-def _with_adapters(base: Any, arms: dict[str, str | None]) -> Any:
-    """The base model with the adapter of every arm that has one, under the arm's name."""
-    model = base
-    for arm, adapter in arms.items():
-        if adapter is None:
-            continue
-        if isinstance(model, PeftModel):
-            model.load_adapter(adapter, adapter_name=arm)
-        else:
-            model = PeftModel.from_pretrained(model, adapter, adapter_name=arm)
-    return model
-
-
-def _stop_ids(*given: int | list[int] | None) -> list[int]:
-    """All token ids that end a reply, without repetition; models name one, several, or leave it to the tokenizer."""
-    ids = [i for item in given if item is not None for i in (item if isinstance(item, list) else [item])]
-    return list(dict.fromkeys(ids))

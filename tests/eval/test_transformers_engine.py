@@ -1,0 +1,142 @@
+"""The transformers engine on a tiny random model, against the plainest possible computation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from eval.config import EvalConfig
+from eval.engines.base import ShownTrial
+from eval.engines.transformers_engine import TransformersEngine
+from support import make_tiny_model
+from task.chat import letter_ids, prompt_ids
+from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from task.errors import InputError
+from task.prompts import messages
+from task.replies import parse_report
+from task.trials import sample_trials
+
+CONTEXTS = load_contexts(DATA / "instilled.jsonl", 6)
+
+
+def shown(count: int, contexts: list[ChoiceContext] = CONTEXTS) -> list[ShownTrial]:
+    return [
+        ShownTrial(c, i, t.first[i], t.second[i], i % 2 == 0)
+        for c in contexts
+        for t in [sample_trials(0, "decisions", c, count)]
+        for i in range(count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two adapters that change the answers clearly."""
+    found = {}
+    for seed, name in enumerate(("one", "two")):
+        torch.manual_seed(seed)
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
+        found[name] = tmp_path_factory.mktemp("adapters") / name
+        model.save_pretrained(found[name])
+    return found
+
+
+def make(model: Path, arms: dict[str, Path | None], **engine: Any) -> TransformersEngine:
+    return TransformersEngine(
+        EvalConfig(
+            seed=0,
+            output="out",
+            engine={"name": "transformers", "batch_size": 5, **engine},
+            model={"name": str(model)},
+            arms={name: str(path) if path else None for name, path in arms.items()},
+            measurements=[],
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path, adapters: dict[str, Path]) -> TransformersEngine:
+    return make(tiny_model, {"base": None, **adapters})
+
+
+def plain_decisions(model_folder: Path, adapter: Path | None, trials: list[ShownTrial]) -> np.ndarray:
+    """log P(A), log P(B) one prompt at a time, without padding, cache or engine."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    letters, found = list(letter_ids(tokenizer, {})), []
+    for trial in trials:
+        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
+        with torch.no_grad():
+            found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("arm", ["base", "one", "two"])
+def test_decisions_equal_the_plain_computation(
+    engine: TransformersEngine, tiny_model: Path, adapters: dict[str, Path], arm: str
+):
+    trials = shown(2)
+    reference = plain_decisions(tiny_model, adapters.get(arm), trials)
+    assert np.allclose(engine.decide(arm, trials), reference, atol=1e-4)
+
+
+def test_arms_differ_and_do_not_leak_into_each_other(engine: TransformersEngine):
+    trials = shown(2)
+    before = {arm: engine.decide(arm, trials) for arm in ("base", "one", "two")}
+    assert np.abs(before["base"] - before["one"]).max() > 0.01 < np.abs(before["one"] - before["two"]).max()
+    for arm in ("two", "base", "one", "base"):
+        assert (engine.decide(arm, trials) == before[arm]).all()
+
+
+def test_an_answer_hardly_depends_on_its_batch(engine: TransformersEngine):
+    trials = shown(3)
+    together = engine.decide("one", trials)
+    alone = np.concatenate([engine.decide("one", [t]) for t in trials])
+    assert np.allclose(together, alone, atol=1e-4)
+
+
+def test_constrained_reports_are_always_readable_and_in_range(engine: TransformersEngine):
+    trials = shown(1)
+    for trial, reply in zip(trials, engine.report("two", trials), strict=True):
+        parsed = parse_report(reply, trial.context.attribute_names)
+        assert parsed.reason is None and not parsed.outside, reply
+        assert reply == reply.strip() and reply.startswith('{"') and '": ' in reply
+
+
+def test_awkward_attribute_names_work(engine: TransformersEngine):
+    names = ['the "quoted" one', "naïve größe 温度", "a\\b", "x" * 80]
+    attributes = tuple(Attribute(name, "points", 0, 10) for name in names)
+    context = ChoiceContext("awkward", "a tester", "Which would you pick?", attributes)
+    trials = shown(1, [context])
+    [reply] = engine.report("base", trials)
+    assert parse_report(reply, names).reason is None, reply
+
+
+def test_free_reports_end_at_their_limit(tiny_model: Path):
+    free = make(tiny_model, {"base": None}, constrain_reports=False, report_tokens=12)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    for reply in free.report("base", shown(1)[:3]):
+        assert 0 < len(tokenizer(reply)["input_ids"]) <= 20, "12 tokens, give or take how the text splits again"
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path, adapters: dict[str, Path]):
+    other = make_tiny_model(tmp_path / "other", seed=1)
+    with pytest.raises(InputError, match="trained on the base model"):
+        make(other, {"one": adapters["one"]})
+    with pytest.raises(InputError, match="no adapter here"):
+        make(other, {"one": tmp_path / "nowhere"})
+
+
+def test_the_identity_names_what_answers_depend_on(engine: TransformersEngine, tiny_model: Path):
+    identities = [engine.identity(arm) for arm in ("base", "one", "two")]
+    assert identities[0]["adapter"] is None
+    assert len({str(i) for i in identities}) == 3
+    assert make(tiny_model, {"base": None}, batch_size=2).identity("base") == identities[0]
