@@ -204,8 +204,8 @@ def regression_interval(r: float, n_points: int) -> tuple[float, float]:
 def bootstrap_r(x: ArrayLike, y: ArrayLike, *, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95% percentile interval of `pearson` from resampling whole contexts; NaN with fewer than 2 complete contexts."""
     x, y = _complete(x, y)
-    counts = _resampled_counts(len(x), seed, resamples)
-    return _interval(_resampled_r(x, y, counts))
+    counts = resampled_counts(len(x), seed, resamples)
+    return percentile_interval(resampled_r(x, y, counts))
 
 
 def paired_difference(
@@ -217,8 +217,8 @@ def paired_difference(
     correlations of a resample are taken over the same resampled contexts, so what the two share cancels.
     """
     x1, x2, y = _complete(x1, x2, y)
-    counts = _resampled_counts(len(y), seed, resamples)
-    low, high = _interval(_resampled_r(x2, y, counts) - _resampled_r(x1, y, counts))
+    counts = resampled_counts(len(y), seed, resamples)
+    low, high = percentile_interval(resampled_r(x2, y, counts) - resampled_r(x1, y, counts))
     return PairedDifference(pearson(x2, y) - pearson(x1, y), low, high, len(y))
 
 
@@ -259,7 +259,7 @@ def _complete(*arrays: ArrayLike) -> list[NDArray[np.float64]]:
     return [v[kept] for v in values]
 
 
-def _resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.float64]:
+def resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.float64]:
     """How often each context is drawn in each bootstrap resample, shape (resamples, contexts)."""
     if not contexts:
         return np.zeros((resamples, 0))
@@ -267,7 +267,7 @@ def _resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.fl
     return rng.multinomial(contexts, np.full(contexts, 1 / contexts), size=resamples).astype(float)
 
 
-def _resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pearson's r of every resample, shape (resamples,), from sums a context; NaN without variance.
 
     Args:
@@ -286,7 +286,7 @@ def _resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray
     return np.clip((product - mean_x * mean_y) / scale, -1, 1)
 
 
-def _interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     """Central 95% of the values that are numbers; NaN if none is."""
     values = values[~np.isnan(values)]
     if not values.size:

@@ -158,7 +158,9 @@ def _scatter_panel(axes: Axes, comparison: ComparisonResult, results: RunResults
     reach = 110.0 if not x.size or np.abs(x).max() <= 100 else 1.1 * float(np.abs(x).max())
     axes.set(xlim=(-reach, reach), ylim=(-110, 110), yticks=[-100, 0, 100], box_aspect=1)
     if reach > 110:
-        axes.locator_params(axis="x", nbins=5, symmetric=True)
+        power = 10.0 ** math.floor(math.log10(reach))
+        mark = power * math.floor(reach / power)
+        axes.set_xticks([-mark, 0, mark])
         axes.xaxis.set_major_formatter("{x:.3g}")
         axes.vlines([-100, 100], -110, 110, color=FAINT, lw=0.6)
     else:
@@ -211,9 +213,9 @@ def draw_correlations(results: RunResults) -> tuple[Canvas, str, str]:
     above, row, below = 1.0, max(6.4, 2.8 * max(map(len, labels.values())) + 0.8), 19.0
     canvas = new_canvas(90, above + row * len(entries) + below)
     axes = place_axes(canvas, 28, above, 32, row * len(entries))
-    lows = [c.agreement.boot_low for c in (results.learned_vs_target, *_testable(results))]
-    lows += [c.agreement.hdi_low for c in (results.learned_vs_target, *_testable(results))]
-    lowest = min([-0.25, *(math.floor(4 * low) / 4 for low in lows if not math.isnan(low))])
+    shown = [results.learned_vs_target, *(results.comparisons if results.gate.passed else [])]
+    lows = [low for c in shown for low in (c.agreement.boot_low, c.agreement.hdi_low) if not math.isnan(low)]
+    lowest = min([-0.25, *(math.floor(4 * low) / 4 for low in lows)])
     axes.set(xlim=(max(lowest, -1), 1), ylim=(len(entries) - 0.5, -0.5), yticks=[], xlabel="correlation r")
     axes.xaxis.labelpad = 1
     axes.spines["left"].set_visible(False)
@@ -233,10 +235,6 @@ def draw_correlations(results: RunResults) -> tuple[Canvas, str, str]:
     if not results.gate.passed:
         caption += f"Hollow grey bars: {NOT_TESTABLE}, because the gate was not passed; their place says nothing."
     return canvas, "Correlation of reports with the weights that drive decisions", caption.strip()
-
-
-def _testable(results: RunResults) -> list[ComparisonResult]:
-    return results.comparisons if results.gate.passed else []
 
 
 def _correlation_row(axes: Axes, place: int, comparison: ComparisonResult, results: RunResults) -> None:
@@ -265,9 +263,9 @@ def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
     left, side, step, above, row = 51.0, 20.0, 32.0, 8.0, 5.5
     canvas = new_canvas(178, above + row * len(rows) + 7)
     panels: list[tuple[str, str, list[tuple[float, float]]]] = [
-        ("share_a", "share of A", [(0, 1 - COLLAPSED), (COLLAPSED, 1)]),
+        ("share_a", "share of A", [(-math.inf, 1 - COLLAPSED), (COLLAPSED, math.inf)]),
         ("flips", "flips with order", []),
-        ("letter_mass", "P(A) + P(B)", [(0, ANSWERS)]),
+        ("letter_mass", "P(A) + P(B)", [(-math.inf, ANSWERS)]),
         ("agreement", "follows targets", []),
     ]
     for i, (measure, title, zones) in enumerate(panels):
@@ -280,7 +278,7 @@ def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
             for label, offset in (("arm", 2), ("contexts", 32)):
                 write_above(axes, [label], [], offset - left)
         for low, high in zones:
-            axes.axvspan(low, high, color=ZONE, lw=0, zorder=0)
+            axes.axvspan(max(low, 0), min(high, 1), color=ZONE, lw=0, zorder=0)
         if measure == "agreement":
             axes.axvline(AGREEMENT, color=GREY, lw=0.8, ls=(0, (2, 1)), zorder=1)
         for place, ((arm, group), summary) in enumerate(rows):
@@ -299,7 +297,7 @@ def draw_decisions(results: RunResults) -> tuple[Canvas, str, str]:
 
 def _dot(axes: Axes, place: int, value: float, zones: list[tuple[float, float]], side: float) -> None:
     text = "<.01" if 0 < value < 0.005 else number(value)
-    collapsed = any(low <= value <= high for low, high in zones)
+    collapsed = any(low < value < high for low, high in zones)
     write_beside(axes, place, side + 2, text, color=WARNING if collapsed else INK)
     if not math.isnan(value):
         marker, colour = ("D", WARNING) if collapsed else ("o", COLOURS[0])
@@ -334,8 +332,8 @@ def draw_training(results: RunResults) -> tuple[Canvas, str, str]:
     lines = {str(line.get_label()): line for axes in canvas.axes for line in axes.get_lines()}
     canvas.legend(lines.values(), lines.keys(), loc="lower left", ncols=keys, columnspacing=1.2, handlelength=2.2)
     caption = (
-        "Loss, and for arms that are taught decisions the share of right letters among all tokens (letter accuracy), "
-        "the share of trials in which the right letter is the likelier of the two (agreement), and the share of A. "
+        "Loss, and for arms that are taught decisions the share of trials in which the right letter is the likeliest "
+        "of all tokens (letter accuracy) or the likelier of the two letters (agreement), and the share of A. "
         "Held-out trials where they were evaluated, else the training batches."
     )
     return canvas, "Training", caption

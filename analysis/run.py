@@ -110,9 +110,8 @@ def main() -> None:
     run = parser.parse_args().run
     results = write_analysis(run)
     gate = results.gate
-    print(
-        f"gate: {'passed' if gate.passed else 'not passed'}; agreement {gate.agreement:.2f}, r(learned, target) {gate.r:.2f}"
-    )
+    passed = "passed" if gate.passed else "not passed"
+    print(f"gate: {passed}; agreement {gate.agreement:.2f}, r(learned, target) {gate.r:.2f}")
     for result in results.comparisons:
         a = result.agreement
         figure = f"r = {a.r:+.2f} [{a.boot_low:+.2f}, {a.boot_high:+.2f}]" if gate.passed else "not testable"

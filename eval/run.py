@@ -1,6 +1,6 @@
 """Measure what arms decide and report: one engine, any number of trial files.
 
-    python -m eval.run --config runs/demo-seed0/configs/evaluate.yaml
+    python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml
 
 Stopped and started again, it goes on where it was; a file measured from other inputs is kept until --overwrite.
 """

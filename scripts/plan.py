@@ -96,7 +96,7 @@ def command(stage: PlannedStage, run: Run, accelerate: Path | None, overwrite: b
 
 def config_path(run: Run, stage: PlannedStage) -> Path:
     """Where a stage's configuration is written."""
-    return run.folder / "configs" / f"{stage.name}.yaml"
+    return run.folder / "stages" / f"{stage.name}.yaml"
 
 
 def run_record(run: Run) -> dict[str, Any]:

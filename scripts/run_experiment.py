@@ -77,7 +77,8 @@ def plan_or_explain(run: Run, path: Path) -> list[PlannedStage]:
 
 def show_plan(run: Run, stages: list[PlannedStage]) -> None:
     """Print the stages of a run with their sizes."""
-    table = Table(title=f"{run.folder}", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    CONSOLE.print(f"[bold]{run.folder}", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for column, justify in (("stage", "left"), ("size", "left"), ("tokens", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for stage in stages:
@@ -159,7 +160,7 @@ def prepare(run: Run, stages: list[PlannedStage], overwrite: bool) -> None:
             native = {c.name: sample_weights(run.seed, "native_weights", c) for c in others}
             save_weights({**target_weights, **native}, run.inputs / "planted_weights.csv")
         stage.finish({"counts": {name: len(contexts) for name, contexts in run.groups.items()}})
-    (run.folder / "configs").mkdir(exist_ok=True)
+    (run.folder / "stages").mkdir(exist_ok=True)
     for planned in stages:
         if planned.config:
             write_text(config_path(run, planned), dump_yaml(planned.config))

@@ -1,6 +1,6 @@
 """Write what a model learns from: decisions that follow target weights, or reports that state them.
 
-    python -m train.examples --config runs/demo-seed0/configs/instilled.examples.yaml
+    python -m train.examples --config runs/demo-seed0/stages/instilled.examples.yaml
 
 A row is `{"messages": [system, user, assistant], "context": ..., "index": ...}`, so the files can be read by any
 fine-tuning tool, and rows of other origin (the paper's released ones too) train the same way.

@@ -1,6 +1,6 @@
 """Teach a model decisions or reports by LoRA fine-tuning on `messages` rows (TRL SFT).
 
-    accelerate launch train/sft.py --config runs/demo-seed0/configs/instilled.sft.yaml
+    accelerate launch train/sft.py --config runs/demo-seed0/stages/instilled.sft.yaml
 
     accelerate launch train/sft.py \\
         --model_name_or_path Qwen/Qwen2.5-7B-Instruct \\

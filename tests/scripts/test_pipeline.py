@@ -1,0 +1,129 @@
+"""The whole pipeline on a tiny model, through `accelerate launch`: killed in training and in evaluation, then again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from support import ROOT, kill_when, make_tiny_model
+
+CONTEXTS = {
+    "instilled": {"file": "task/data/instilled.jsonl", "count": 4},
+    "native": {"file": "task/data/native.jsonl", "count": 2},
+}
+ARMS = {"off_the_shelf", "instilled", "introspection_fold_1", "introspection_fold_2", "introspection_all"}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The demo's experiment on a tiny model, with fewer and shorter stages."""
+    folder = tmp_path_factory.mktemp("experiment")
+    model = {
+        "name": str(tiny_model),
+        "sft": {"per_device_train_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "save_steps": 2},
+        "decisions": {"num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 4},
+        "reports": {"num_train_epochs": 2},
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(model))
+    values = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())
+    values |= {"name": "tiny", "model": str(folder / "model.yaml"), "contexts": CONTEXTS}
+    values["engine"] |= {"shard_size": 8}
+    values["trainings"]["instilled"]["train_per_context"] = 8
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    return folder / "tiny.yaml"
+
+
+def command(experiment: Path, runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
+
+
+def run(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def straight(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing interrupted."""
+    runs = tmp_path_factory.mktemp("straight")
+    result = run(experiment, runs)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return runs / "tiny-seed0"
+
+
+def summary(run_folder: Path) -> dict[str, Any]:
+    return json.loads((run_folder / "analysis" / "summary.json").read_text())
+
+
+def test_every_arm_is_trained_and_measured(straight: Path):
+    assert {p.parent.parent.name for p in straight.glob("trials/*/reports/trials.parquet")} == ARMS
+    assert {p.parent.parent.name for p in straight.glob("trials/*/decisions/trials.parquet")} == ARMS
+    assert {p.parent.name for p in straight.glob("adapters/*/adapter_model.safetensors")} == ARMS - {"off_the_shelf"}
+    assert (straight / "analysis" / "report.html").stat().st_size > 10_000
+    assert list((straight / "analysis" / "figures").iterdir())
+
+
+def test_folds_are_tested_on_what_they_were_not_trained_on(straight: Path):
+    tested: list[str] = []
+    for fold in (1, 2):
+        lines = (straight / "examples" / f"introspection_fold_{fold}" / "train.jsonl").read_text().splitlines()
+        trained = {json.loads(line)["context"] for line in lines}
+        reports = pd.read_parquet(straight / "trials" / f"introspection_fold_{fold}" / "reports" / "trials.parquet")
+        assert not trained & set(reports["context"])
+        tested += reports["context"].unique().tolist()
+    instilled = (straight / "inputs" / "instilled.jsonl").read_text().splitlines()
+    assert sorted(tested) == sorted(json.loads(line)["name"] for line in instilled)
+    assert summary(straight)["introspection_trained"]["total_reports"] == 4 * 3
+
+
+def test_a_random_model_does_not_pass_the_gate_and_no_correlation_is_given(straight: Path):
+    found = summary(straight)
+    assert not found["gate"]["passed"] and found["gate"]["reasons"]
+    for name in ("off_the_shelf", "instilled", "introspection_trained", "native_before", "native_after"):
+        assert found[name]["testable"] is False and found[name]["r"] is None
+        assert found[name]["total_reports"] > 0
+    assert "not testable" in (straight / "analysis" / "report.html").read_text()
+
+
+def test_killed_in_training_and_in_evaluation_it_ends_the_same(experiment: Path, straight: Path, tmp_path: Path):
+    folder = tmp_path / "tiny-seed0"
+    stages = [
+        lambda: any((folder / "adapters" / "instilled").glob("checkpoint-*/trainer_state.json")),
+        lambda: (folder / "trials" / "instilled" / "decisions" / "parts" / "00001.parquet").exists(),
+    ]
+    for reached in stages:
+        kill_when(command(experiment, tmp_path), reached, seconds=500)
+    assert not (folder / "analysis").exists()
+    result = run(experiment, tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for path in [*straight.rglob("adapter_model.safetensors"), *straight.rglob("trials.parquet")]:
+        assert (folder / path.relative_to(straight)).read_bytes() == path.read_bytes(), path.name
+    assert summary(folder) == summary(straight)
+
+
+def test_an_unknown_training_setting_is_found_before_anything_runs(experiment: Path, tmp_path: Path):
+    values = yaml.safe_load(experiment.read_text())
+    values["trainings"]["introspection"]["sft"] = {"learning_rat": 1}
+    (tmp_path / "typo.yaml").write_text(yaml.safe_dump(values))
+    result = run(tmp_path / "typo.yaml", tmp_path / "runs")
+    assert result.returncode == 2 and "unknown setting 'learning_rat'" in result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_adapter_of_another_base_model_is_refused(experiment: Path, straight: Path, tmp_path: Path):
+    config = yaml.safe_load((straight / "stages" / "evaluate.yaml").read_text())
+    config["model"]["name"] = str(make_tiny_model(tmp_path / "other", seed=5))
+    config["output"] = str(tmp_path / "trials")
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(config))
+    result = subprocess.run(
+        [sys.executable, "-m", "eval.run", "--config", str(tmp_path / "evaluate.yaml")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and "trained on the base model" in result.stderr
+    assert not (tmp_path / "trials").exists()
