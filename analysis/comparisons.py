@@ -46,7 +46,7 @@ class ComparisonResult:
         name, reports, weights, contexts: As in the experiment file.
         agreement: With the weights of the paper's estimator.
         r_log_odds: The same correlation with the log-odds weights.
-        points: One row a context and attribute: context, attribute, x (mean report, or learned weight), y (weight).
+        points: One row a context and attribute: context, attribute, x (mean report, or target weight), y (weight).
         reasons: Unreadable reports by reason.
         outside: Readable reports with a value beyond +-100.
     """
@@ -89,9 +89,9 @@ def learned_against_target(
     members = names[group]
     learned = _pick(_of(measured, arm, "decisions"), "weights", members)
     taught = np.stack([targets[n] for n in members])
-    counted = agreement(learned, taught, valid_reports=0, total_reports=0, seed=seed)
+    counted = agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed)
     r_log_odds = pearson(_pick(measured[arm], "log_odds", members), taught)
-    points = _points(contexts, members, learned, taught)
+    points = _points(contexts, members, taught, learned)
     return ComparisonResult("learned_vs_target", arm, "target", group, counted, r_log_odds, points, {}, 0)
 
 

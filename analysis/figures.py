@@ -153,8 +153,6 @@ def _scatter_panel(axes: Axes, comparison: ComparisonResult, results: RunResults
     testable = check or results.gate.passed
     points = comparison.points.dropna()
     x, y = points["x"].to_numpy(dtype=float), points["y"].to_numpy(dtype=float)
-    if check:
-        x, y = y, x
     reach = 110.0 if not x.size or np.abs(x).max() <= 100 else 1.1 * float(np.abs(x).max())
     axes.set(xlim=(-reach, reach), ylim=(-110, 110), yticks=[-100, 0, 100], box_aspect=1)
     if reach > 110:

@@ -19,6 +19,9 @@ CORRELATION = 0.80
 COLLAPSED = 0.9
 """A share of one letter beyond this is a collapse: in balanced trials each is right half of the time."""
 
+FLIPS = 0.5
+"""Above this share of choices that change with the order, the letter decides more than the option does."""
+
 ANSWERS = 0.5
 """Below this mean P(A) + P(B) the model mostly wants to answer with something else than a letter."""
 
@@ -119,7 +122,7 @@ def likely_cause(decisions: DecisionSummary) -> str:
             f"the model answers {letter} on {share:.0%} of trials whatever the options are (collapse): it learned the "
             "form of the answer, not the comparison; train longer, on more examples, with a higher rate or rank"
         )
-    if decisions.flips > 0.5:
+    if decisions.flips > FLIPS:
         return (
             f"{decisions.flips:.0%} of the choices change when the options change place: the letter, not the option, "
             "decides; train longer, on more examples"

@@ -77,10 +77,17 @@ def treat_missing(
         means[name], counts = mean_reports(values)
         total = np.asarray(asked[name])
         if means[name].shape != y.shape or total.shape != counts.shape:
-            raise InputError(f"{name}: reports on {means[name].shape}, asked {total.shape}, weights {y.shape}; same contexts")
+            raise InputError(
+                f"{name}: reports on {means[name].shape}, asked {total.shape}, weights {y.shape}; same contexts"
+            )
         if (counts > total).any():
-            raise InputError(f"{name}: {counts.max()} readable reports in a context where {total.min()} were asked for")
-        zeros[name] = np.nan_to_num(means[name]) * (counts / total)[:, None]
+            row = int(np.argmax(counts > total))
+            raise InputError(
+                f"{name}: context {row} has {counts[row]} readable reports, asked for {total[row]}; count those asked for"
+            )
+        with np.errstate(invalid="ignore"):
+            # NaN, and so left out here too, where nothing was asked.
+            zeros[name] = np.nan_to_num(means[name]) * (counts / total)[:, None]
     everywhere = ~np.any([np.isnan(mean).any(axis=1) for mean in means.values()], axis=0)
     shared = {name: np.where(everywhere[:, None], mean, np.nan) for name, mean in means.items()}
     return [
@@ -90,9 +97,7 @@ def treat_missing(
     ]
 
 
-def _treatment(
-    name: str, treatment: str, x: NDArray[np.float64], y: NDArray[np.float64], seed: int
-) -> Treatment:
+def _treatment(name: str, treatment: str, x: NDArray[np.float64], y: NDArray[np.float64], seed: int) -> Treatment:
     contexts = int((~(np.isnan(x) | np.isnan(y)).any(axis=1)).sum())
     low, high = bootstrap_r(x, y, seed=seed)
     return Treatment(name, treatment, pearson(x, y), low, high, contexts * y.shape[1], contexts)

@@ -123,7 +123,7 @@ def test_scatter_panels_show_the_points_and_print_their_figures(passed: RunResul
     check, *panels = draw(draw_scatter, passed).axes
     target = passed.learned_vs_target
     plotted = offsets(check)
-    np.testing.assert_allclose(plotted, target.points[["y", "x"]])
+    np.testing.assert_allclose(plotted, target.points[["x", "y"]])
     for axes, comparison in zip(panels, passed.comparisons, strict=True):
         found = comparison.agreement
         np.testing.assert_allclose(offsets(axes), comparison.points[["x", "y"]].dropna())
