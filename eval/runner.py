@@ -16,9 +16,9 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from eval import trial_files
-from eval.config import ContextGroup, EngineSettings, Measurement
+from eval.config import EngineSettings, Measurement
 from eval.engines.base import Engine, ShownTrial
-from task.contexts import ChoiceContext, load_contexts
+from task.contexts import ChoiceContext, load_named_contexts
 from task.errors import InputError
 from task.prompts import Measure, messages
 from task.replies import parse_report
@@ -71,7 +71,7 @@ def list_trials(measurement: Measurement, seed: int) -> TrialList:
     contexts: list[ChoiceContext] = []
     groups: list[str] = []
     for group in measurement.contexts:
-        chosen = _chosen(group)
+        chosen = load_named_contexts(group.file, group.only)
         contexts += chosen
         groups += [group.name] * len(chosen)
     sizes = {len(c.attributes) for c in contexts}
@@ -147,16 +147,6 @@ def counts(folder: Path, measure: Measure) -> dict[str, Any]:
         "unreadable": dict(sorted(reasons.items())),
         "outside": sum(bool(o) for o in table["outside"].to_pylist()),
     }
-
-
-def _chosen(group: ContextGroup) -> list[ChoiceContext]:
-    contexts = load_contexts(group.file)
-    if group.only is None:
-        return contexts
-    by_name = {c.name: c for c in contexts}
-    if unknown := [name for name in group.only if name not in by_name]:
-        raise InputError(f"{group.file}: has no context {unknown[0]!r}; correct the name")
-    return [by_name[name] for name in group.only]
 
 
 def _prompt_hash(trials: TrialList) -> str:

@@ -126,6 +126,21 @@ def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
     return contexts, places
 
 
+def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[ChoiceContext]:
+    """The contexts of a file that are named in `only`, in that order; all of them when None.
+
+    Raises:
+        InputError: As `load_contexts`, or a name is not in the file.
+    """
+    contexts = load_contexts(path)
+    if only is None:
+        return contexts
+    by_name = {c.name: c for c in contexts}
+    if unknown := [name for name in only if name not in by_name]:
+        raise InputError(f"{path}: has no context {unknown[0]!r}; correct the name")
+    return [by_name[name] for name in only]
+
+
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
     """Write contexts as JSON Lines, in the form that `load_contexts` reads."""
     path.write_text("".join(json.dumps(asdict(c), ensure_ascii=False) + "\n" for c in contexts), encoding="utf-8")

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import yaml
 from numpy.typing import NDArray
 
-from task.contexts import ChoiceContext, load_contexts
+from task.contexts import ChoiceContext, load_named_contexts
 from task.errors import InputError, run_command
 from task.prompts import decision_answer, messages, report_answer
-from task.stages import Stage, hash_file, write_text
+from task.stages import MANIFEST, Stage, hash_file, read_json, write_text
 from task.trials import Purpose, prefers_first, sample_trials
 from task.weights import load_weights, shuffle_across
 
@@ -86,7 +86,7 @@ def write_examples(config: ExamplesConfig, overwrite: bool = False) -> dict[str,
     Raises:
         InputError: A context has no weights, or a name in `only` is not in the contexts file.
     """
-    contexts = _chosen_contexts(config)
+    contexts = load_named_contexts(config.contexts, config.only)
     weights = load_weights(Path(config.weights))
     if missing := [c.name for c in contexts if c.name not in weights]:
         raise InputError(f"{config.weights}: no weights for context {missing[0]!r}; add a row or leave the context out")
@@ -99,25 +99,15 @@ def write_examples(config: ExamplesConfig, overwrite: bool = False) -> dict[str,
         "weights": hash_file(Path(config.weights)),
     }
     stage = Stage(Path(config.output), inputs, overwrite)
+    if stage.finished:
+        return dict(read_json(stage.folder / MANIFEST)["rows"])
     counts = {}
     for part in ("train", "validation"):
         lines = [json.dumps(row, ensure_ascii=False) for row in example_rows(config, part, contexts, weights)]
+        write_text(stage.folder / f"{part}.jsonl", "".join(line + "\n" for line in lines))
         counts[part] = len(lines)
-        if not stage.finished:
-            write_text(stage.folder / f"{part}.jsonl", "".join(line + "\n" for line in lines))
-    if not stage.finished:
-        stage.finish({"rows": counts})
+    stage.finish({"rows": counts})
     return counts
-
-
-def _chosen_contexts(config: ExamplesConfig) -> list[ChoiceContext]:
-    contexts = load_contexts(config.contexts)
-    if config.only is None:
-        return contexts
-    by_name = {c.name: c for c in contexts}
-    if unknown := [name for name in config.only if name not in by_name]:
-        raise InputError(f"only: context {unknown[0]!r} is not in {config.contexts}; correct the name")
-    return [by_name[name] for name in config.only]
 
 
 def read_config(path: Path) -> ExamplesConfig:

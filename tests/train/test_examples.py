@@ -95,7 +95,7 @@ def test_written_once_and_refused_when_the_inputs_change(config: ExamplesConfig)
 
 
 def test_missing_weights_and_unknown_contexts_are_named(config: ExamplesConfig, contexts: list[ChoiceContext]):
-    with pytest.raises(InputError, match="context 'nowhere' is not in"):
+    with pytest.raises(InputError, match="has no context 'nowhere'"):
         write_examples(replace(config, only=["nowhere"]))
     save_weights({c.name: sample_weights(3, "target_weights", c) for c in contexts[1:]}, Path(config.weights))
     with pytest.raises(InputError, match=f"no weights for context '{contexts[0].name}'"):
