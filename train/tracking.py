@@ -11,15 +11,14 @@ def prepare_wandb(folder: Path) -> str:
     """Set W&B's mode and folder where the user has not; returns the mode.
 
     Args:
-        folder: Where offline runs are written; sent later by `wandb sync`.
+        folder: Where offline runs are written, unless WANDB_DIR says; sent later by `wandb sync`.
     """
     os.environ.setdefault("WANDB_MODE", "online" if _logged_in() else "offline")
-    os.environ.setdefault("WANDB_DIR", str(folder))
     os.environ.setdefault("WANDB_PROJECT", "self-interpretability")
     os.environ.setdefault("WANDB_SILENT", "true")
     # The adapter is in the run folder already; uploading code or console output is for the user to turn on.
     os.environ.setdefault("WANDB_DISABLE_CODE", "true")
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(os.environ.setdefault("WANDB_DIR", str(folder))).mkdir(parents=True, exist_ok=True)
     return os.environ["WANDB_MODE"]
 
 

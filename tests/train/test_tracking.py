@@ -1,0 +1,40 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from train.tracking import prepare_wandb
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [n for n in os.environ if n.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    # setdefault in the code under test would outlive the test
+    for name in ("MODE", "DIR", "PROJECT", "SILENT", "DISABLE_CODE"):
+        monkeypatch.setenv(f"WANDB_{name}", "x")
+        monkeypatch.delenv(f"WANDB_{name}")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_offline_without_a_login(tmp_path: Path):
+    assert prepare_wandb(tmp_path / "here") == "offline"
+    assert os.environ["WANDB_DIR"] == str(tmp_path / "here") and (tmp_path / "here").is_dir()
+
+
+def test_online_with_a_key_or_a_netrc_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert prepare_wandb(tmp_path) == "online"
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.delenv("WANDB_MODE")
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert prepare_wandb(tmp_path) == "online"
+
+
+def test_what_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "mine"))
+    assert prepare_wandb(tmp_path / "default") == "disabled"
+    assert (tmp_path / "mine").is_dir() and not (tmp_path / "default").exists()
