@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -259,12 +260,14 @@ def _complete(*arrays: ArrayLike) -> list[NDArray[np.float64]]:
     return [v[kept] for v in values]
 
 
+@lru_cache(maxsize=8)  # drawing takes longer than all that is done with it, and comparisons share it
 def resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.float64]:
-    """How often each context is drawn in each bootstrap resample, shape (resamples, contexts)."""
-    if not contexts:
-        return np.zeros((resamples, 0))
+    """How often each context is drawn in each bootstrap resample, shape (resamples, contexts); read-only."""
     rng = stream(seed, "bootstrap")
-    return rng.multinomial(contexts, np.full(contexts, 1 / contexts), size=resamples).astype(float)
+    share = np.full(contexts, 1 / max(contexts, 1))
+    counts = rng.multinomial(contexts, share, size=resamples).astype(float)
+    counts.flags.writeable = False
+    return counts
 
 
 def resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:

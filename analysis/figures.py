@@ -64,7 +64,7 @@ class Figure:
 
 
 def save_figures(results: RunResults, folder: Path) -> list[Figure]:
-    """Draw all pictures of a run into `folder`; training curves only if there are any."""
+    """Draw all pictures of a run into `folder`; decisions and training curves only if there are any."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = []
     with mpl.rc_context():
@@ -77,6 +77,8 @@ def save_figures(results: RunResults, folder: Path) -> list[Figure]:
             ("training", draw_training),
         ):
             if name == "training" and not any(_panels_of(log) for log in results.curves.values()):
+                continue
+            if name == "decisions" and not results.decisions:
                 continue
             canvas, title, caption = draw(results)
             path = folder / f"{name}.png"

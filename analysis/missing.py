@@ -83,7 +83,7 @@ def treat_missing(
         if (counts > total).any():
             row = int(np.argmax(counts > total))
             raise InputError(
-                f"{name}: context {row} has {counts[row]} readable reports, asked for {total[row]}; count those asked for"
+                f"{name}: context {row} has {counts[row]} readable reports, asked for {total[row]}; count all asked"
             )
         with np.errstate(invalid="ignore"):
             # NaN, and so left out here too, where nothing was asked.

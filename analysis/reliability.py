@@ -5,13 +5,14 @@ points. The halves are half as long as what they stand for, which the Spearman-B
 
     reliability = 2 r_half / (1 + r_half)         (Spearman 1910; Brown 1910, both in Brit. J. Psychol. 3)
 
-Noise in two measurements pulls their correlation towards 0. Disattenuation (Spearman 1904, Am. J. Psychol. 15) undoes it:
+Noise in two measurements pulls their correlation towards 0. Disattenuation undoes that (Spearman 1904, Am. J. Psychol.
+15):
 
     corrected r = r / sqrt(reliability of x * reliability of y)
 
-It takes the errors of x and y to be independent, and the formula takes a half to be the whole with twice the error
-variance; weights under a prior, rescaled to a largest of 100, follow that roughly. So a corrected r is a rough figure, may
-exceed 1, and stands beside r, never in its place.
+It takes the errors of x and y to be independent, and a half to be the whole with twice the error variance, which holds
+only roughly for weights that are shrunk by a prior and rescaled to a largest of 100. So a corrected r is a rough
+figure, may exceed 1, and stands beside r, never in its place.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ WEIGHT_SPLITS = 4
 WEIGHT_DRAWS = 256
 """Draws of each half's posterior: their error is far below the posterior sd, which is what matters here."""
 
-REPORT_SPLITS = 20
-"""Random splits of the reports, which cost nothing."""
+REPORT_SPLITS = 10
+"""Random splits of the reports, which cost less."""
 
 UNDEFINED = 0.025
 """Share of resamples without a positive reliability beyond which a corrected r gets no interval."""
@@ -151,10 +152,10 @@ def corrected_r(
         seed: Of the bootstrap.
         resamples: Number of bootstrap resamples of whole contexts.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    kept = ~(np.isnan(x) | np.isnan(y)).any(axis=1)
-    x, y = x[kept], y[kept]
-    counts = resampled_counts(len(x), seed, resamples)
+    x_all, y_all = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    kept = ~(np.isnan(x_all) | np.isnan(y_all)).any(axis=1)
+    x_kept, y_kept = x_all[kept], y_all[kept]
+    counts = resampled_counts(len(x_kept), seed, resamples)
     found: list[float] = []
     product = np.ones(resamples)
     for halves in (x_halves, y_halves):
@@ -164,11 +165,11 @@ def corrected_r(
         halves = Halves(halves.first[:, kept], halves.second[:, kept])
         found.append(reliability(halves))
         product *= _positive(_resampled_reliability(halves, counts))
-    resampled = resampled_r(x, y, counts) / np.sqrt(product)
+    resampled = resampled_r(x_kept, y_kept, counts) / np.sqrt(product)
     undefined = bool(np.isnan(resampled).mean() > UNDEFINED)
     low, high = (math.nan, math.nan) if undefined else percentile_interval(resampled)
     both = float(_positive(np.array(found)).prod())
-    return CorrectedR(pearson(x, y) / math.sqrt(both), low, high, *found)
+    return CorrectedR(pearson(x_kept, y_kept) / math.sqrt(both), low, high, *found)
 
 
 def _shuffled(present: NDArray[np.bool_], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -61,14 +61,8 @@ class HeadlineRow:
 
 def write_report(results: RunResults, figures: list[Figure], path: Path) -> None:
     """Write the report of a run to `path`, with the pictures inside it."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         run=results.record["name"],
         passed=results.gate.passed,
         not_testable=NOT_TESTABLE,
@@ -78,7 +72,7 @@ def write_report(results: RunResults, figures: list[Figure], path: Path) -> None
         measures=MEASURES,
         headline=headline(results),
         unreliable=_unreliable(results),
-        figures=[(figure, _embedded(figure.path)) for figure in figures],
+        figures=[(figure, embedded(figure.path)) for figure in figures],
         decisions=decision_rows(results),
         unreadable=unreadable_rows(results),
         listed=context_rows(results),
@@ -88,6 +82,18 @@ def write_report(results: RunResults, figures: list[Figure], path: Path) -> None
         stages=stage_rows(results),
     )
     write_text(path, page)
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in one of the page templates; a value that it needs and does not get is an error."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def verdict(results: RunResults) -> str:
@@ -171,14 +177,14 @@ def gate_rows(results: RunResults) -> list[tuple[str, str, str, bool]]:
     return [
         (
             "held-out decisions that follow the targets",
-            _percent(gate.agreement, 1),
+            percent(gate.agreement, 1),
             f"at least {AGREEMENT:.0%}",
             gate.agreement >= AGREEMENT,
         ),
         ("r(learned, target)", number(gate.r), f"at least {CORRELATION:.2f}", gate.r >= CORRELATION),
-        ("share of A", _percent(gate.share_a, 1), bound, 1 - COLLAPSED <= gate.share_a <= COLLAPSED),
+        ("share of A", percent(gate.share_a, 1), bound, 1 - COLLAPSED <= gate.share_a <= COLLAPSED),
         ("P(A) + P(B)", _small(decisions.letter_mass), "near 1", decisions.letter_mass >= ANSWERS),
-        ("choices that flip with the order", _percent(decisions.flips, 1), "near 0%", decisions.flips <= FLIPS),
+        ("choices that flip with the order", percent(decisions.flips, 1), "near 0%", decisions.flips <= FLIPS),
     ]
 
 
@@ -188,7 +194,7 @@ def headline(results: RunResults) -> list[HeadlineRow]:
         HeadlineRow(
             name=c.name,
             measures=_measures(c) if results.gate.passed or c is results.learned_vs_target else None,
-            readable=_of(c.agreement.valid_reports, c.agreement.total_reports),
+            readable=part_of(c.agreement.valid_reports, c.agreement.total_reports),
             outside=c.outside,
             contexts=f"{c.agreement.n_contexts} {plain(c.contexts)}",
         )
@@ -207,8 +213,8 @@ def _measures(comparison: ComparisonResult) -> list[str]:
         number(a.slope),
         number(a.spearman),
         number(a.mae, 1),
-        _percent(a.sign_agreement),
-        _percent(a.top_attribute),
+        percent(a.sign_agreement),
+        percent(a.top_attribute),
         number(a.within_context_r),
     ]
 
@@ -218,8 +224,8 @@ def decision_rows(results: RunResults) -> list[list[str]]:
     order = arm_order(results)
     return [
         [
-            *(arm, group, str(d.pairs), _percent(d.share_a), _percent(d.flips), _small(d.letter_mass)),
-            *(f"{d.position_bias:+.2f}", _percent(d.agreement)),
+            *(arm, group, str(d.pairs), percent(d.share_a), percent(d.flips), _small(d.letter_mass)),
+            *(f"{d.position_bias:+.2f}", percent(d.agreement)),
         ]
         for (arm, group), d in sorted(results.decisions.items(), key=lambda item: order(item[0][0]))
     ]
@@ -231,7 +237,7 @@ def unreadable_rows(results: RunResults) -> list[list[str]]:
     for c in results.comparisons:
         unread = c.agreement.total_reports - c.agreement.valid_reports
         reasons = ", ".join(f"{plain(reason)}: {count}" for reason, count in c.reasons.items())
-        rows.append([c.name, _of(unread, c.agreement.total_reports), reasons or MISSING])
+        rows.append([c.name, part_of(unread, c.agreement.total_reports), reasons or MISSING])
     return rows
 
 
@@ -288,7 +294,8 @@ def _unreliable(results: RunResults) -> str:
     return f"{bad} of {len(k)}" if bad else ""
 
 
-def _embedded(path: Path) -> str:
+def embedded(path: Path) -> str:
+    """A PNG file as the source of an image, so that the page needs no file beside it."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
@@ -296,7 +303,8 @@ def _distinct(values: Any) -> str:
     return ", ".join(sorted({str(value) for value in values}))
 
 
-def _percent(share: float, digits: int = 0) -> str:
+def percent(share: float, digits: int = 0) -> str:
+    """A share as text, a dash for NaN."""
     return MISSING if math.isnan(share) else f"{share:.{digits}%}"
 
 
@@ -304,5 +312,6 @@ def _small(value: float) -> str:
     return "<0.01" if 0 < value < 0.005 else number(value)
 
 
-def _of(part: int, whole: int) -> str:
+def part_of(part: int, whole: int) -> str:
+    """Counts as text, a dash where nothing was asked for."""
     return f"{part}/{whole}" if whole else MISSING
