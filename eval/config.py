@@ -35,18 +35,21 @@ class EngineSettings(Settings):
     """How trials are answered.
 
     Attributes:
-        name: `transformers`, or `simulated` (needs no model).
-        batch_size: Prompts in one forward pass.
+        name: `transformers`, `vllm`, or `simulated` (needs no model); `auto` is vLLM where there is CUDA and vLLM is
+            installed, transformers otherwise.
+        batch_size: Prompts in one forward pass (transformers; vLLM fills its batches itself).
         shard_size: Rows written at a time; what a kill loses at most.
         constrain_reports: Whether reports are forced into the JSON schema of their context.
         report_tokens: Most tokens of a free report; a constrained one ends by itself.
+        vllm: Further arguments of `vllm.LLM`, on top of those that the engine derives.
     """
 
-    name: Literal["transformers", "simulated"] = "transformers"
+    name: Literal["auto", "transformers", "vllm", "simulated"] = "auto"
     batch_size: int = Field(default=16, ge=1)
     shard_size: int = Field(default=64, ge=2)
     constrain_reports: bool = True
     report_tokens: int = Field(default=160, ge=8)
+    vllm: dict[str, Any] = Field(default_factory=dict)
 
 
 class PlantedArm(Settings):

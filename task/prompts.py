@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from task.contexts import ChoiceContext
 
@@ -68,15 +68,18 @@ def report_answer(context: ChoiceContext, weights: Iterable[float]) -> str:
     return json.dumps(dict(zip(context.attribute_names, values, strict=True)), ensure_ascii=False)
 
 
-def report_schema(context: ChoiceContext) -> dict[str, Any]:
-    """JSON schema of a report: every attribute name in order, integers from -100 to 100, nothing else."""
-    weight = {"type": "integer", "minimum": -100, "maximum": 100}
-    return {
-        "type": "object",
-        "properties": dict.fromkeys(context.attribute_names, weight),
-        "required": context.attribute_names,
-        "additionalProperties": False,
-    }
+def report_grammar(context: ChoiceContext) -> str:
+    """Grammar of the reports that can be read, for constrained decoding (GBNF, as xgrammar and vLLM take it).
+
+    A JSON object with every attribute name in order, whole numbers from -100 to 100 and JSON's default spacing, just as
+    `report_answer` writes it. A JSON schema says the same of the values, but engines differ in the spacing that they
+    let it have, and xgrammar 0.2.8 mangles some names on the way (`ße` becomes another character).
+    """
+    keys = [json.dumps(name, ensure_ascii=False) + ": " for name in context.attribute_names]
+    # Names may hold quotes and backslashes: escaped by JSON above, and once more here as literals of the grammar.
+    literals = ['"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys]
+    pairs = ' ", " '.join(f"{literal} weight" for literal in literals)
+    return f'root ::= "{{" {pairs} "}}"\nweight ::= "0" | "-"? ([1-9] [0-9]? | "100")\n'
 
 
 def _option_lines(context: ChoiceContext, values: Iterable[float]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
-from task.prompts import INSTRUCTIONS, SYSTEM, Measure, decision_answer, messages, report_answer, report_schema
+from task.prompts import INSTRUCTIONS, SYSTEM, Measure, decision_answer, messages, report_answer
 from task.replies import parse_letter
 from task.trials import sample_trials
 from task.weights import sample_weights
@@ -78,20 +78,13 @@ def test_decision_answers_are_read_as_their_letters():
     assert parse_letter(decision_answer(False)) == "B"
 
 
-def test_a_report_answer_fits_its_schema():
+def test_a_report_answer_states_whole_numbers_in_attribute_order():
     for context in EVERYTHING:
         weights = sample_weights(1, "target_weights", context)
         answer = json.loads(report_answer(context, weights))
-        schema = report_schema(context)
-        assert schema["type"] == "object"
-        assert schema["additionalProperties"] is False
-        # Structured output writes keys in the order of the schema, so the taught order must be the same.
-        assert list(answer) == list(schema["properties"]) == schema["required"] == context.attribute_names
+        assert list(answer) == context.attribute_names
         assert list(answer.values()) == weights.tolist()
-        for name, value in answer.items():
-            assert schema["properties"][name] == {"type": "integer", "minimum": -100, "maximum": 100}
-            assert isinstance(value, int)
-            assert -100 <= value <= 100
+        assert all(isinstance(value, int) for value in answer.values())
 
 
 def test_a_report_answer_has_default_spacing_and_plain_letters():

@@ -1,0 +1,68 @@
+"""What engines that run a model share: arms, token ids, the grammar of reports, and what answers depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from eval.config import EvalConfig
+from eval.engines.base import ShownTrial
+from task.chat import letter_ids, prompt_ids
+from task.contexts import ChoiceContext
+from task.models import check_adapter, fingerprint, model_folder
+from task.prompts import Measure, messages, report_answer
+from task.stages import hash_file
+
+
+class ModelArms:
+    """A base model and its adapters as files; a subclass loads them when the first trial is answered."""
+
+    name: str
+
+    def __init__(self, config: EvalConfig) -> None:
+        """Check the model and that every adapter belongs to it."""
+        assert config.model is not None  # EvalConfig has checked it
+        self.arms, self.engine, self.model = config.arms, config.engine, config.model
+        folder = model_folder(self.model.name, self.model.revision)
+        self._fingerprint = fingerprint(folder)
+        for adapter in self.arms.values():
+            if adapter is not None:
+                check_adapter(Path(adapter), folder, self.model.name)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return AutoTokenizer.from_pretrained(self.model.name, revision=self.model.revision)
+
+    @cached_property
+    def letters(self) -> list[int]:
+        """Token ids of the answers A and B."""
+        return list(letter_ids(self.tokenizer, self.model.template))
+
+    def prompts(self, measure: Measure, trials: Sequence[ShownTrial]) -> list[list[int]]:
+        """Token ids of the prompt of each trial."""
+        shown = (messages(measure, t.context, t.option_a, t.option_b) for t in trials)
+        return [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in shown]
+
+    def identity(self, arm: str) -> dict[str, Any]:
+        """Base model, adapter and generation settings; what only decides about speed is left out."""
+        adapter = self.arms[arm]
+        constrained = self.engine.constrain_reports
+        return {
+            "engine": self.name,
+            "base": self._fingerprint,
+            "adapter": hash_file(Path(adapter) / "adapter_model.safetensors") if adapter else None,
+            "dtype": self.model.dtype,
+            "template": self.model.template,
+            "constrain_reports": constrained,
+            "report_tokens": None if constrained else self.engine.report_tokens,
+        }
+
+
+def longest_report(context: ChoiceContext) -> int:
+    """Bound on the tokens of a constrained report: its longest text in bytes, as no token is shorter than one."""
+    return len(report_answer(context, [-100.0] * len(context.attributes)).encode()) + 1
