@@ -78,7 +78,7 @@ def treat_missing(
         total = np.asarray(asked[name])
         if means[name].shape != y.shape or total.shape != counts.shape:
             raise InputError(
-                f"{name}: reports on {means[name].shape}, asked {total.shape}, weights {y.shape}; same contexts"
+                f"{name}: reports {means[name].shape}, asked {total.shape}, weights {y.shape}; give the same contexts"
             )
         if (counts > total).any():
             row = int(np.argmax(counts > total))

@@ -167,7 +167,7 @@ def corrected_r(
         product *= _positive(_resampled_reliability(halves, counts))
     resampled = resampled_r(x_kept, y_kept, counts) / np.sqrt(product)
     undefined = bool(np.isnan(resampled).mean() > UNDEFINED)
-    low, high = (math.nan, math.nan) if undefined else percentile_interval(resampled)
+    low, high = (math.nan, math.nan) if undefined else percentile_interval(resampled, len(x_kept))
     both = float(_positive(np.array(found)).prod())
     return CorrectedR(pearson(x_kept, y_kept) / math.sqrt(both), low, high, *found)
 

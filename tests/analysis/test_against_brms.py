@@ -1,6 +1,6 @@
 """The logistic posterior against brms, the authors' own tool, on simulated and on the released trials.
 
-The figures of brms come from scripts/brms_reference: 40,000 draws a context, whose Monte Carlo error (`mcse`) they state.
+The figures of brms come from scripts/brms_reference: 40,000 draws a context, with their Monte Carlo error (`mcse`).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ OURS = 0.03
 
 
 def posterior_table(decisions: Decisions) -> pd.DataFrame:
-    """Our posterior, a row a parameter, named as in the files of brms: mean and sd (none for `b_Intercept`)."""
+    """Our posterior, a row a parameter as in the files of brms: mean, and for slopes sd and width of the 95% HDI."""
     posterior = logistic_posterior(decisions.chose_a, decisions.difference)
     known = ~np.isnan(decisions.chose_a)[..., None]
     centre = np.where(known, decisions.difference, 0).sum(axis=1) / known.sum(axis=1)
-    slopes = [(f"x{i + 1}", posterior.mean[:, i], posterior.sd[:, i]) for i in range(posterior.mean.shape[1])]
     at_zero = posterior.intercept_mean - (posterior.mean * centre).sum(axis=1)
-    intercepts = [
-        ("Intercept", posterior.intercept_mean, posterior.intercept_sd),
-        ("b_Intercept", at_zero, np.full(len(at_zero), np.nan)),
+    width = posterior.hdi_high - posterior.hdi_low
+    columns = [
+        {"parameter": f"x{i + 1}", "mean": posterior.mean[:, i], "sd": posterior.sd[:, i], "width": width[:, i]}
+        for i in range(width.shape[1])
     ]
-    tables = [
-        pd.DataFrame({"context": decisions.contexts, "parameter": name, "mean": mean, "sd": sd})
-        for name, mean, sd in [*slopes, *intercepts]
+    columns += [
+        {"parameter": "Intercept", "mean": posterior.intercept_mean},
+        {"parameter": "b_Intercept", "mean": at_zero},
     ]
-    return pd.concat(tables)
+    return pd.concat([pd.DataFrame({"context": decisions.contexts, **values}) for values in columns])
 
 
 def beside_brms(ours: pd.DataFrame, file: str) -> pd.DataFrame:
@@ -91,19 +91,22 @@ def test_slopes_of_every_simulated_context(simulated: pd.DataFrame) -> None:
 
 @pytest.mark.parametrize("parameter", ["Intercept", "b_Intercept"])
 def test_intercepts_within_the_error_of_brms(simulated: pd.DataFrame, parameter: str) -> None:
-    """One-sided choices leave a tail like a^-4 and an sd of about 5, so that even 40,000 draws err by about 0.07."""
+    """Choices all on one side leave a tail like a^-4 and an sd of 4 to 6: even 40,000 draws err by 0.04 to 0.16."""
     intercepts = simulated[simulated["parameter"] == parameter]
     apart = (intercepts["mean"] - intercepts["mean_brms"]).abs()
     assert (apart < OURS + 4 * intercepts["mcse"]).all(), intercepts.loc[apart.idxmax()]
-    one_sided = intercepts["context"].str.startswith("always_a")
-    assert intercepts["mcse"][~one_sided].max() < 0.05
+    choice = pd.read_csv(FIXTURES / "brms_reference.csv").groupby("context")["choice"]
+    two_sided = intercepts["context"].map(choice.nunique()) == 2
+    assert 60 < two_sided.sum() < 75
+    # Elsewhere the tolerance is a tight one.
+    assert intercepts["mcse"][two_sided].max() < 0.01
+    assert apart[two_sided].max() < 0.05
 
 
-def test_intervals_hold_as_much_as_those_of_brms(simulated: pd.DataFrame) -> None:
-    """The two 95% intervals of brms bracket its mean; ours is held against their width through the sd alone."""
+def test_intervals_are_as_wide_as_those_of_brms(simulated: pd.DataFrame) -> None:
+    """Widths only: a highest-density interval's ends move along a flat minimum, its width hardly does."""
     slopes = slopes_of(simulated)
-    inside = (slopes["q2.5"] < slopes["mean"]) & (slopes["mean"] < slopes["q97.5"])
-    assert inside.all()
+    np.testing.assert_allclose(slopes["width"], slopes["hdi_high"] - slopes["hdi_low"], rtol=0.08)
 
 
 def test_the_stored_trials_are_those_of_the_simulation() -> None:

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import linregress, pearsonr, spearmanr
+from scipy.stats import linregress, norm, pearsonr, spearmanr
+from scipy.stats import t as student_t
 
 from analysis.agreement import (
     agreement,
@@ -16,6 +17,7 @@ from analysis.agreement import (
     mean_reports,
     paired_difference,
     pearson,
+    percentile_interval,
     permutation_null,
     regression_interval,
     sign_agreement,
@@ -135,11 +137,29 @@ def brute_force_resamples(arrays: list[Array], seed: int, resamples: int) -> lis
     return [[np.repeat(a, count, axis=0) for a in arrays] for count in counts]
 
 
+def shares(contexts: int) -> list[float]:
+    """Where an interval of that many contexts ends, as shares of the resamples (Hesterberg 2015)."""
+    out = student_t.ppf(0.975, contexts - 1) * math.sqrt(contexts / (contexts - 1))
+    return [norm.cdf(-out), norm.cdf(out)]
+
+
+def test_the_interval_of_a_mean_over_few_contexts_is_that_of_student() -> None:
+    rng = np.random.default_rng(0)
+    sample = rng.normal(size=12)
+    means = rng.normal(sample.mean(), sample.std() / math.sqrt(12), size=200_000)
+    half = student_t.ppf(0.975, 11) * sample.std(ddof=1) / math.sqrt(12)
+    low, high = percentile_interval(means, 12)
+    assert (low, high) == pytest.approx((sample.mean() - half, sample.mean() + half), abs=0.02 * half)
+    low, high = percentile_interval(np.append(means, np.nan), 10**6)
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=1e-4)
+    assert all(math.isnan(v) for v in percentile_interval(means, 1))
+
+
 def test_bootstrap_equals_a_loop_over_resampled_contexts() -> None:
     x, y = related(15, seed=3)
     y = 1e4 + y  # a large offset must not cost digits
     values = [pearsonr(a.ravel(), b.ravel()).statistic for a, b in brute_force_resamples([x, y], seed=7, resamples=200)]
-    np.testing.assert_allclose(bootstrap_r(x, y, seed=7, resamples=200), np.quantile(values, [0.025, 0.975]), rtol=1e-8)
+    np.testing.assert_allclose(bootstrap_r(x, y, seed=7, resamples=200), np.quantile(values, shares(15)), rtol=1e-8)
 
 
 def test_paired_difference_equals_a_loop_over_resampled_contexts() -> None:
@@ -152,7 +172,7 @@ def test_paired_difference_equals_a_loop_over_resampled_contexts() -> None:
         pearsonr(b.ravel(), c.ravel()).statistic - pearsonr(a.ravel(), c.ravel()).statistic
         for a, b, c in brute_force_resamples(arrays, seed=7, resamples=200)
     ]
-    np.testing.assert_allclose([got.boot_low, got.boot_high], np.quantile(values, [0.025, 0.975]))
+    np.testing.assert_allclose([got.boot_low, got.boot_high], np.quantile(values, shares(13)))
     assert got.difference == pytest.approx(pearson(x2[kept], y[kept]) - pearson(x1[kept], y[kept]))
     assert got.n_contexts == 13
     same = paired_difference(x2, x2, y, seed=7)

@@ -77,7 +77,7 @@ def test_a_set_without_any_report_has_no_r_but_as_dict_is_json():
     ("asked", "weights", "words"),
     [
         (np.full(4, 1), WEIGHTS, r"context 0 has 2 readable reports, asked for 1"),
-        (np.full(3, 2), WEIGHTS, r"\(4, 2\), \(3,\), \(4, 2\); give the same contexts"),
+        (np.full(3, 2), WEIGHTS, r"reports \(4, 2\), asked \(3,\), weights \(4, 2\); give the same contexts"),
         (np.full(4, 2), WEIGHTS[:3], "give the same contexts"),
     ],
 )

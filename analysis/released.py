@@ -1,0 +1,145 @@
+"""The paper's figures from the files that its authors released, and how far to believe each.
+
+    python -m analysis.released --data released --model gpt-4o-mini-2024-07-18 --out results/gpt-4o-mini
+
+Writes into a folder of its own: `report.html` (all of it on one page), `summary.json` (figures), `agreement.csv` (all
+measures), `learned_weights.csv` and `native_weights.csv` (`context, raw_1.. sd_1.. weight_1..`: posterior means and
+standard deviations, and the means rescaled to a largest of 100), `figures/` and `manifest.json`. An earlier result of
+this command in that folder is replaced; anything else is left alone.
+
+`r` is the paper's: mean of each context's readable reports, values as given, contexts without any left out. The
+release holds readable reports only; `total_reports` is the paper's 10 reports a context, times the contexts of the
+selections file: 1000 where there are 100 of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.comparisons import ComparisonResult, MeasuredWeights
+from analysis.figures import NOT_TESTABLE, interval, number, save_figures
+from analysis.output import check_replaceable, output_folder
+from analysis.released_files import find_model, load_model
+from analysis.released_page import write_page
+from analysis.released_results import SEED, ReleasedResults, analyse_released
+from analysis.run import agreement_table
+from task.errors import run_command
+from task.stages import write_json, write_text
+
+COMMAND = "analysis.released"
+
+KEYS = ("r", "hdi_low", "hdi_high", "boot_low", "boot_high", "n_points", "n_contexts", "valid_reports", "total_reports")
+"""What `summary.json` says of each comparison; the other measures are in `agreement.csv`."""
+
+
+def summary(results: ReleasedResults) -> dict[str, Any]:
+    """The figures as JSON values: null for a comparison whose files are missing, and for what cannot be computed.
+
+    Figures are given whether or not the gate was passed; `gate` says whether they can be believed.
+    """
+    found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
+    instilled = results.variants.get("instilled")
+    gate = results.run.gate
+    return {
+        "model": results.data.model,
+        **found,
+        "instilled_standardised_first": instilled and instilled.as_dict()["standardised_first"],
+        "printed_in_the_paper": results.printed or None,
+        "gate": {
+            "passed": gate.passed,
+            "agreement": None if math.isnan(gate.agreement) else gate.agreement,
+            "share_a": None if math.isnan(gate.share_a) else gate.share_a,
+            "reasons": gate.reasons,
+        },
+        "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
+        "variants": {name: v.as_dict() for name, v in results.variants.items()},
+        "missing_reports": [t.as_dict() for t in results.missing],
+        "differences": {f"{after}-{before}": d.as_dict() for (after, before), d in results.changes.items()},
+        "notes": results.data.notes,
+        "seed": SEED,
+    }
+
+
+def measures_table(results: ReleasedResults) -> pd.DataFrame:
+    """One row a comparison that could be made, with every measure; `testable` says whether the gate lets it speak."""
+    table = agreement_table(results.run).drop(columns="r_log_odds")
+    table = table[[results.found[name] is not None for name in table["comparison"]]]
+    corrected = pd.DataFrame(
+        [
+            {
+                "comparison": name,
+                "printed": results.printed.get(name),
+                "reliability_reports": None if name == "learned_vs_target" else c.reliability_x,
+                "reliability_weights": c.reliability_y,
+                "corrected_r": c.r,
+                "corrected_low": c.boot_low,
+                "corrected_high": c.boot_high,
+            }
+            for name, c in results.corrected.items()
+        ]
+    )
+    return table.merge(corrected, on="comparison") if len(table) else table
+
+
+def weights_table(measured: MeasuredWeights) -> pd.DataFrame:
+    """One row a context: posterior means and standard deviations, and the means rescaled to a largest of 100."""
+    columns = {"raw": measured.posterior_mean, "sd": measured.posterior_sd, "weight": measured.weights}
+    table = {f"{label}_{k + 1}": values[:, k] for label, values in columns.items() for k in range(values.shape[1])}
+    return pd.DataFrame({"context": measured.contexts, **table})
+
+
+def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
+    """Analyse one model's files and write all of it to `out`; the folder appears whole or not at all.
+
+    Raises:
+        InputError: No such model, files of another form, or an `out` that this command did not make.
+    """
+    out = out.resolve()
+    check_replaceable(out, COMMAND)
+    results = analyse_released(load_model(folder, find_model(folder, name)))
+    inputs = {"model": results.data.model, "seed": SEED, "inputs": results.data.hashes}
+    with output_folder(out, COMMAND, inputs) as draft:
+        figures = save_figures(results.run, draft / "figures")
+        write_page(results, figures, draft / "report.html")
+        write_json(draft / "summary.json", summary(results))
+        write_text(draft / "agreement.csv", measures_table(results).to_csv(index=False))
+        for group, file in (("instilled", "learned_weights.csv"), ("native", "native_weights.csv")):
+            if group in results.run.measured:
+                write_text(draft / file, weights_table(results.run.measured[group]).to_csv(index=False))
+    return results
+
+
+def main() -> None:
+    """Command line: `--data FOLDER --model NAME --out FOLDER`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the released files")
+    parser.add_argument("--model", required=True, help="name of the model, or the beginning of just one name")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
+    arguments = parser.parse_args()
+    results = write_released(arguments.data, arguments.model, arguments.out)
+    for note in results.data.notes:
+        print(f"note: {note}")
+    for comparison in results.found.values():
+        if comparison is not None:
+            print(_line(comparison, results))
+    print(f"page: {arguments.out / 'report.html'}")
+
+
+def _line(comparison: ComparisonResult, results: ReleasedResults) -> str:
+    """One comparison in words."""
+    a = comparison.agreement
+    name = comparison.name
+    printed = f", in the paper {results.printed[name]:.2f}" if name in results.printed else ""
+    readable = f", {a.valid_reports}/{a.total_reports} reports readable" if a.total_reports else ""
+    doubt = "" if results.testable(name) else f" ({NOT_TESTABLE}: the gate was not passed)"
+    figure = f"r = {number(a.r)} {interval(a.boot_low, a.boot_high)}{printed}{doubt}"
+    return f"{name}: {figure}; {a.n_contexts} contexts{readable}"
+
+
+if __name__ == "__main__":
+    run_command(main)
