@@ -44,7 +44,7 @@ T = TypeVar("T")
 POOL = 2000
 """Contexts in a pool."""
 
-RESAMPLES, PERMUTATIONS = 1000, 400
+RESAMPLES, PERMUTATIONS = 600, 200
 """Fewer than in the analysis of a real study: their noise averages out over studies."""
 
 LEVEL = 0.05
