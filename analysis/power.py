@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,18 +34,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
-from analysis.output import check_replaceable, output_folder
-from analysis.power_figure import COLOURS, LINES, save_power_figure
-from analysis.simulation import Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
+from analysis.output import output_folder
+from analysis.power_figure import LINES, MARKERS, save_power_figure
+from analysis.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
 from task.errors import InputError, run_command
 from task.seeding import stream
 
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 
 POOL = 2000
-"""Contexts in a pool."""
+"""Contexts in a pool: more than enough to stand for all contexts, see `analysis.simulation`."""
 
-RESAMPLES, PERMUTATIONS = 600, 200
+RESAMPLES, PERMUTATIONS = 600, 199
 """Fewer than in the analysis of a real study: their noise averages out over studies."""
 
 LEVEL = 0.05
@@ -66,56 +67,61 @@ class Settings:
     """What all designs share.
 
     Attributes:
-        effects: Accuracies after minus before.
-        error_correlation: Of the stable errors before and after, see `analysis.simulation.before_and_after`.
         studies: Simulated studies of each design.
         seed: Of everything drawn.
+        error_correlation: Of the stable errors before and after, see `analysis.simulation.before_and_after`.
+        resamples, permutations: Of each study's analysis.
     """
 
-    effects: tuple[float, ...]
-    error_correlation: float
     studies: int
     seed: int
+    error_correlation: float = 0.0
+    resamples: int = RESAMPLES
+    permutations: int = PERMUTATIONS
 
 
-def run_design(design: Design, pool: Pool, settings: Settings) -> list[dict[str, float]]:
+def run_design(design: Design, effects: Sequence[float], pool: Pool, settings: Settings) -> list[dict[str, Any]]:
     """Simulate and analyse the studies of one design; one row an effect, see `power_row`."""
     before = Reporter(design.accuracy)
-    after = [Reporter(design.accuracy + effect) for effect in settings.effects]
+    after = [Reporter(design.accuracy + effect) for effect in effects]
+    found = run_studies(before, after, pool, design.contexts, settings)
+    known = {"error_correlation": settings.error_correlation, "studies": settings.studies}
+    known["recovery"] = pearson(pool.true, pool.learned)
+    return [{**asdict(design), "effect": e, **known, **row} for e, row in zip(effects, found, strict=True)]
+
+
+def run_studies(
+    before: Reporter, after: Sequence[Reporter], pool: Pool, contexts: int, settings: Settings
+) -> list[dict[str, float]]:
+    """Simulate and analyse studies of so many contexts; one row of `power_row` for each reporter after training."""
     spread = float(pool.true.std())
-    rng = stream(settings.seed, f"power/{design}")
+    rng = stream(settings.seed, f"power/{before}/{after}/{contexts}/{settings}")
     rs, differences = [], []
     for _ in range(settings.studies):
-        study = draw_contexts(pool, design.contexts, rng)
+        study = draw_contexts(pool, contexts, rng)
         x1, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
-        rs.append(_analyse_r(x1, study.learned, settings.seed))
-        differences.append([_analyse_difference(x1, x2, study.learned, settings.seed) for x2 in later])
+        rs.append(_analyse_r(x1, study.learned, settings))
+        differences.append([_analyse_difference(x1, x2, study.learned, settings) for x2 in later])
     truth = population_r(pool, before, settings.seed)
-    recovered = pearson(pool.true, pool.learned)
-    rows = []
-    for i, reporter in enumerate(after):
-        gained = population_r(pool, reporter, settings.seed) - truth
-        found = power_row(np.array(rs), np.array(differences)[:, i], truth, gained)
-        known = {**asdict(design), "effect": settings.effects[i], "error_correlation": settings.error_correlation}
-        rows.append({**known, "studies": settings.studies, "recovery": recovered, **found})
-    return rows
+    gained = [population_r(pool, reporter, settings.seed) - truth for reporter in after]
+    return [power_row(np.array(rs), np.array(differences)[:, i], truth, gain) for i, gain in enumerate(gained)]
 
 
-def _analyse_r(x: np.ndarray, y: np.ndarray, seed: int) -> list[float]:
+def _analyse_r(x: Array, y: Array, settings: Settings) -> list[float]:
     """r, its permutation p-value, its bootstrap interval and the paper's, of one study."""
     r = pearson(x, y)
-    p = permutation_null(x, y, seed=seed, permutations=PERMUTATIONS)[0]
-    points = x.size - int(np.isnan(x).sum())
-    return [r, p, *bootstrap_r(x, y, seed=seed, resamples=RESAMPLES), *regression_interval(r, points)]
+    p = permutation_null(x, y, seed=settings.seed, permutations=settings.permutations)[0]
+    boot = bootstrap_r(x, y, seed=settings.seed, resamples=settings.resamples)
+    return [r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))]
 
 
-def _analyse_difference(x1: np.ndarray, x2: np.ndarray, y: np.ndarray, seed: int) -> list[float]:
+def _analyse_difference(x1: Array, x2: Array, y: Array, settings: Settings) -> list[float]:
     """The paired difference of one study, and its interval."""
-    found = paired_difference(x1, x2, y, seed=seed, resamples=RESAMPLES)
+    found = paired_difference(x1, x2, y, seed=settings.seed, resamples=settings.resamples)
     return [found.difference, found.boot_low, found.boot_high]
 
 
-def power_row(rs: np.ndarray, differences: np.ndarray, truth: float, gained: float) -> dict[str, float]:
+def power_row(rs: Array, differences: Array, truth: float, gained: float) -> dict[str, float]:
     """Power and coverage from the studies' results.
 
     Args:
@@ -146,32 +152,44 @@ def power_row(rs: np.ndarray, differences: np.ndarray, truth: float, gained: flo
     }
 
 
-def _share_within(low: np.ndarray, high: np.ndarray, value: float) -> float:
+def _share_within(low: Array, high: Array, value: float) -> float:
     return float(((low <= value) & (value <= high)).mean())
 
 
-def in_parallel(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], what: str) -> list[T]:
-    """`work(*task)` for all tasks on all processors, in the order of the tasks, with a line of progress now and then."""
+def in_parallel(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], what: str, workers: int) -> list[T]:
+    """`work(*task)` for all tasks, in so many processes, in the order of the tasks; prints how far it is."""
+    if workers == 1:
+        return [work(*task) for task in _progress(tasks, what, len(tasks))]
     # One thread each, or the threads of small products would wait for each other; read when a process imports numpy,
     # and so they are spawned, not forked.
     os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(tasks)), mp_context=context) as executor:
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as executor:
         futures: list[Future[T]] = [executor.submit(work, *task) for task in tasks]
-        step = max(1, len(tasks) // 6)
-        for done, _ in enumerate(as_completed(futures), start=1):
-            if done % step == 0 or done == len(tasks):
-                print(f"{what}: {done}/{len(tasks)}", flush=True)
+        for future in _progress(as_completed(futures), what, len(tasks)):
+            future.result()  # an error ends the work at once
         return [future.result() for future in futures]
 
 
-def power_table(designs: Sequence[Design], settings: Settings) -> pd.DataFrame:
-    """One row a design and effect."""
+def _progress(steps: Iterable[S], what: str, total: int) -> Iterator[S]:
+    """The steps, with a line printed after about every sixth of them."""
+    for done, step in enumerate(steps, start=1):
+        yield step
+        if done % max(1, total // 6) == 0 or done == total:
+            print(f"{what}: {done}/{total}", flush=True)
+
+
+def power_table(
+    designs: Sequence[Design], effects: Sequence[float], size: int, settings: Settings, workers: int
+) -> pd.DataFrame:
+    """One row a design and effect, from pools of `size` contexts, computed in so many processes."""
     kinds = sorted({(design.trials, design.noise) for design in designs})
-    pools = in_parallel(make_pool, [(POOL, *kind, settings.seed) for kind in kinds], "pools of learned weights")
+    pools = in_parallel(
+        make_pool, [(size, *kind, settings.seed) for kind in kinds], "pools of learned weights", workers
+    )
     pool_of = dict(zip(kinds, pools, strict=True))
-    tasks = [(design, pool_of[design.trials, design.noise], settings) for design in designs]
-    return pd.DataFrame([row for rows in in_parallel(run_design, tasks, "designs") for row in rows])
+    tasks = [(design, effects, pool_of[design.trials, design.noise], settings) for design in designs]
+    return pd.DataFrame([row for rows in in_parallel(run_design, tasks, "designs", workers) for row in rows])
 
 
 def console_table(table: pd.DataFrame) -> str:
@@ -190,23 +208,28 @@ def check(arguments: argparse.Namespace) -> None:
     Raises:
         InputError: Names the option, the value and what is possible.
     """
-    for name, least in (("contexts", 3), ("trials", 1), ("studies", 1)):
-        given = np.atleast_1d(getattr(arguments, name))
-        if given.min() < least:
-            raise InputError(f"--{name} {given.min()}; give {least} or more")
-    for name, low, high in (("accuracy", 0, 1), ("error_correlation", -1, 1)):
+    for name, low, high in (
+        ("contexts", 3, math.inf),
+        ("trials", 1, math.inf),
+        ("studies", 1, math.inf),
+        ("pool", 2, math.inf),
+        ("workers", 1, math.inf),
+        ("accuracy", -1, 1),
+        ("error_correlation", -1, 1),
+    ):
         for value in np.atleast_1d(getattr(arguments, name)):
             if not low <= value <= high:
-                raise InputError(f"--{name.replace('_', '-')} {value:g}; give {low} to {high}")
-    last = max(arguments.accuracy) + max(arguments.effect)
-    if last > 1 or min(arguments.accuracy) + min(arguments.effect) < -1:
-        raise InputError(f"accuracy plus effect reach {last:g}, a correlation cannot; give smaller ones")
-    for name, most in (("accuracy", len(COLOURS)), ("trials", len(LINES))):
-        if len(getattr(arguments, name)) > most:
-            raise InputError(f"--{name} with {len(getattr(arguments, name))} values; the figure can tell {most} apart")
+                allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
+                raise InputError(f"--{name.replace('_', '-')} {value:g}; give {allowed}")
+    for accuracy, effect in itertools.product(arguments.accuracy, arguments.effect):
+        if abs(accuracy + effect) > 1:
+            raise InputError(f"--accuracy {accuracy:g} with --effect {effect:g} is no correlation; give smaller ones")
     for noise in arguments.noise:
         if not 0.5 < noise <= 1:
-            raise InputError(f"--noise {noise:g}; give the share of decisions that follow the weights, in (0.5, 1]")
+            raise InputError(f"--noise {noise:g}; give the share of decisions that follow the weights, above 0.5 to 1")
+    for name, most in (("accuracy", len(MARKERS)), ("trials", len(LINES))):
+        if (values := len(getattr(arguments, name))) > most:
+            raise InputError(f"--{name} with {values} values; the figure tells {most} apart, so give no more")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -220,6 +243,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--noise", type=float, nargs="+", default=[0.82], help="share of decisions that follow the weights; 1: all")
     add("--error-correlation", type=float, default=0.0, help="of the reports' stable errors before and after")
     add("--studies", type=int, default=400, help="simulated studies of each design")
+    add("--pool", type=int, default=POOL, help="contexts that studies are drawn from, with replacement")
+    add("--workers", type=int, default=os.cpu_count(), help="processes; changes nothing about the results")
     add("--seed", type=int, default=0)
     add("--out", type=Path, required=True, help="folder for the results")
     return parser.parse_args()
@@ -229,13 +254,12 @@ def main() -> None:
     """Command line."""
     arguments = parse_arguments()
     check(arguments)
-    check_replaceable(arguments.out, "analysis.power")
-    settings = Settings(tuple(arguments.effect), arguments.error_correlation, arguments.studies, arguments.seed)
+    settings = Settings(arguments.studies, arguments.seed, arguments.error_correlation)
     grid = itertools.product(arguments.noise, arguments.trials, arguments.accuracy, arguments.contexts)
     designs = [Design(contexts, trials, noise, accuracy) for noise, trials, accuracy, contexts in grid]
-    table = power_table(designs, settings)
-    asked = {name: value for name, value in vars(arguments).items() if name != "out"}
+    asked = {name: value for name, value in vars(arguments).items() if name not in ("out", "workers")}
     with output_folder(arguments.out, "analysis.power", asked) as draft:
+        table = power_table(designs, arguments.effect, arguments.pool, settings, arguments.workers)
         table.to_csv(draft / "power.csv", index=False, float_format="%.4f")
         save_power_figure(table, draft / "power.png")
     print(console_table(table))

@@ -7,9 +7,10 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from analysis.drawing import COLOURS, FAINT, GREY, INK, STYLE, new_canvas, place_axes, write_above
+from analysis.drawing import COLOURS, FAINT, INK, STYLE, new_canvas, place_axes, write_above
 
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 """Of the numbers of trials, from the largest."""
@@ -70,13 +71,16 @@ def _panel(axes: Axes, part: pd.DataFrame, column: str, title: str) -> None:
     write_above(axes, [], [title])
 
 
-def _legend(canvas: mpl.figure.Figure, table: pd.DataFrame) -> None:
+def _legend(canvas: Canvas, table: pd.DataFrame) -> None:
     accuracies, trials = sorted(table["accuracy"].unique()), sorted(table["trials"].unique(), reverse=True)
     coloured = [
         Line2D([], [], color=COLOURS[i], marker=MARKERS[i], ms=3.5, mew=0, label=f"accuracy {accuracy:g} before")
         for i, accuracy in enumerate(accuracies)
     ]
-    styled = [Line2D([], [], color=INK, ls=LINES[j], label=f"{count} trials a context") for j, count in enumerate(trials)]
+    styled = [
+        Line2D([], [], color=INK, ls=LINES[j], label=f"{count} trials a context") for j, count in enumerate(trials)
+    ]
     for handles, place in ((coloured, 0.04), (styled, 0.52)):
-        canvas.add_artist(canvas.legend(handles=handles, loc="lower left", bbox_to_anchor=(place, 0.0), borderaxespad=0.3))
-    canvas.text(0.98, 0.002, "", color=GREY)
+        canvas.add_artist(
+            canvas.legend(handles=handles, loc="lower left", bbox_to_anchor=(place, 0.0), borderaxespad=0.3)
+        )
