@@ -40,7 +40,8 @@ from analysis.simulation import Array, Pool, Reporter, before_and_after, draw_co
 from task.errors import InputError, run_command
 from task.seeding import stream
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 POOL = 2000
 """Contexts in a pool: more than enough to stand for all contexts, see `analysis.simulation`."""
