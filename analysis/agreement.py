@@ -193,8 +193,11 @@ def regression_interval(r: float, n_points: int) -> tuple[float, float]:
     """The paper's interval: r -+ t(.975, n - 2) sqrt((1 - r^2) / (n - 2)); NaN with fewer than 3 points.
 
     This is, in closed form, the 95% HDI of the slope in a Bayesian regression of standardised weights on standardised
-    reports under a flat prior on the slope; Plunkett et al. (2025) sample it with brms. It treats the attributes of a
-    context as independent, which they are not, and is hence too narrow: `bootstrap_r` is the interval to believe.
+    reports under a flat prior on the slope; Plunkett et al. (2025) sample it with brms. It is no 95% interval of r, and
+    `bootstrap_r` is the one to believe. Measured in results/calibration, it covers 100% at r = .95, 96% at r = .3 with
+    independent attributes, as the slope's sd goes with sqrt(1 - r^2) where that of r goes with 1 - r^2; and 80-90%
+    where the attributes of a context go together, which it takes as independent: where some contexts are known and
+    others not at all, or where both weights and errors lean to one side.
     """
     if math.isnan(r) or n_points < 3:
         return math.nan, math.nan
@@ -296,8 +299,9 @@ def percentile_interval(values: NDArray[np.float64], contexts: int) -> tuple[flo
     The central 95% of the resamples' values are too narrow a 95% interval with few contexts: about as narrow as a
     normal's -+1.96 sd with variance / n where it takes a t quantile and variance / (n - 1). So the ends are taken
     further out, at the shares Phi(-+t sqrt(n / (n - 1))) with t(.975, n - 1) for n contexts (Hesterberg, "What teachers
-    should know about the bootstrap", The American Statistician 69, 2015): .0212 with 50, .0176 with 25,
-    towards .025 as n grows. How often it covers is measured in results/calibration.
+    should know about the bootstrap", The American Statistician 69, 2015): .0212 with 50, .0176 with 25, towards .025 as
+    n grows. Measured in results/calibration, intervals of r then cover 93.6-95.7% with 50 or 100 contexts, but 92.6-94.2%
+    where contexts differ much in the scale of their reports, so that a few of them decide r.
     """
     values = values[~np.isnan(values)]
     if not values.size or contexts < 2:

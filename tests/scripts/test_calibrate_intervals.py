@@ -1,0 +1,102 @@
+"""The calibration counts what it says, on small pools, and the page in results/ is that of its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.simulation import Pool, Reporter, sample_true_weights
+from scripts.calibrate_intervals import (
+    ACCEPTED,
+    NULLS,
+    SITUATIONS,
+    Row,
+    Situation,
+    alternative_rows,
+    counted,
+    guide_row,
+    instillation_rows,
+    null_rows,
+    situation_rows,
+)
+from scripts.calibration_page import save_coverage_figure, write_readme
+from support import ROOT
+from task.stages import read_json
+
+RESULTS = ROOT / "results" / "calibration"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Pool:
+    """Weights learned with plain noise: quick, and with a known correlation."""
+    rng = np.random.default_rng(0)
+    true = sample_true_weights(600, rng)
+    return Pool(true, true + 20 * rng.normal(size=true.shape))
+
+
+def shares(rows: list[Row]) -> dict[str, float]:
+    return {row.what: row.share for row in rows}
+
+
+def test_resampling_contexts_covers_where_the_paper_s_interval_does_not(pool: Pool):
+    uneven = Situation("uneven", Reporter(0.5, uneven=True))
+    found = shares(situation_rows(uneven, 50, 40, pool, studies=150, seed=1))
+    assert found["r, contexts resampled"] > 0.88 and found["paired difference"] > 0.88
+    assert found["r, the paper's interval"] < 0.9
+    instilled = shares(instillation_rows(50, 40, pool, studies=100, seed=1))
+    assert instilled["r, contexts resampled"] > 0.87 and instilled["r, the paper's interval"] == 1
+
+
+@pytest.mark.parametrize("situation", NULLS, ids=lambda s: s.name)
+def test_unrelated_reports_are_seldom_found_related(pool: Pool, situation: Situation):
+    for share in shares(null_rows(situation, 50, 30, pool, studies=150, seed=2)).values():
+        assert share < 0.12
+
+
+def test_alternatives_share_their_studies_and_differ_as_they_must(pool: Pool):
+    rows = alternative_rows("independent errors, accuracy .3", 10, pool, studies=150, seed=3)
+    found = {row["interval"]: row["coverage"] for row in rows}
+    assert found["plain percentiles"] < found["ours"]
+    assert all(0.8 < share < 1 for share in found.values())
+
+
+def test_the_guide_is_about_measured_correlations(pool: Pool):
+    row = guide_row(0.82, 20, 0.7, pool, studies=30, seed=4)
+    assert row["population_r"] == pytest.approx(0.3, abs=0.01)
+    assert row["population_difference"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_row_has_the_binomial_standard_error():
+    row = counted("coverage", "r", ("here", 50, 100), 400, 0.9, truth=0.5)
+    assert row.standard_error == pytest.approx(0.015) and (row.trials, row.contexts, row.truth) == (50, 100, 0.5)
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    return {name: pd.read_csv(RESULTS / f"{name}.csv") for name in ("calibration", "alternatives", "guide")}
+
+
+def test_the_page_and_the_picture_are_those_of_the_tables(tables: dict[str, pd.DataFrame], tmp_path: Path):
+    asked = read_json(RESULTS / "manifest.json")["depends_on"]
+    write_readme(tables, ACCEPTED, {name: asked[name] for name in ("studies", "seed")}, tmp_path / "README.md")
+    assert (tmp_path / "README.md").read_text() == (RESULTS / "README.md").read_text()
+    save_coverage_figure(tables["calibration"], ACCEPTED, tmp_path / "coverage.png")
+    assert (tmp_path / "coverage.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_what_was_measured_is_precise_and_what_docstrings_say(tables: dict[str, pd.DataFrame]):
+    found = tables["calibration"]
+    assert found["standard_error"].max() < 0.01
+    assert set(found["situation"]) >= {s.name for s in (*SITUATIONS, *NULLS)}
+    ours = found[found["what"].isin(["r, contexts resampled", "paired difference", "corrected r"])]
+    assert (ours["standard_error"] < 0.007).all()
+    assert (ours["share"] > 0.92).all() and ours["as_it_should"].mean() > 0.95
+    assert found[found["kind"] == "rejection"]["as_it_should"].all()
+    paper = found[found["what"] == "r, the paper's interval"].set_index("situation")["share"]
+    assert (paper["learned against target"] > 0.995).all()
+    assert (paper["contexts known or not at all"] < 0.85).all()
+    hdi = found[found["what"] == "weights' 95% HDI"].set_index("situation")["share"]
+    assert (abs(hdi["slopes as the prior has them"] - 0.95) < 0.01).all() and (hdi["slopes of the task"] < 0.5).all()
