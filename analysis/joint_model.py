@@ -17,6 +17,7 @@ Writes `joint/summary.json` into the run's folder (or --out), in place of what a
 from __future__ import annotations
 
 import argparse
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,10 +115,9 @@ def import_sampler() -> Any:
         InputError: They are not installed.
     """
     try:
-        from analysis import joint_sampler
+        return importlib.import_module("analysis.joint_sampler")
     except ModuleNotFoundError as error:
         raise InputError(f"{COMMAND} needs {error.name}, which is not installed: pip install -e '.[joint]'") from None
-    return joint_sampler
 
 
 def _decisions(
