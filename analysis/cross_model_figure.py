@@ -39,7 +39,7 @@ def draw_heatmap(names: list[str], matrix: NDArray[np.float64], weights: NDArray
     """Reports against weights on the left, weights against weights on the right; the diagonal is framed."""
     side = CELL * len(names)
     labels = ["\n".join(textwrap.wrap(plain(name), 16)) for name in names]
-    left, above, gap, below = 33.0, 8.0, 8.0, 20 + 3.5 * max(label.count("\n") for label in labels)
+    left, above, gap, below = 33.0, 8.0, 8.0, 25 + 3 * max(label.count("\n") for label in labels)
     canvas = new_canvas(left + 2 * max(side, WIDTH) + gap + 3, above + side + below)
     panels = (("reports against weights", "reports of", matrix), ("weights against weights", "", weights))
     for i, (title, rows, values) in enumerate(panels):

@@ -88,16 +88,23 @@ def run_case(run: Path, results: RunResults, name: str) -> Case:
 
 
 def summary_of(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> dict[str, Any]:
-    """Fit one comparison; JSON values, figures None where the gate was not passed (nothing is fitted then).
+    """Fit one comparison; JSON values.
+
+    `rho` is None, with the reason, where the gate was not passed (nothing is fitted then) and where the data say
+    nothing of it.
 
     Raises:
-        InputError: NumPyro is not installed, or the comparison has no data; see `joint_sampler.fit`.
+        InputError: NumPyro is not installed.
     """
     plain = case.result.agreement.as_dict()
     counts = {key: plain[key] for key in ("valid_reports", "total_reports")}
     if not gate.passed:
-        return {"testable": False, "rho": None, **counts}
-    fit = import_sampler().fit(case.chose_a, case.difference, case.reports, seed=seed, warmup=warmup, draws=draws)
+        return {"testable": False, "rho": None, "reason": "not testable, the gate was not passed", **counts}
+    sampler = import_sampler()
+    try:
+        fit = sampler.fit(case.chose_a, case.difference, case.reports, seed=seed, warmup=warmup, draws=draws)
+    except InputError as error:
+        return {"testable": True, "rho": None, "reason": f"no rho: {error}", **counts}
     return {
         "testable": True,
         **asdict(fit),
@@ -175,8 +182,8 @@ def _write(
 
 
 def _line(found: Mapping[str, Any]) -> str:
-    if not found["testable"]:
-        return "not testable, the gate was not passed"
+    if found["rho"] is None:
+        return str(found["reason"])
     plain, corrected = found["plain"]["r"], found["without_noise"]["r"]
     text = f"rho = {found['rho']:+.2f} [{found['hdi_low']:+.2f}, {found['hdi_high']:+.2f}]"
     text += f", R-hat {found['rhat']:.3f}, {found['ess_bulk']:.0f} effective draws, {found['seconds']:.0f} s"

@@ -225,10 +225,10 @@ def test_a_run_that_did_not_learn_is_refused(failed: RunResults, monkeypatch: py
         module.read_model(Path("runs/collapsed"), "instilled")
 
 
-@pytest.mark.parametrize("count", [2, 6])
-def test_the_picture_prints_every_value_and_loses_no_text(count: int, tmp_path: Path):
+@pytest.mark.parametrize(("count", "words"), [(2, "of_a_model_instruct-seed$x"), (3, "seed"), (6, "of_a_model")])
+def test_the_picture_prints_every_value_and_loses_no_text(count: int, words: str, tmp_path: Path):
     rng = np.random.default_rng(0)
-    names = [f"replication_of_a_model_{i}b_instruct-seed{i}$x" for i in range(count)]
+    names = [f"replication_{words}{i}" for i in range(count)]
     matrix = rng.uniform(-1, 1, size=(count, count))
     matrix[0, 1] = np.nan
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):

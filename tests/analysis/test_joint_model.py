@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -145,6 +146,25 @@ def test_a_case_holds_the_trials_behind_a_comparison(simulated_run: Path, passed
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
         weights = rescale(logistic_posterior(case.chose_a, case.difference, seed=0).mean)
         np.testing.assert_allclose(weights.ravel(), points["y"], atol=1e-6)
+
+
+def test_each_fold_speaks_for_its_own_contexts(simulated_run: Path, passed: RunResults):
+    entry = next(e for e in passed.record["comparisons"] if e["name"] == "instilled")
+    members = entry["reports"][0]["contexts"]
+    folds = [{"arm": "introspection", "contexts": members[:5]}, {"arm": "off_the_shelf", "contexts": members[5:]}]
+    record = {**passed.record, "comparisons": [{**entry, "reports": folds}]}
+    found = run_case(simulated_run, dataclasses.replace(passed, record=record), "instilled").reports
+    for name, rows in (("introspection_trained", slice(5)), ("off_the_shelf", slice(5, None))):
+        np.testing.assert_array_equal(found[rows], run_case(simulated_run, passed, name).reports[rows])
+
+
+@needs_numpyro
+def test_a_comparison_without_reports_has_a_reason(simulated_run: Path, passed: RunResults):
+    case = run_case(simulated_run, passed, "instilled")
+    silent = dataclasses.replace(case, reports=np.full_like(case.reports, np.nan))
+    found = summary_of(silent, passed.gate, seed=0, **STEPS)
+    assert found["rho"] is None and found["testable"]
+    assert found["reason"].startswith("no rho: no context has both choices and readable reports")
 
 
 def test_without_the_gate_nothing_is_fitted(simulated_run: Path, failed: RunResults, monkeypatch: pytest.MonkeyPatch):
