@@ -7,7 +7,7 @@ every figure comes with the number of contexts and points behind it.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtr, stdtrit
 from scipy.stats import rankdata
 
+from analysis.records import Record
 from task.errors import InputError
 from task.seeding import stream
 
@@ -26,7 +27,7 @@ PERMUTATIONS = 2000
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Agreement(Record):
     """Agreement of mean reports (x) with weights (y); what cannot be computed is NaN.
 
     Attributes:
@@ -61,23 +62,15 @@ class Agreement:
     top_attribute: float
     within_context_r: float
 
-    def as_dict(self) -> dict[str, float | int | None]:
-        """The fields as JSON values: NaN, which JSON does not have, becomes None."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
-
 
 @dataclass(frozen=True)
-class PairedDifference:
+class PairedDifference(Record):
     """r(x2, y) - r(x1, y) on the contexts complete in all three, with a 95% interval from resampling contexts."""
 
     difference: float
     boot_low: float
     boot_high: float
     n_contexts: int
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """The fields as JSON values: NaN, which JSON does not have, becomes None."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def agreement(

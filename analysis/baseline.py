@@ -28,7 +28,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from numpy.typing import NDArray
 
 from analysis.agreement import bootstrap_r, pearson
 from analysis.output import check_replaceable, output_folder, run_inputs
+from analysis.records import Record
 from analysis.released_files import find_model, load_model
 from analysis.released_results import analyse_released
 from analysis.results import RunResults, analyse
@@ -68,7 +69,7 @@ Sources = list[tuple[str, str, list[ChoiceContext], Array]]
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(Record):
     """How well one set of weights can be guessed from the attributes' text; NaN where that cannot be computed.
 
     Attributes:
@@ -95,11 +96,6 @@ class Baseline:
     n_contexts: int
     n_points: int
     n_features: int
-
-    def as_dict(self) -> dict[str, str | float | int | None]:
-        """The fields as JSON values, None for NaN."""
-        values = asdict(self)
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def tokens(attribute: Attribute) -> set[str]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from analysis.agreement import RESAMPLES, pearson, percentile_interval, resampled_counts, resampled_r
 from analysis.cross_model_figure import save_heatmap
 from analysis.output import check_replaceable, output_folder, run_inputs
+from analysis.records import Record
 from analysis.results import analyse
 from task.contexts import ChoiceContext, load_contexts
 from task.errors import InputError, run_command
@@ -68,7 +69,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Advantage:
+class Advantage(Record):
     """How much better one's own reports agree with one's weights than something else does; NaN if not computable.
 
     Attributes:
@@ -85,10 +86,6 @@ class Advantage:
     boot_low: float
     boot_high: float
     n_contexts: int
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """The fields as JSON values, None for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.records import Record
 from analysis.trials import DecisionTrials
 
 AGREEMENT = 0.80
@@ -27,7 +28,7 @@ ANSWERS = 0.5
 
 
 @dataclass(frozen=True)
-class DecisionSummary:
+class DecisionSummary(Record):
     """How an arm decides, over all shown trials of some contexts.
 
     Attributes:
@@ -45,10 +46,6 @@ class DecisionSummary:
     position_bias: float
     flips: float
     agreement: float
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """The fields as JSON values, None for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

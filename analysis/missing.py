@@ -6,14 +6,14 @@ treatment repairs that. Three are shown side by side; where they agree, it matte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.agreement import bootstrap_r, mean_reports, pearson
+from analysis.records import Record
 from task.errors import InputError
 
 COMPLETE = "complete cases"
@@ -27,7 +27,7 @@ AS_ZERO = "missing as 0"
 
 
 @dataclass(frozen=True)
-class Treatment:
+class Treatment(Record):
     """The correlation of one set of reports with the weights, under one treatment of missing reports.
 
     Attributes:
@@ -45,11 +45,6 @@ class Treatment:
     boot_high: float
     n_points: int
     n_contexts: int
-
-    def as_dict(self) -> dict[str, str | float | int | None]:
-        """The fields as JSON values, None for NaN."""
-        values = asdict(self)
-        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
 
 
 def treat_missing(

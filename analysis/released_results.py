@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ from analysis.comparisons import ComparisonResult, MeasuredWeights, compare, lea
 from analysis.estimators import logistic_posterior
 from analysis.gate import DecisionSummary, GateResult, judge
 from analysis.missing import Treatment, treat_missing
+from analysis.records import Record
 from analysis.released_files import REPORTS, TARGETS, Decisions, ReleasedData
 from analysis.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
 from analysis.results import RunResults
@@ -52,7 +53,7 @@ PRINTED = {
 
 
 @dataclass(frozen=True)
-class Variants:
+class Variants(Record):
     """One correlation, computed in ways that the paper could have chosen; NaN where it cannot be.
 
     Attributes:
@@ -70,10 +71,6 @@ class Variants:
     standardised_first: float
     outside: int
     largest: float
-
-    def as_dict(self) -> dict[str, float | int | None]:
-        """The fields as JSON values, None for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ figure, may exceed 1, and stands beside r, never in its place.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.agreement import RESAMPLES, mean_reports, pearson, percentile_interval, resampled_counts, resampled_r
 from analysis.estimators import logistic_posterior
+from analysis.records import Record
 from task.weights import rescale
 
 WEIGHT_SPLITS = 4
@@ -53,7 +54,7 @@ class Halves:
 
 
 @dataclass(frozen=True)
-class CorrectedR:
+class CorrectedR(Record):
     """r without the noise of either side; NaN where a reliability is not positive or not known.
 
     Attributes:
@@ -69,10 +70,6 @@ class CorrectedR:
     boot_high: float
     reliability_x: float
     reliability_y: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        """The fields as JSON values, None for NaN."""
-        return {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
 
 
 def halves_of_weights(

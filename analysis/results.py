@@ -81,8 +81,15 @@ def analyse(run: Path) -> RunResults:
         gate=judge(decisions[gate_key], learned.agreement.r),
         comparisons=[compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]],
         curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},
-        manifests={str(p.parent.relative_to(run)): read_json(p) for p in sorted(run.rglob(MANIFEST))},
+        manifests={str(p.parent.relative_to(run)): read_json(p) for p in _stage_manifests(run)},
     )
+
+
+def _stage_manifests(run: Path) -> list[Path]:
+    """Manifests of the stages that an analysis rests on, not of other analyses in the run's folder."""
+    return [
+        path for part in ("inputs", "examples", "adapters", "trials") for path in sorted((run / part).rglob(MANIFEST))
+    ]
 
 
 def _read_arms(
