@@ -14,10 +14,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from eval.config import EngineSettings, ModelSettings, PlantedArm, Settings, read_settings
+from eval.config import EngineSettings, MeasureSettings, ModelSettings, PlantedArm, Settings, read_settings
 from task.contexts import ChoiceContext, load_contexts
 from task.errors import InputError
-from task.prompts import Measure
+from task.prompts import PROMPTS, Measure, Variant
 from task.seeding import stream
 
 BASE_ARM = "off_the_shelf"
@@ -68,13 +68,10 @@ class Training(Settings):
     sft: dict[str, Any] = Field(default_factory=dict)
 
 
-class ArmMeasurement(Settings):
+class ArmMeasurement(MeasureSettings):
     """An arm (or all folds of a training), measured one way on groups of contexts or on what it was not trained on."""
 
-    arm: str
-    measure: Measure
     contexts: list[str]
-    per_context: int = Field(ge=1)
 
     @field_validator("contexts", mode="before")
     @classmethod
@@ -83,12 +80,22 @@ class ArmMeasurement(Settings):
 
 
 class Comparison(Settings):
-    """Reports of one arm held against the weights that drive another's decisions (its own, unless said)."""
+    """Reports of one arm held against the weights that drive the decisions of one, each in a variant of the prompts."""
 
     name: str
     reports: str
     weights: str
     contexts: str
+    reports_variant: Variant = "trial"
+    weights_variant: Variant = "plain"
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Comparison:
+        asked: list[tuple[Measure, Variant]] = [("reports", self.reports_variant), ("decisions", self.weights_variant)]
+        for measure, variant in asked:
+            if variant not in PROMPTS[measure]:
+                raise ValueError(f"{measure} have no variant {variant!r}; they have {', '.join(PROMPTS[measure])}")
+        return self
 
 
 class Gate(Settings):
@@ -138,6 +145,12 @@ class Experiment(Settings):
         for measurement in self.measurements:
             if HELD_OUT in measurement.contexts and not self._folds(measurement.arm):
                 raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {measurement.arm!r} has none")
+        measured = {(m.arm, m.measure, m.variant) for m in self.measurements}
+        for c in self.comparisons:
+            for wanted in ((c.reports, "reports", c.reports_variant), (c.weights, "decisions", c.weights_variant)):
+                if wanted not in measured:
+                    arm, measure, variant = wanted
+                    raise ValueError(f"comparisons: {c.name} needs {measure} of {arm} ({variant}); add the measurement")
         if simulated and (missing := arms - {*self.planted}):
             raise ValueError(f"planted: the simulated engine needs an entry for {sorted(missing)[0]!r}")
         if not simulated and self.model is None:
