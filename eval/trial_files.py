@@ -23,7 +23,7 @@ from task.prompts import PROMPTS, Measure, Variant
 TRIALS = "trials.parquet"
 SHARDS = "shards"
 
-ROW_GROUP = 8192
+ROW_GROUP = 2048
 """Rows that a merged file holds together, and that are in memory at a time while it is written or read."""
 
 SECONDS = b"seconds"
