@@ -161,7 +161,7 @@ def messages(
             raise ValueError(f"{context.name}: this wording tells weights; frame the context with them")
         lines += [words.told, *_weight_lines(context, told), ""]
     if words.options:
-        lines += ["Option A", *_option_lines(context, option_a), "", "Option B", *_option_lines(context, option_b)]
+        lines += option_lines(context, option_a, option_b)
     else:
         lines += ["Attributes", *(f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes)]
     prompt: list[Message] = [
@@ -209,8 +209,22 @@ def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]
     ]
 
 
-def _option_lines(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]) -> list[str]:
+    """The two options as lines of text, in the context's layout."""
+    shown_a, shown_b = _values(context, option_a), _values(context, option_b)
+    if context.layout == "side_by_side":
+        return [
+            f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)
+        ]
+    return ["Option A", *_listed(context, shown_a), "", "Option B", *_listed(context, shown_b)]
+
+
+def _listed(context: ChoiceContext, values: Iterable[str]) -> list[str]:
+    return [f"- {name}: {value}" for name, value in zip(context.attribute_names, values, strict=True)]
+
+
+def _values(context: ChoiceContext, values: Iterable[float]) -> list[str]:
     return [
-        f"- {attribute.name}: {value:.{attribute.decimals}f} {attribute.units}".rstrip()
+        f"{value:.{attribute.decimals}f} {attribute.units}".rstrip()
         for attribute, value in zip(context.attributes, values, strict=True)
     ]
