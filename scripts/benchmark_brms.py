@@ -6,7 +6,8 @@ python scripts/benchmark_brms.py --rerun     # also time a fit of brms here; nee
 The seconds of brms were measured when its posteriors were made (scripts/brms_reference/): brm's default of 4 chains x
 2000 iterations, one after the other, with the Stan program compiled beforehand. Its Monte Carlo error then is about
 0.01, like ours. Its seconds are those of the draws; ours are given for the posterior means, standard deviations and
-diagnostics, which is what every analysis here asks for, and once more with the intervals. Compared are processor seconds, which other jobs on the machine change less than those of the clock.
+diagnostics, which is what every analysis here asks for, and once more with the intervals. Compared are processor
+seconds, which other jobs on the machine change less than those of the clock.
 """
 
 from __future__ import annotations
