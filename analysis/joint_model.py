@@ -42,7 +42,7 @@ from task.stages import provenance, write_json
 COMMAND = "analysis.joint_model"
 
 WARMUP, DRAWS = 500, 1000
-"""Of each chain: rho then had 640 to 3,400 effective draws on the released trials, and 1,100 to 2,800 on simulated ones."""
+"""Of each chain: rho then had 640 to 3,400 effective draws on the released trials, 1,100 to 2,800 on simulated ones."""
 
 MIXED = 1.01
 """R-hat from which chains cannot be said to agree (Vehtari et al. 2021, Bayesian Analysis 16)."""
