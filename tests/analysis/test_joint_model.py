@@ -176,13 +176,18 @@ def test_without_the_gate_nothing_is_fitted(simulated_run: Path, failed: RunResu
 @needs_numpyro
 @pytest.mark.parametrize("option", ["--warmup", "--draws"])
 def test_too_few_draws_are_refused(
-    option: str, simulated_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str,
+    simulated_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(sys, "argv", ["joint_model", "--run", str(simulated_run), option, "0"])
+    out = tmp_path / "joint"
+    monkeypatch.setattr(sys, "argv", ["joint_model", "--run", str(simulated_run), "--out", str(out), option, "0"])
     with pytest.raises(SystemExit):
         run_command(joint_model.main)
     assert f"{option} 0: too few to say" in capsys.readouterr().err
-    assert not (simulated_run / "joint").exists()
+    assert not out.exists()
 
 
 def test_without_numpyro_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
