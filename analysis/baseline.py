@@ -42,8 +42,9 @@ from analysis.records import Record
 from analysis.released_files import find_model, load_model
 from analysis.released_results import analyse_released
 from analysis.results import RunResults, analyse
-from task.contexts import Attribute, ChoiceContext, load_contexts, report_key
+from task.contexts import Attribute, ChoiceContext, load_contexts
 from task.errors import InputError, run_command
+from task.replies import report_key
 from task.seeding import stream
 from task.stages import provenance, write_json, write_text
 

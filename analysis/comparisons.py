@@ -65,7 +65,7 @@ class ComparisonResult:
 
 def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
     """Both estimators of the weights that drive an arm's decisions."""
-    posterior = logistic_posterior(trials.chose_a[..., 0], trials.difference, seed=seed)
+    posterior = logistic_posterior(trials.chose_a[..., 0], trials.difference, seed=seed, intervals=False)
     log_odds = log_odds_weights(trials.preference, trials.difference)
     return MeasuredWeights(
         trials.contexts,

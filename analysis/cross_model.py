@@ -209,7 +209,7 @@ def write_cross_model(runs: Sequence[Path], comparison: str, out: Path) -> Cross
         for file, values in (("matrix.csv", found.matrix), ("weights_matrix.csv", found.weights_matrix)):
             table = pd.DataFrame(values, index=pd.Index(found.names, name="of"), columns=found.names)
             write_text(draft / file, table.to_csv())
-        save_heatmap(found.names, found.matrix, found.weights_matrix, draft / "heatmap.png")
+        save_heatmap(found.names, found.matrix, found.weights_matrix, found.n_contexts, draft / "heatmap.png")
         summary = {
             **inputs,
             "models": found.names,

@@ -18,38 +18,60 @@ from analysis.figures import number, plain
 PALETTE = "PuOr"
 """Brown below 0, purple above: told apart by colour-blind readers, and darker the stronger."""
 
-CELL = 13.0
-"""Side of a cell, in millimetres."""
+CELL, SMALL_CELL, MANY = 13.0, 9.5, 5
+"""Side of a cell in millimetres; the small one from this many models on, so that 8 of them fit a page's width."""
+
+CHARACTER = 1.35
+"""Mean width of a character, in millimetres."""
 
 WIDTH = 41.0
 """Least width of a panel, for its title, in millimetres."""
 
 
-def save_heatmap(names: list[str], matrix: NDArray[np.float64], weights: NDArray[np.float64], path: Path) -> None:
-    """Draw both matrices into a PNG, with a PDF beside it; the same numbers give the same bytes."""
+def save_heatmap(
+    names: list[str],
+    matrix: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    n_contexts: NDArray[np.int64],
+    path: Path,
+) -> None:
+    """Draw both matrices into a PNG, with a PDF beside it; the same numbers give the same bytes.
+
+    `n_contexts` is the number of contexts behind each entry of `matrix`.
+    """
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        canvas = draw_heatmap(names, matrix, weights)
+        canvas = draw_heatmap(names, matrix, weights, n_contexts)
         canvas.savefig(path, dpi=200, metadata={"Software": None})
         canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
-def draw_heatmap(names: list[str], matrix: NDArray[np.float64], weights: NDArray[np.float64]) -> Canvas:
+def draw_heatmap(
+    names: list[str], matrix: NDArray[np.float64], weights: NDArray[np.float64], n_contexts: NDArray[np.int64]
+) -> Canvas:
     """Reports against weights on the left, weights against weights on the right; the diagonal is framed."""
-    side = CELL * len(names)
-    labels = ["\n".join(textwrap.wrap(plain(name), 16)) for name in names]
-    left, above, gap, below = 33.0, 8.0, 8.0, 25 + 3 * max(label.count("\n") for label in labels)
+    side = (CELL if len(names) < MANY else SMALL_CELL) * len(names)
+    # In three lines at most, which are as high as a small cell is wide.
+    lines = [textwrap.wrap(plain(name), max(16, 2 + len(name) // 3)) for name in names]
+    labels = ["\n".join(of_name) for of_name in lines]
+    longest = max(len(line) for of_name in lines for line in of_name)
+    left, above, gap, below = 9 + CHARACTER * longest, 12.0, 8.0, 7 + CHARACTER * longest
     canvas = new_canvas(left + 2 * max(side, WIDTH) + gap + 3, above + side + below)
-    panels = (("reports against weights", "reports of", matrix), ("weights against weights", "", weights))
-    for i, (title, rows, values) in enumerate(panels):
+    few, many = n_contexts.min(), n_contexts.max()
+    counted = f"{many} contexts" if few == many else f"{few} to {many} contexts"
+    panels = (
+        ("reports against weights", "reports of", matrix, [counted]),
+        ("weights against weights", "", weights, [""]),
+    )
+    for i, (title, rows, values, facts) in enumerate(panels):
         axes = place_axes(canvas, left + i * (max(side, WIDTH) + gap), above, side, side)
         _cells(axes, values)
-        axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_xticks(range(len(names)), labels, rotation=90)
         axes.set_yticks(range(len(names)), labels if i == 0 else [])
         axes.set_xlabel("weights of")
         axes.set_ylabel(rows)
-        write_above(axes, [title], [])
+        write_above(axes, [title], facts)
     return canvas
 
 

@@ -90,7 +90,7 @@ def save_figures(results: RunResults, folder: Path) -> list[Figure]:
 
 def number(value: float, digits: int = 2) -> str:
     """A figure as text, a dash for NaN."""
-    return MISSING if math.isnan(value) else f"{value:.{digits}f}"
+    return MISSING if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"  # + 0.0: no "-0.00"
 
 
 def interval(low: float, high: float) -> str:
@@ -196,7 +196,8 @@ def _facts(comparison: ComparisonResult, results: RunResults) -> list[str]:
         first = f"r = {_r(found)}"
     readable = "" if check else f", {found.valid_reports}/{found.total_reports} readable"
     facts = [first, f"{found.n_contexts} contexts ({plain(comparison.contexts)})", f"{found.n_points} points{readable}"]
-    return [*facts, f"{comparison.outside} reports beyond ±100"] if comparison.outside else facts
+    plural = "" if comparison.outside == 1 else "s"
+    return [*facts, f"{comparison.outside} report{plural} beyond ±100"] if comparison.outside else facts
 
 
 def _r(found: Agreement) -> str:

@@ -6,12 +6,13 @@ quasi-random draws, so a context's result does not depend on which others are in
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
-from arviz_stats.base import array_stats
 from numpy.typing import NDArray
-from scipy.special import chdtri, logsumexp, ndtri, stdtrit
+from scipy.special import chdtri, ndtri, stdtrit
 from scipy.stats import qmc
 
 from task.errors import InputError
@@ -40,6 +41,7 @@ class StandardDraws:
     log_density: NDArray[np.float64]
 
 
+@cache
 def standard_draws(dimensions: int, draws: int, seed: int) -> StandardDraws:
     """Quasi-random draws of Student-t(2) x multivariate Student-t(20) in `dimensions - 1` further coordinates.
 
@@ -61,12 +63,17 @@ def standard_draws(dimensions: int, draws: int, seed: int) -> StandardDraws:
     log_density = -(FIRST_DF + 1) / 2 * np.log1p(first**2 / FIRST_DF)
     log_density -= (OTHER_DF + dimensions - 1) / 2 * np.log1p(squares / OTHER_DF)
     points = np.hstack([np.vstack([first, others]), np.vstack([first, -others])])
-    return StandardDraws(points, np.tile(log_density, 2))
+    found = StandardDraws(points, np.tile(log_density, 2))
+    for kept in (found.points, found.log_density):
+        kept.flags.writeable = False
+    return found
 
 
 def normalised_weights(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights that sum to 1 over the draws, from log weights of shape (contexts, draws)."""
-    return np.exp(log_weights - logsumexp(log_weights, axis=-1, keepdims=True))
+    weights = np.exp(log_weights - log_weights.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights
 
 
 def weighted_moments(
@@ -119,10 +126,32 @@ def weighted_hdi(
 def pareto_k(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tail index of the weights, shape (contexts,): below 0.7 the weighted means can be trusted.
 
-    Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024).
+    A generalised Pareto distribution is fitted to the largest weights' excess over the next one: an average over a
+    grid of b = -k / scale, weighted by the profile likelihood, drawn a little to 0.5. The same as
+    `arviz_stats.psislw`, which takes the rows one after the other; that was a third of an estimator's time.
+
+    Args:
+        log_weights: Up to a constant, shape (contexts, draws).
+
+    Returns:
+        Infinite where no tail can be fitted, as all but a few weights are 0 beside the largest.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024); the fit is
+    that of Zhang and Stephens, "A new and efficient estimation method", Technometrics 51 (2009).
     """
-    # arviz takes the log ratios with the sign they have in leave-one-out cross-validation.
-    return np.asarray(array_stats.psislw(-log_weights)[1], dtype=float)
+    draws = log_weights.shape[-1]
+    n = min(draws // 5, math.isqrt(9 * draws))
+    largest = np.sort(np.partition(log_weights, draws - n - 1, axis=-1)[:, -n - 1 :], axis=-1)
+    weights = np.exp(largest - largest[:, -1:])
+    excess = weights[:, 1:] - weights[:, :1]
+    size = 30 + math.isqrt(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grid = (1 - np.sqrt(size / (np.arange(size) + 0.5))) / (3 * excess[:, int(n / 4 + 0.5) - 1, None])
+        b = grid + 1 / excess[:, -1:]
+        k = np.log1p(-b[:, :, None] * excess[:, None]).mean(axis=2)
+        b = (b * normalised_weights(n * (np.log(-b / k) - k - 1))).sum(axis=1, keepdims=True)
+        k = np.log1p(-b * excess).mean(axis=1)
+    return np.where(np.isnan(k), np.inf, (n * k + 10 * 0.5) / (n + 10))
 
 
 def effective_draws(weights: NDArray[np.float64]) -> NDArray[np.float64]:

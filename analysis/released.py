@@ -66,8 +66,11 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
 
 
 def measures_table(results: ReleasedResults) -> pd.DataFrame:
-    """One row a comparison that could be made, with every measure; `testable` says whether the gate lets it speak."""
-    table = agreement_table(results.run).drop(columns="r_log_odds")
+    """One row a comparison that could be made; like `summary.json`, with figures whether or not the gate was passed.
+
+    The column `testable` says whether it was.
+    """
+    table = agreement_table(results.run, show_untestable=True).drop(columns="r_log_odds")
     table = table[[results.found[name] is not None for name in table["comparison"]]]
     corrected = pd.DataFrame(
         [

@@ -22,9 +22,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.trials import ReportTrials
-from task.contexts import ChoiceContext
+from task.contexts import ChoiceContext, load_released_contexts
 from task.errors import InputError
-from task.released import CANDIDATES, SCENARIOS, load_released_contexts, load_reports, load_selections
+from task.released import CANDIDATES, SCENARIOS, load_reports, load_selections
 from task.stages import hash_file
 from task.weights import LARGEST, load_weights
 

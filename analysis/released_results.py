@@ -151,7 +151,7 @@ def standardised_first(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _measure(decisions: Decisions) -> MeasuredWeights:
-    posterior = logistic_posterior(decisions.chose_a, decisions.difference, seed=SEED)
+    posterior = logistic_posterior(decisions.chose_a, decisions.difference, seed=SEED, intervals=False)
     unknown = np.full_like(posterior.mean, np.nan)  # the release holds letters, not their probabilities
     weights = rescale(posterior.mean)
     return MeasuredWeights(decisions.contexts, posterior.mean, posterior.sd, weights, unknown, posterior.pareto_k)

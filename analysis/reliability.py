@@ -91,7 +91,8 @@ def halves_of_weights(
             rows = order[:, half::2]
             y = np.take_along_axis(choices, rows, axis=1)
             x = np.take_along_axis(differences, rows[..., None], axis=1)
-            found.append(rescale(logistic_posterior(y, x, seed=seed, draws=WEIGHT_DRAWS).mean))
+            posterior = logistic_posterior(y, x, seed=seed, draws=WEIGHT_DRAWS, intervals=False)
+            found.append(rescale(posterior.mean))
     return Halves(np.stack(halves[0]), np.stack(halves[1]))
 
 

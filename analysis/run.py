@@ -22,6 +22,9 @@ from analysis.results import RunResults, analyse
 from task.errors import run_command
 from task.stages import provenance, write_json, write_text
 
+COUNTS = ("n_points", "n_contexts", "valid_reports", "total_reports")
+"""What is said of a comparison whether or not the gate was passed."""
+
 
 def summary(results: RunResults) -> dict[str, Any]:
     """The figures of a run as JSON values; those of a run that did not pass the gate are null, with the reason."""
@@ -42,11 +45,14 @@ def summary(results: RunResults) -> dict[str, Any]:
 
 def comparison_summary(result: ComparisonResult, testable: bool) -> dict[str, Any]:
     """One comparison for `summary.json`: without figures where the gate was not passed, the counts always."""
+    figures = comparison_figures(result, shown=testable)
+    return {"testable": testable, **figures, "outside": result.outside, "unreadable": result.reasons}
+
+
+def comparison_figures(result: ComparisonResult, *, shown: bool) -> dict[str, Any]:
+    """Every measure of a comparison and its counts; only the counts are not None where figures are not `shown`."""
     found = {**result.agreement.as_dict(), "r_log_odds": result.r_log_odds}
-    counts = ("n_points", "n_contexts", "valid_reports", "total_reports")
-    if not testable:
-        found = {name: value if name in counts else None for name, value in found.items()}
-    return {"testable": testable, **found, "outside": result.outside, "unreadable": result.reasons}
+    return {name: value if shown or name in COUNTS else None for name, value in found.items()}
 
 
 def weights_table(results: RunResults) -> pd.DataFrame:
@@ -68,23 +74,20 @@ def weights_table(results: RunResults) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def agreement_table(results: RunResults) -> pd.DataFrame:
-    """One row a comparison with every measure, whether or not the gate was passed (column `testable` says)."""
-    return pd.DataFrame(
-        [
-            {
-                "comparison": c.name,
-                "reports": c.reports,
-                "weights": c.weights,
-                "contexts": c.contexts,
-                "testable": results.gate.passed or c.name == "learned_vs_target",
-                **c.agreement.as_dict(),
-                "r_log_odds": c.r_log_odds,
-                "outside": c.outside,
-            }
-            for c in (results.learned_vs_target, *results.comparisons)
-        ]
-    )
+def agreement_table(results: RunResults, *, show_untestable: bool = False) -> pd.DataFrame:
+    """One row a comparison with every measure; like `summary.json`, counts only where the gate was not passed.
+
+    Args:
+        results: Of a run.
+        show_untestable: Fill in these figures, too; the column `testable` says which they are.
+    """
+    rows = []
+    for c in (results.learned_vs_target, *results.comparisons):
+        testable = results.gate.passed or c is results.learned_vs_target
+        names = {"comparison": c.name, "reports": c.reports, "weights": c.weights, "contexts": c.contexts}
+        figures = comparison_figures(c, shown=testable or show_untestable)
+        rows.append({**names, "testable": testable, **figures, "outside": c.outside})
+    return pd.DataFrame(rows)
 
 
 def write_analysis(run: Path) -> RunResults:

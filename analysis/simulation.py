@@ -144,7 +144,9 @@ def make_pool(contexts: int, trials: int, follows: float, seed: int, lean: float
 
 def learn(decisions: Decisions, seed: int) -> Pool:
     """True weights beside those learned from the decisions: posterior means, rescaled to a largest of 100."""
-    posterior = logistic_posterior(decisions.chose_a, decisions.difference, seed=seed, draws=POOL_DRAWS)
+    posterior = logistic_posterior(
+        decisions.chose_a, decisions.difference, seed=seed, draws=POOL_DRAWS, intervals=False
+    )
     return Pool(decisions.true, rescale(posterior.mean))
 
 

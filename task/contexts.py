@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from task.errors import InputError, run_command
+from task.released import CANDIDATES, SCENARIOS, released_records
+from task.replies import report_key
 
 DATA = Path(__file__).parent / "data"
 """Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (54)."""
-
-RELEASED = ("scenarios.csv", "candidate_scenarios.json")
-"""The paper's files of contexts, read together by `task.released`."""
 
 SHARED_ATTRIBUTES = 3
 """Two contexts with this many attribute names in common count as nearly the same."""
@@ -87,11 +86,6 @@ class ChoiceContext:
         return [a.name for a in self.attributes]
 
 
-def report_key(name: str) -> str:
-    """An attribute name as it is compared with the keys of a report: without case, and `_`, `-` and spaces alike."""
-    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
-
-
 def load_contexts(path: Path | str, count: int | None = None) -> list[ChoiceContext]:
     """Read and validate the contexts of a JSON Lines file, or of the paper's released files; the first `count` of them.
 
@@ -121,13 +115,11 @@ def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
         located = [(f"{path}:{number}", line) for number, line in _lines(path)]
         contexts = [context_from_json(line, where) for where, line in located]
         places = [where for where, _ in located]
-    elif path.name in RELEASED:
-        from task.released import load_released_contexts  # released.py builds on this module
-
+    elif path.name in (SCENARIOS, CANDIDATES):
         contexts = load_released_contexts(path.parent)
         places = [str(path)] * len(contexts)
     else:
-        raise InputError(f"{path}: not a contexts file; give a .jsonl of contexts, or the released {RELEASED[0]}")
+        raise InputError(f"{path}: not a contexts file; give a .jsonl of contexts, or the released {SCENARIOS}")
     if not contexts:
         raise InputError(f"{path}: no contexts in it; add one context a line")
     return contexts, places
@@ -146,6 +138,15 @@ def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[Ch
     if unknown := [name for name in only if name not in by_name]:
         raise InputError(f"{path}: has no context {unknown[0]!r}; correct the name")
     return [by_name[name] for name in only]
+
+
+def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
+    """Read the contexts of a folder of released files as they are, without looking for `problems`.
+
+    Raises:
+        InputError: See `task.released.released_records`.
+    """
+    return [_from_record(record) for record in released_records(folder)]
 
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
@@ -178,11 +179,14 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
     if layout not in LAYOUTS:
         raise InputError(f"{where}: layout is {layout!r}; needed: one of {', '.join(LAYOUTS)}")
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
-    attributes = []
     for position, item in enumerate(record["attributes"], start=1):
         _check_keys(item, {"name": str, "units": str, "low": float, "high": float}, f"{where}, attribute {position}")
-        attributes.append(Attribute(item["name"], item["units"], float(item["low"]), float(item["high"])))
-    return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes), layout)
+    return replace(_from_record(record), layout=layout)
+
+
+def _from_record(record: Mapping[str, Any]) -> ChoiceContext:
+    attributes = (Attribute(a["name"], a["units"], float(a["low"]), float(a["high"])) for a in record["attributes"])
+    return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes))
 
 
 def problems(contexts: Sequence[ChoiceContext], places: Sequence[str] | None = None) -> list[str]:

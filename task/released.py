@@ -15,11 +15,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError
 from task.replies import parse_letter
 
@@ -62,10 +62,12 @@ class Reports:
     option_b: NDArray[np.float64]
 
 
-def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
+def released_records(folder: Path | str) -> list[dict[str, Any]]:
     """Read the contexts of a folder, in the order of `scenarios.csv`, whose questions name the agents.
 
-    Units and ranges come from `candidate_scenarios.json`; without that file units are "" and ranges those of the CSV.
+    Each is `{"name", "agent", "question", "attributes": [{"name", "units", "low", "high"}, ...]}`, like a line of our
+    own files; `task.contexts.load_contexts` makes contexts of them. Units and ranges come from
+    `candidate_scenarios.json`; without that file units are "" and ranges those of the CSV.
 
     Raises:
         InputError: No `scenarios.csv`, a file of another form, or a scenario whose attributes (their names and order)
@@ -78,21 +80,21 @@ def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
     lows, highs = table.all_numbers("attr{}_min"), table.all_numbers("attr{}_max")
     candidates = Path(folder) / CANDIDATES
     known = _load_candidates(candidates) if candidates.is_file() else None
-    contexts = []
+    records: list[dict[str, Any]] = []
     for row, where in enumerate(table.places):
         name, text = table.columns["scenario"][row], table.columns["question"][row]
         if (match := _QUESTION.fullmatch(text)) is None:
             raise InputError(f'{where}: question {text!r}; needed: "Imagine you are X. Which ...?"')
         ends = zip(table.cells("attr{}", row), lows[row], highs[row], strict=True)
-        attributes = tuple(Attribute(attribute, "", float(low), float(high)) for attribute, low, high in ends)
+        attributes = [_attribute(attribute, "", low, high) for attribute, low, high in ends]
         if known is not None:
-            if [a.name for a in known.get(name, ())] != [a.name for a in attributes]:
+            if [a["name"] for a in known.get(name, [])] != [a["name"] for a in attributes]:
                 raise InputError(
                     f"{where}: {name!r} with these attributes is not in {CANDIDATES}; use files of one release"
                 )
             attributes = known[name]
-        contexts.append(ChoiceContext(name, match["agent"], match["question"], attributes))
-    return contexts
+        records.append({"name": name, **match.groupdict(), "attributes": attributes})
+    return records
 
 
 def load_selections(path: Path | str) -> Selections:
@@ -178,14 +180,17 @@ def _read_table(path: Path, names: Sequence[str], patterns: Sequence[str]) -> _T
     return _Table([where for where, _ in rows], columns, size)
 
 
-def _load_candidates(path: Path) -> dict[str, tuple[Attribute, ...]]:
+def _attribute(name: str, units: str, low: float, high: float) -> dict[str, Any]:
+    return {"name": name, "units": units, "low": float(low), "high": float(high)}
+
+
+def _load_candidates(path: Path) -> dict[str, list[dict[str, Any]]]:
     """Read `[{"short_name", "attributes": [{"name", "units", "range": [low, high]}]}]`; more keys are fine."""
     try:
         return {
-            record["short_name"]: tuple(
-                Attribute(str(item["name"]), str(item["units"]), *(float(end) for end in item["range"]))
-                for item in record["attributes"]
-            )
+            record["short_name"]: [
+                _attribute(str(item["name"]), str(item["units"]), *item["range"]) for item in record["attributes"]
+            ]
             for record in json.loads(path.read_text(encoding="utf-8"))
         }
     except (ValueError, KeyError, TypeError, OverflowError) as error:

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from task.contexts import report_key
-
 LIMIT = 100.0
 """Reports are asked for on the scale from -100 to 100."""
 
@@ -32,6 +30,11 @@ class ParsedReport:
     def outside(self) -> bool:
         """Whether a value lies beyond +-100; such reports are kept as given and counted."""
         return self.values is not None and any(abs(v) > LIMIT for v in self.values)
+
+
+def report_key(name: str) -> str:
+    """An attribute name as it is compared with the keys of a report: without case, and `_`, `-` and spaces alike."""
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
 
 
 def parse_letter(reply: str) -> Literal["A", "B"] | None:

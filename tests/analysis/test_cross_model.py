@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
 import subprocess
 import sys
@@ -231,8 +232,10 @@ def test_the_picture_prints_every_value_and_loses_no_text(count: int, words: str
     names = [f"replication_{words}{i}" for i in range(count)]
     matrix = rng.uniform(-1, 1, size=(count, count))
     matrix[0, 1] = np.nan
+    contexts = np.full((count, count), 20)
+    contexts[0, 1] = 0
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        canvas = draw_heatmap(names, matrix, np.eye(count))
+        canvas = draw_heatmap(names, matrix, np.eye(count), contexts)
         canvas.draw_without_rendering()
         printed = [text.get_text() for text in canvas.axes[0].texts]
         width, height = canvas.get_size_inches() * canvas.dpi
@@ -240,10 +243,13 @@ def test_the_picture_prints_every_value_and_loses_no_text(count: int, words: str
             if text.get_text().strip():
                 box = text.get_window_extent()
                 assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
+        columns = [label.get_window_extent() for label in canvas.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(columns))
+    assert "0 to 20 contexts" in printed
     for value in matrix.ravel():
         assert ("\N{EN DASH}" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")) in printed
     paths = [tmp_path / f"{name}.png" for name in "ab"]
     for path in paths:
-        save_heatmap(names, matrix, np.eye(count), path)
+        save_heatmap(names, matrix, np.eye(count), contexts, path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert paths[0].with_suffix(".pdf").read_bytes() == paths[1].with_suffix(".pdf").read_bytes()

@@ -177,6 +177,15 @@ def test_means_hardly_depend_on_the_seed() -> None:
     assert max(first.pareto_k.max(), second.pareto_k.max()) < 0.7
 
 
+def test_without_intervals_all_else_is_the_same() -> None:
+    x = differences(5, 20, 3, seed=4)
+    y = choices("noisy", x)
+    full, quick = logistic_posterior(y, x), logistic_posterior(y, x, intervals=False)
+    for field in ("mean", "sd", "intercept_mean", "intercept_sd", "pareto_k", "ess"):
+        assert np.array_equal(getattr(quick, field), getattr(full, field))
+    assert np.isnan(quick.hdi_low).all() and np.isnan(quick.hdi_high).all()
+
+
 def test_intervals_cover_weights_drawn_from_the_prior() -> None:
     rng = np.random.default_rng(4)
     x, weights = differences(400, 50, 5, seed=4), rng.normal(size=(400, 5))

@@ -173,6 +173,23 @@ def test_without_the_gate_nothing_is_fitted(simulated_run: Path, failed: RunResu
     assert (found["testable"], found["rho"], found["total_reports"]) == (False, None, 60)
 
 
+@needs_numpyro
+@pytest.mark.parametrize("option", ["--warmup", "--draws"])
+def test_too_few_draws_are_refused(
+    option: str,
+    simulated_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    out = tmp_path / "joint"
+    monkeypatch.setattr(sys, "argv", ["joint_model", "--run", str(simulated_run), "--out", str(out), option, "0"])
+    with pytest.raises(SystemExit):
+        run_command(joint_model.main)
+    assert f"{option} 0: too few to say" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_without_numpyro_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.delitem(sys.modules, "analysis.joint_sampler", raising=False)
     monkeypatch.setitem(sys.modules, "numpyro", None)

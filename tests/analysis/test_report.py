@@ -17,6 +17,7 @@ from analysis.figures import NOT_TESTABLE, Figure, save_figures
 from analysis.gate import GateResult
 from analysis.report import MEASURES, verdict, write_report
 from analysis.results import RunResults
+from analysis.run import COUNTS, agreement_table, summary
 
 
 class Page(HTMLParser):
@@ -132,6 +133,24 @@ def test_a_failed_gate_withholds_every_measure_of_every_comparison(
     assert "97.0% ✗" in page.row("share of A", 3)
     assert "Gate: not passed" in page.text
     assert failed.gate.reasons[-1] in page.text
+
+
+@pytest.mark.parametrize("gate", ["passed", "failed"])
+def test_the_table_says_of_every_comparison_what_the_summary_says(gate: str, request: pytest.FixtureRequest) -> None:
+    results: RunResults = request.getfixturevalue(gate)
+    found = summary(results)
+    table = agreement_table(results).set_index("comparison")
+    assert table.loc["learned_vs_target", "r"] == found["learned_vs_target"]["r"]
+    for comparison in results.comparisons:
+        row, said = table.loc[comparison.name], found[comparison.name]
+        assert row["testable"] == said["testable"] == (gate == "passed")
+        for name, value in said.items():
+            if name in row.index:
+                assert row[name] == value or (np.isnan(row[name]) and (value is None or math.isnan(value))), name
+        assert row["total_reports"] > 0
+        if gate == "failed":
+            given = {"reports", "weights", "contexts", "testable", "outside", *COUNTS}
+            assert set(row.dropna().index) == given
 
 
 def test_names_are_escaped(passed: RunResults, figures: list[Figure], tmp_path: Path) -> None:

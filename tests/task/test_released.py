@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from task.contexts import Attribute, ChoiceContext, load_contexts
+from task.contexts import Attribute, ChoiceContext, load_contexts, load_released_contexts
 from task.errors import InputError
-from task.released import load_released_contexts, load_reports, load_selections
+from task.released import load_reports, load_selections
 
 RELEASED = Path(__file__).resolve().parents[3] / "shared" / "released"
 MODEL = "gpt-4o-mini-2024-07-18"

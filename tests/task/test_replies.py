@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from task.contexts import Attribute, ChoiceContext, report_key
+from task.contexts import Attribute, ChoiceContext
 from task.prompts import report_answer
-from task.replies import LIMIT, Reason, parse_letter, parse_report
+from task.replies import LIMIT, Reason, parse_letter, parse_report, report_key
 
 PRICE_SIZE = ["price", "room size"]
 
