@@ -78,7 +78,7 @@ def test_another_number_of_processes_is_no_other_experiment(finished: Path, tmp_
         if "processes" in change:
             check_unchanged(run, plan(run), [])
             continue
-        with pytest.raises(InputError, match=r"engine\.constrain_reports: True -> False"):
+        with pytest.raises(InputError, match=r"engine\.constrain_reports: true -> false"):
             check_unchanged(run, plan(run), [])
 
 
