@@ -65,12 +65,13 @@ def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet
     Raises:
         InputError: Too few GPUs, other inputs, or a process that failed; the others end their parts first.
     """
-    devices = share_gpus(visible_gpus(os.environ), processes, config.engine)
+    gpus = [] if config.engine.name == "simulated" else visible_gpus(os.environ)
+    devices = share_gpus(gpus, processes, config.engine)
     engine, works = open_engine(config), list_work(config)
     # Folders are opened here, once, so that the processes find them begun.
     finished = [open_stage(w, {**w.inputs(), **engine.identity(w.measurement.arm)}, overwrite).finished for w in works]
     if all(finished):
-        return [work.folder for work in works]
+        return merge(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended, too
     parts = start_parts(["-m", "eval.run", "--config", str(path)], devices)
     try:

@@ -173,7 +173,7 @@ def evaluate(
                     continue
                 write_shard(engine, work, number)
                 progress.answered(work.rows([number]))
-            if part is None and not stage.finished:
+            if part is None:
                 finish(work, stage)
     return [work.folder for work in works]
 
@@ -213,17 +213,19 @@ def merge(config: EvalConfig) -> list[Path]:
         if not notes:
             raise InputError(f"{work.folder}: not begun; run the parts of the evaluation first")
         stage = Stage(work.folder, {**read_json(notes[0])["depends_on"], **work.inputs()})
-        if not stage.finished:
-            finish(work, stage)
+        finish(work, stage)
     return [work.folder for work in works]
 
 
 def finish(work: Work, stage: Stage) -> None:
-    """Join the shards of a trial file and close its folder.
+    """Join the shards of a trial file and close its folder; a closed one is only cleared of shards that a kill left.
 
     Raises:
         InputError: A shard is missing; nothing is joined then.
     """
+    if stage.finished:
+        trial_files.remove_shards(work.folder)
+        return
     if missing := [number for number in range(work.shards) if not work.has(number)]:
         raise InputError(
             f"{work.folder}: {len(missing)} of {work.shards} shards are missing (the first is {missing[0]}); "

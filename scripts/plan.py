@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.config import ModelSettings
 from scripts.experiment import BASE_ARM, HELD_OUT, Arm, ArmMeasurement, Experiment, ModelFile, Training, expand_arms
 from task.contexts import ChoiceContext
 from task.prompts import DEFAULT, PROMPTS, Measure, Variant
@@ -248,7 +249,7 @@ def _evaluation_stage(run: Run) -> PlannedStage:
         "output": str(run.folder / "trials"),
         # What the experiment says of the lengths goes before what was counted here.
         "engine": {**engine.model_dump(), **{k: getattr(engine, k) or v for k, v in lengths.items()}},
-        "model": run.model.model_dump(exclude={"sft", "decisions", "reports"}) if run.model else None,
+        "model": run.model.model_dump(include={*ModelSettings.model_fields}) if run.model else None,
         "arms": used,
         "measurements": entries,
     }

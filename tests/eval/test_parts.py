@@ -232,6 +232,7 @@ def test_each_process_is_a_part_and_sees_its_own_gpus(tmp_path: Path):
 
 
 def test_more_gpus_than_there_are(settings: dict[str, Any], tmp_path: Path):
+    settings |= {"engine": {"name": "transformers"}, "model": {"name": "nobody/nothing"}}
     too_many = run(settings, tmp_path, "--processes", "3", CUDA_VISIBLE_DEVICES="0,1")
     assert too_many.returncode == 2 and "3 processes with 1 GPUs each need 3, 2 are visible" in too_many.stderr
     assert not Path(settings["output"]).exists()
