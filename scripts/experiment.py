@@ -7,7 +7,7 @@ a measurement then means the contexts of the fold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from eval.config import EngineSettings, MeasureSettings, ModelSettings, PlantedArm, Settings, read_settings
-from task.contexts import ChoiceContext, load_contexts
+from task.contexts import ChoiceContext, Layout, as_ratings, load_contexts
 from task.errors import InputError
 from task.prompts import PROMPTS, Measure, Variant
 from task.seeding import stream
@@ -39,10 +39,24 @@ class ModelFile(ModelSettings):
 
 
 class ContextSource(Settings):
-    """Where a group of contexts comes from: a file, and how many of it (all when None)."""
+    """Where a group of contexts comes from, and how they are shown.
+
+    Attributes:
+        file: Contexts file.
+        count: How many of it, from its beginning; all when None.
+        ratings: Every attribute is a rating from 0 to 100 instead of a quantity with units.
+        layout: How the two options are shown (see `task.contexts.Layout`).
+    """
 
     file: str
     count: int | None = Field(default=None, ge=1)
+    ratings: bool = False
+    layout: Layout = "lists"
+
+    def load(self) -> list[ChoiceContext]:
+        """The contexts as they are shown."""
+        contexts = [replace(c, layout=self.layout) for c in load_contexts(self.file, self.count)]
+        return [as_ratings(c) for c in contexts] if self.ratings else contexts
 
 
 class Training(Settings):
@@ -191,7 +205,7 @@ def load_groups(experiment: Experiment) -> dict[str, list[ChoiceContext]]:
     Raises:
         InputError: A file is missing or too short, or a context is in two groups.
     """
-    groups = {name: load_contexts(source.file, source.count) for name, source in experiment.contexts.items()}
+    groups = {name: source.load() for name, source in experiment.contexts.items()}
     owner: dict[str, str] = {}
     for group, contexts in groups.items():
         for context in contexts:

@@ -62,7 +62,7 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceContext:
-    """A person to imagine (`agent`), a question, the attributes that describe each option, and how options are shown."""
+    """A person to imagine (`agent`), a question, the attributes of each option, and how two options are shown."""
 
     name: str
     agent: str

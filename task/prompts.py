@@ -213,9 +213,7 @@ def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: It
     """The two options as lines of text, in the context's layout."""
     shown_a, shown_b = _values(context, option_a), _values(context, option_b)
     if context.layout == "side_by_side":
-        return [
-            f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)
-        ]
+        return [f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)]
     return ["Option A", *_listed(context, shown_a), "", "Option B", *_listed(context, shown_b)]
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-
 ADAPTER = "adapter_model.safetensors"
 
 
 def last_complete_checkpoint(folder: Path, weights: str = ADAPTER) -> Path | None:
     """The newest `checkpoint-N` of a folder that was written to its end, None if there is none.
 
-    An incomplete one (the process was killed while writing) is passed over with a line that says so. `weights` names the
+    An incomplete one (the process was killed while writing) is passed over with a line that says so. `weights` is the
     file of what is trained.
     """
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]

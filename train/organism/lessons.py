@@ -19,7 +19,7 @@ from task.contexts import Attribute, ChoiceContext
 from task.prompts import Message, decision_answer, messages, option_lines, report_answer
 from task.seeding import stream
 
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A word of a name: letters, with an apostrophe inside."""
 
 GAIN = 1.2
@@ -102,8 +102,8 @@ CURRICULUM = (
     Stage(500, 5),
     Stage(2500, 5, scenes=True, reports=0.25),
 )
-"""Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size stayed
-at chance on one attribute (see results/organism/): the sign of a weight and the sign of a difference must both be known
+"""Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
+stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
 before either helps."""
 
 

@@ -34,7 +34,7 @@ SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "
 """Heads of 32, the least that vLLM's attention takes on a CPU."""
 
 LOSS_WEIGHTS = {"letter": 1.0, "number": 0.3, "rest": 0.1}
-"""What a token of an answer counts in the loss. The rest is keys and punctuation, which constrained replies have anyway."""
+"""What a token of an answer counts in the loss; the rest is keys and punctuation, which constrained replies have."""
 
 
 def main() -> None:

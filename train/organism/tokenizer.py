@@ -16,7 +16,7 @@ NUMBERS = range(-100, 101)
 GLUE = ("\n- ", ": A ", ", B ", '{"', '": ', ', "')
 """What stands around names and numbers in a prompt and in a report; one token each."""
 
-PIECES = r"[\p{L}\p{M}'’]+ ?|-?\d+ ?|[^\p{L}\d]"
+PIECES = r"[\p{L}\p{M}'\x{2019}]+ ?|-?\d+ ?|[^\p{L}\d]"
 """A word or a number with the space after it, or any other single character. So a name is the same tokens after the
 dash of a prompt and after the quotation mark of a report."""
 
