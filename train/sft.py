@@ -39,6 +39,7 @@ from task.stages import Stage, hash_file, write_json
 from train.checkpoints import last_complete_checkpoint
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.letters import CollapseWarning, LetterTrainer
+from train.model_card import published_name, upload_adapter, write_card
 from train.tracking import prepare_wandb
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -79,6 +80,9 @@ class TeachingArguments:
     )
     gpu_memory: float | None = field(
         default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
+    )
+    hub_repository: str | None = field(
+        default=None, metadata={"help": "private repository on the Hub that the finished adapter is uploaded to"}
     )
     overwrite: bool = field(default=False, metadata={"help": "redo it where output_dir holds another result"})
 
@@ -135,6 +139,7 @@ def main() -> None:
         stage = Stage(Path(sft.output_dir), inputs, teaching.overwrite and state.is_main_process)
     if stage.finished:
         state.print(f"{sft.output_dir}: finished before, nothing to do")
+        upload(teaching, lora, base, stage.folder)
         return
 
     # Train, or go on from the last complete checkpoint
@@ -145,24 +150,30 @@ def main() -> None:
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     held_out = trainer.evaluate() if validation_rows else {}
 
-    # Save the adapter, then the manifest that says it is complete
+    # Save the adapter and its card, then the manifest that says it is complete
     save_adapter(trainer)
     if state.is_main_process:
         write_json(stage.folder / "log_history.json", trainer.state.log_history)
-        stage.finish(
-            {
-                "base": {
-                    "name": lora.model_name_or_path,
-                    "revision": lora.model_revision,
-                    "fingerprint": inputs["base"],
-                },
-                "counts": {"train": len(train_rows), "validation": len(validation_rows)},
-                "steps": trainer.state.global_step,
-                "metrics": {**result.metrics, **held_out},
-            }
-        )
+        facts = {
+            "counts": {"train": len(train_rows), "validation": len(validation_rows)},
+            "steps": trainer.state.global_step,
+            "metrics": {**result.metrics, **held_out},
+        }
+        letters = sum(row["completion"][0]["content"] in ("A", "B") for row in train_rows)
+        name = published_name(lora.model_name_or_path, base)
+        write_card(stage.folder, name, lora.model_revision, letters, inputs, facts)
+        origin = {"name": lora.model_name_or_path, "revision": lora.model_revision, "fingerprint": inputs["base"]}
+        stage.finish({"base": origin, **facts})
         shown = ", ".join(f"{k.removeprefix('eval_')} {held_out[k]:.3f}" for k in SHOWN if k in held_out)
         print(f"{sft.output_dir}: adapter saved after {trainer.state.global_step} steps; held out: {shown or 'none'}")
+    upload(teaching, lora, base, stage.folder)
+
+
+def upload(teaching: TeachingArguments, lora: LoraArguments, base: Path, folder: Path) -> None:
+    """Upload a finished adapter if that was asked for; the main process does it."""
+    if teaching.hub_repository and PartialState().is_main_process:
+        address = upload_adapter(folder, published_name(lora.model_name_or_path, base), teaching.hub_repository)
+        print(f"{folder}: uploaded to {address}")
 
 
 def build_trainer(
@@ -213,6 +224,8 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
     if lora.use_dora or lora.lora_modules_to_save:
         raise InputError("use_dora and lora_modules_to_save: vLLM serves plain LoRA adapters only; leave them out")
+    if sft.push_to_hub:
+        raise InputError("push_to_hub uploads every checkpoint and log; name a hub_repository for the finished adapter")
     fit_to_hardware(teaching, sft, lora)
     return teaching, sft, lora
 
