@@ -94,14 +94,24 @@ def overview(files: dict[str, ModelFile], known: dict[str, Shape]) -> Table:
     for column in ("model", *(f"{gpu} GB" for gpu in GPUS)):
         table.add_column(column)
     for stem, model in files.items():
-        cells = []
-        for gpu in GPUS:
-            load = load_of(model, gpu, "decisions")
-            steps = split_batch(model.decisions["effective_batch_size"], load.rows, 1)[1]
-            how = " 4-bit" * load.four_bit + " recomputing" * load.checkpointing
-            cells.append(f"{load.rows} x {steps}{how}: {estimate(known[stem], load).on_gpu / 1e9:.1f} GB")
-        table.add_row(stem, *cells)
+        table.add_row(stem, *(batch_and_memory(model, known[stem], gpu) for gpu in GPUS))
     return table
+
+
+def batch_and_memory(model: ModelFile, shape: Shape, gpu: int) -> str:
+    """Rows at a time x accumulation and estimated memory of instillation on one GPU, in words."""
+    load = load_of(model, gpu, "decisions")
+    steps = split_batch(model.decisions["effective_batch_size"], load.rows, 1)[1]
+    how = " 4-bit" * load.four_bit + " recomputing" * load.checkpointing
+    return f"{load.rows} x {steps}{how}: {estimate(shape, load).on_gpu / 1e9:.1f} GB"
+
+
+def memory_lines(stem: str, model: ModelFile) -> list[str]:
+    """For the dry run: what a GPU of each size would train at a time; nothing for a model of unknown shape."""
+    shape = shapes().get(stem)
+    if shape is None or list(problems(model, shape)):
+        return []
+    return [f"on a GPU of {gpu} GB: {batch_and_memory(model, shape, gpu)} (estimated)" for gpu in GPUS]
 
 
 def parts(found: Estimate) -> str:

@@ -6,8 +6,6 @@ import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from task.errors import InputError
 
 TOLERANCE = 0.9
@@ -16,6 +14,8 @@ TOLERANCE = 0.9
 
 def gpu_memory() -> float | None:
     """Memory of the first GPU in GB (10^9 bytes), None without one."""
+    import torch  # slow to load, and the arithmetic of this module does not need it
+
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 
@@ -57,6 +57,8 @@ def check_quantization() -> None:
     Raises:
         InputError: There is no CUDA, or the package bitsandbytes is not installed.
     """
+    import torch
+
     if not torch.cuda.is_available():
         raise InputError("load_in_4bit, load_in_8bit: they need an NVIDIA GPU and there is none here; leave them out")
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import trl
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, model_files, problems, shapes
+from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, memory_lines, model_files, problems, shapes
 from scripts.experiment import GpuSettings
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
@@ -170,3 +172,11 @@ def test_no_row_is_longer_than_planned():
             rows = [*prompt, {"role": "assistant", "content": answer}]
             longest = max(longest, len(tokenizer.apply_chat_template(rows, return_dict=False)))
     assert 256 < longest <= min(m.row_tokens or 0 for m in FILES.values())
+
+
+def test_the_dry_run_shows_what_each_gpu_would_train():
+    command = [sys.executable, "scripts/run_experiment.py", "configs/experiments/replication.yaml", "--dry-run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("training on a GPU of 80 GB: 8 x 2: 55.1 GB (estimated)") == 3, "once a seed"
+    assert memory_lines("unknown", FILES["qwen2.5-7b-instruct"]) == []
