@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, memory_lines, model_files, problems, shapes
-from scripts.experiment import GpuSettings
+from scripts.experiment import Experiment, GpuSettings, load_experiment, load_groups
+from scripts.plan import Run, plan
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
 from task.contexts import DATA, load_contexts
@@ -180,3 +181,20 @@ def test_the_dry_run_shows_what_each_gpu_would_train():
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("training on a GPU of 80 GB: 8 x 2: 55.1 GB (estimated)") == 3, "once a seed"
     assert memory_lines("unknown", FILES["qwen2.5-7b-instruct"]) == []
+
+
+def test_a_stage_is_the_same_on_every_gpu_and_an_experiment_may_set_the_rows():
+    experiment = load_experiment(ROOT / "configs" / "experiments" / "replication.yaml")
+    model, groups = FILES["qwen2.5-7b-instruct"], load_groups(experiment)
+
+    def settings(changed: Experiment) -> dict[str, Any]:
+        run = Run(changed, model, groups, 0, Path("runs/x"), lambda measure, context: (1, 1))
+        return next(stage.config for stage in plan(run) if stage.name == "instilled.sft")
+
+    plain = settings(experiment)
+    assert plain["gpus"]["24"] == {"per_device_train_batch_size": 4, "gradient_checkpointing": True}
+    assert plain["effective_batch_size"] == 16 and plain["row_tokens"] == 512
+    assert json.loads(json.dumps(plain)) == plain, "the same after writing and reading"
+    training = experiment.trainings["instilled"].model_copy(update={"sft": {"per_device_train_batch_size": 1}})
+    changed = experiment.model_copy(update={"trainings": {**experiment.trainings, "instilled": training}})
+    assert "gpus" not in settings(changed) and settings(changed)["per_device_train_batch_size"] == 1
