@@ -200,13 +200,13 @@ def build_trainer(
         peft_config=None if teaching.adapter else get_peft_config(lora),
         callbacks=[CollapseWarning()],
     )
-    longest = max(len(row) for row in trainer.train_dataset["input_ids"])
-    if teaching.row_tokens and longest > teaching.row_tokens:
-        raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
     kept = len(trainer.train_dataset)
     if kept != len(train_rows):
         lost = len(train_rows) - kept
         raise InputError(f"max_length {sft.max_length}: {lost} of {len(train_rows)} rows are too long; raise it")
+    longest = max(len(row) for row in trainer.train_dataset["input_ids"])
+    if teaching.row_tokens and longest > teaching.row_tokens:
+        raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
     if not any(p.requires_grad for p in trainer.model.parameters()):
         raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
     return trainer
