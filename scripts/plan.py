@@ -165,6 +165,7 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
     settings = {**run.model.sft, **getattr(run.model, training.teach), **training.sft}
     epochs = float(settings.get("num_train_epochs", 3))
     per_row = [sum(run.tokens(training.teach, c)) for c in chosen]
+    gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
     sft_config = {
         "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder / "wandb")},
         "model_name_or_path": run.model.name,
@@ -172,6 +173,9 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
         "dtype": run.model.dtype,
         "attn_implementation": run.model.attn_implementation,
         "template": run.model.template,
+        "row_tokens": run.model.row_tokens,
+        # An experiment that sets the rows at a time knows its hardware.
+        "gpus": gpus if gpus and "per_device_train_batch_size" not in training.sft else None,
         "adapter": run.adapter(start),
         "train_file": str(examples / "train.jsonl"),
         "validation_file": str(examples / "validation.jsonl"),
@@ -225,7 +229,9 @@ def _evaluation_stage(run: Run) -> PlannedStage:
         "seed": run.seed,
         "output": str(run.folder / "trials"),
         "engine": run.experiment.engine.model_dump(),
-        "model": run.model.model_dump(exclude={"sft", "decisions", "reports"}) if run.model else None,
+        "model": run.model.model_dump(exclude={"sft", "decisions", "reports", "row_tokens", "gpus"})
+        if run.model
+        else None,
         "arms": used,
         "measurements": list(by_file.values()),
     }

@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from scripts.check_models import memory_lines
 from scripts.experiment import Experiment, ModelFile, dump_yaml, load_experiment, load_groups, load_model_file
 from scripts.plan import PlannedStage, Run, command, config_path, plan, run_record
 from scripts.tokens import token_counter
@@ -85,6 +86,9 @@ def show_plan(run: Run, stages: list[PlannedStage]) -> None:
         table.add_row(stage.name, stage.size, f"{stage.tokens:,}" if stage.tokens else "")
     table.add_row("together", "", f"{sum(s.tokens for s in stages):,}")
     CONSOLE.print(table)
+    if run.model and run.experiment.model:
+        for line in memory_lines(Path(run.experiment.model).stem, run.model):
+            CONSOLE.print(f"  training {line}", soft_wrap=True)
 
 
 def check_overwrite(stages: list[PlannedStage], overwrite: list[str]) -> None:
