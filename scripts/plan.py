@@ -196,6 +196,7 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
     epochs = float(settings.get("num_train_epochs", 3))
     counted = [run.tokens(training.teach, DEFAULT[training.teach], c) for c in chosen]
     per_row = [tokens.prompt + tokens.reply for tokens in counted]
+    gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
     sft_config = {
         "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder / "wandb")},
         "model_name_or_path": run.model.name,
@@ -203,6 +204,9 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
         "dtype": run.model.dtype,
         "attn_implementation": run.model.attn_implementation,
         "template": run.model.template,
+        "row_tokens": run.model.row_tokens,
+        # An experiment that sets the rows at a time knows its hardware.
+        "gpus": gpus if gpus and "per_device_train_batch_size" not in training.sft else None,
         "adapter": run.adapter(start),
         "train_file": str(examples / "train.jsonl"),
         "validation_file": str(examples / "validation.jsonl"),

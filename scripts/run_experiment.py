@@ -23,6 +23,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from scripts.check_models import memory_lines
 from scripts.experiment import Experiment, ModelFile, dump_yaml, load_experiment, load_groups, load_model_file
 from scripts.plan import TOLD_WEIGHTS, PlannedStage, Run, command, config_path, plan, run_record
 from scripts.tokens import token_counter
@@ -91,6 +92,9 @@ def show_plan(run: Run, stages: list[PlannedStage]) -> None:
     for stage in stages:
         if stage.notes:
             CONSOLE.print(f"{stage.name}: {stage.notes}", soft_wrap=True)
+    if run.model and run.experiment.model:
+        for line in memory_lines(Path(run.experiment.model).stem, run.model):
+            CONSOLE.print(f"  training {line}", soft_wrap=True)
 
 
 def check_overwrite(stages: list[PlannedStage], overwrite: list[str]) -> None:

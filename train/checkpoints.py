@@ -6,6 +6,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -28,17 +29,52 @@ def last_complete_checkpoint(folder: Path, weights: str = ADAPTER) -> Path | Non
 
 
 def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
-    """What a checkpoint lacks to be resumed from, None if it is complete."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "trainer_state.json is missing or cut off"
+    """What a checkpoint lacks to be resumed from, None if it is complete.
+
+    The optimizer's state is `optimizer.pt`, `optimizer.bin` under FSDP, and a folder that `latest` names under
+    DeepSpeed; random states are one file a process.
+    """
+    step = int(checkpoint.name.split("-")[1])
+    if _json(checkpoint / "trainer_state.json").get("global_step") != step:
+        return f"trainer_state.json is missing, cut off or of another step than {step}"
+    config = "adapter_config.json" if weights == ADAPTER else "config.json"
+    if not _json(checkpoint / config):
+        return f"{config} is missing or cut off"
     try:
         with safe_open(str(checkpoint / weights), framework="numpy") as tensors:
             tensors.keys()  # the table is read and held against the file's length when the file is opened
     except (OSError, SafetensorError):
         return f"{weights} is missing or cut off"
-    for name in ("optimizer.pt", "scheduler.pt"):
-        if not zipfile.is_zipfile(checkpoint / name):  # the zip directory is written last
-            return f"{name} is missing or cut off"
+    for names, files in (
+        ("optimizer.pt", _optimizer_files(checkpoint)),
+        ("scheduler.pt", [checkpoint / "scheduler.pt"]),
+        ("rng_state.pth", sorted(checkpoint.glob("rng_state*.pth"))),
+    ):
+        if not files or not all(_whole(file) for file in files):
+            return f"{names} is missing or cut off"
     return None
+
+
+def _optimizer_files(checkpoint: Path) -> list[Path]:
+    latest = checkpoint / "latest"
+    if latest.is_file():
+        return sorted((checkpoint / latest.read_text(encoding="utf-8").strip()).glob("*.pt"))
+    return [checkpoint / ("optimizer.bin" if (checkpoint / "optimizer.bin").exists() else "optimizer.pt")]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object, empty if the file is missing or cut off."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file of torch.save has its zip directory, which is written last, and fits its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -29,14 +29,17 @@ from accelerate import PartialState
 from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
-from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config, get_quantization_config
 
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError, run_command
 from task.models import check_adapter, fingerprint, model_folder
 from task.stages import Stage, hash_file, write_json
 from train.checkpoints import last_complete_checkpoint
+from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.letters import CollapseWarning, LetterTrainer
+from train.model_card import published_name, upload_adapter, write_card
 from train.tracking import prepare_wandb
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -49,6 +52,7 @@ VOLATILE = {
     *("output_dir", "run_name", "report_to", "project", "logging_steps", "logging_dir", "logging_strategy"),
     *("save_steps", "save_strategy", "save_total_limit", "disable_tqdm", "log_level", "use_cpu"),
     *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
     *("dataloader_num_workers", "dataset_num_proc", "ddp_timeout", "push_to_hub", "hub_model_id", "hub_token"),
     *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
 }
@@ -64,11 +68,28 @@ class TeachingArguments:
     template: dict[str, Any] | str = field(
         default_factory=dict, metadata={"help": "chat template arguments, e.g. {enable_thinking: false}"}
     )
+    effective_batch_size: int | None = field(
+        default=None, metadata={"help": "rows of a step over all processes; accumulation is derived from it"}
+    )
+    row_tokens: int | None = field(
+        default=None, metadata={"help": "most tokens of a row that the memory is planned for; longer rows are refused"}
+    )
+    gpus: dict[str, Any] | str = field(
+        default_factory=dict,
+        metadata={"help": "settings by GPU memory in GB, e.g. {24: {per_device_train_batch_size: 4}}"},
+    )
+    gpu_memory: float | None = field(
+        default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
+    )
+    hub_repository: str | None = field(
+        default=None, metadata={"help": "private repository on the Hub that the finished adapter is uploaded to"}
+    )
     overwrite: bool = field(default=False, metadata={"help": "redo it where output_dir holds another result"})
 
     def __post_init__(self) -> None:
-        if isinstance(self.template, str):  # as given on the command line
-            self.template = json.loads(self.template)
+        for name in ("template", "gpus"):  # text when given on the command line
+            if isinstance(value := getattr(self, name), str):
+                setattr(self, name, json.loads(value))
 
 
 @dataclass
@@ -118,6 +139,7 @@ def main() -> None:
         stage = Stage(Path(sft.output_dir), inputs, teaching.overwrite and state.is_main_process)
     if stage.finished:
         state.print(f"{sft.output_dir}: finished before, nothing to do")
+        upload(teaching, lora, base, stage.folder)
         return
 
     # Train, or go on from the last complete checkpoint
@@ -128,24 +150,30 @@ def main() -> None:
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     held_out = trainer.evaluate() if validation_rows else {}
 
-    # Save the adapter, then the manifest that says it is complete
+    # Save the adapter and its card, then the manifest that says it is complete
     save_adapter(trainer)
     if state.is_main_process:
         write_json(stage.folder / "log_history.json", trainer.state.log_history)
-        stage.finish(
-            {
-                "base": {
-                    "name": lora.model_name_or_path,
-                    "revision": lora.model_revision,
-                    "fingerprint": inputs["base"],
-                },
-                "counts": {"train": len(train_rows), "validation": len(validation_rows)},
-                "steps": trainer.state.global_step,
-                "metrics": {**result.metrics, **held_out},
-            }
-        )
+        facts = {
+            "counts": {"train": len(train_rows), "validation": len(validation_rows)},
+            "steps": trainer.state.global_step,
+            "metrics": {**result.metrics, **held_out},
+        }
+        letters = sum(row["completion"][0]["content"] in ("A", "B") for row in train_rows)
+        name = published_name(lora.model_name_or_path, base)
+        write_card(stage.folder, name, lora.model_revision, letters, inputs, facts)
+        origin = {"name": lora.model_name_or_path, "revision": lora.model_revision, "fingerprint": inputs["base"]}
+        stage.finish({"base": origin, **facts})
         shown = ", ".join(f"{k.removeprefix('eval_')} {held_out[k]:.3f}" for k in SHOWN if k in held_out)
         print(f"{sft.output_dir}: adapter saved after {trainer.state.global_step} steps; held out: {shown or 'none'}")
+    upload(teaching, lora, base, stage.folder)
+
+
+def upload(teaching: TeachingArguments, lora: LoraArguments, base: Path, folder: Path) -> None:
+    """Upload a finished adapter if that was asked for; the main process does it."""
+    if teaching.hub_repository and PartialState().is_main_process:
+        address = upload_adapter(folder, published_name(lora.model_name_or_path, base), teaching.hub_repository)
+        print(f"{folder}: uploaded to {address}")
 
 
 def build_trainer(
@@ -176,6 +204,9 @@ def build_trainer(
     if kept != len(train_rows):
         lost = len(train_rows) - kept
         raise InputError(f"max_length {sft.max_length}: {lost} of {len(train_rows)} rows are too long; raise it")
+    longest = max(len(row) for row in trainer.train_dataset["input_ids"])
+    if teaching.row_tokens and longest > teaching.row_tokens:
+        raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
     if not any(p.requires_grad for p in trainer.model.parameters()):
         raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
     return trainer
@@ -193,7 +224,33 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
     if lora.use_dora or lora.lora_modules_to_save:
         raise InputError("use_dora and lora_modules_to_save: vLLM serves plain LoRA adapters only; leave them out")
+    if sft.push_to_hub:
+        raise InputError("push_to_hub uploads every checkpoint and log; name a hub_repository for the finished adapter")
+    fit_to_hardware(teaching, sft, lora)
     return teaching, sft, lora
+
+
+def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments) -> None:
+    """Set what depends on the GPU and on the number of processes; the effective batch stays what it is.
+
+    Without a GPU the table is not looked at.
+
+    Raises:
+        InputError: The GPU is too small for every entry, an entry sets what is no argument, the processes cannot share
+            the batch, or a quantised base cannot run here.
+    """
+    memory = teaching.gpu_memory or gpu_memory()
+    if teaching.gpus and memory:
+        for name, value in settings_for(cast(Mapping[int | str, Any], teaching.gpus), memory).items():
+            owner = next((o for o in (sft, lora) if hasattr(o, name)), None)
+            if owner is None:
+                raise InputError(f"gpus: unknown setting {name!r}; see: python train/sft.py --help")
+            setattr(owner, name, value)
+    if teaching.effective_batch_size:
+        rows, steps = split_batch(teaching.effective_batch_size, sft.per_device_train_batch_size, sft.world_size)
+        sft.per_device_train_batch_size, sft.gradient_accumulation_steps = rows, steps
+    if lora.load_in_4bit or lora.load_in_8bit:
+        check_quantization()
 
 
 def known_arguments() -> set[str]:
@@ -218,6 +275,9 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
         "adapter": hash_file(Path(teaching.adapter) / "adapter_model.safetensors") if teaching.adapter else None,
         "template": teaching.template,
         "dtype": lora.dtype,
+        **(
+            {"quantised": "4 bits" if lora.load_in_4bit else "8 bits"} if lora.load_in_4bit or lora.load_in_8bit else {}
+        ),
         "lora": {} if teaching.adapter else {**lora_settings, "use_rslora": lora.use_rslora},
         "sft": json.loads(json.dumps({**settings, "effective_batch_size": batch}, default=str)),
     }
@@ -270,10 +330,15 @@ def load_model(
         revision=lora.model_revision,
         dtype=lora.dtype or "float32",
         attn_implementation=lora.attn_implementation,
+        quantization_config=get_quantization_config(lora),
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
-    return PeftModel.from_pretrained(model, adapter, is_trainable=True) if adapter else model
+    if adapter is None:
+        return model
+    # ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
+    upcast = not is_deepspeed_zero3_enabled()
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=upcast)
 
 
 def save_adapter(trainer: LetterTrainer) -> None:

@@ -13,7 +13,7 @@ def prepare_wandb(folder: Path) -> str:
     Args:
         folder: Where offline runs are written, unless WANDB_DIR says; sent later by `wandb sync`.
     """
-    os.environ.setdefault("WANDB_MODE", "online" if _logged_in() else "offline")
+    os.environ.setdefault("WANDB_MODE", "online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_PROJECT", "self-interpretability")
     os.environ.setdefault("WANDB_SILENT", "true")
     # The adapter is in the run folder already; uploading code or console output is for the user to turn on.
@@ -22,7 +22,8 @@ def prepare_wandb(folder: Path) -> str:
     return os.environ["WANDB_MODE"]
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Whether this machine has a W&B login: a key in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -13,8 +13,9 @@ def write_checkpoint(folder: Path, step: int) -> Path:
     checkpoint = folder / f"checkpoint-{step}"
     checkpoint.mkdir(parents=True)
     save_file({"a": np.arange(1000.0)}, checkpoint / "adapter_model.safetensors")
-    for name in ("optimizer.pt", "scheduler.pt"):
-        torch.save({"state": torch.zeros(1000)}, checkpoint / name)
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"state": torch.arange(1000.0)}, checkpoint / name)
+    (checkpoint / "adapter_config.json").write_text(json.dumps({"r": 8}))
     (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
     return checkpoint
 
@@ -27,18 +28,56 @@ def test_the_newest_complete_checkpoint_by_number(tmp_path: Path):
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
 
 
-@pytest.mark.parametrize("name", ["trainer_state.json", "adapter_model.safetensors", "optimizer.pt", "scheduler.pt"])
-@pytest.mark.parametrize("damage", ["missing", "cut"])
+FILES = ("trainer_state.json", "adapter_config.json", "adapter_model.safetensors")
+FILES += ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99])
 def test_an_incomplete_checkpoint_is_passed_over_and_named(
-    tmp_path: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, kept: float | None, capsys: pytest.CaptureFixture[str]
 ):
+    """A file is missing (None), empty, or cut off after a share of its bytes."""
     write_checkpoint(tmp_path, 5)
     newest = write_checkpoint(tmp_path, 10)
     assert incompleteness(newest) is None
     whole = (newest / name).read_bytes()
-    if damage == "missing":
-        (newest / name).unlink()
-    else:
-        (newest / name).write_bytes(whole[: len(whole) // 2])
+    (newest / name).unlink()
+    if kept is not None:
+        (newest / name).write_bytes(whole[: int(len(whole) * kept)])
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert "checkpoint-10" in (said := capsys.readouterr().out) and name in said
+    assert "checkpoint-10" in (said := capsys.readouterr().out) and name in said and len(said.splitlines()) == 1
+
+
+def test_a_file_with_a_hole_is_not_whole(tmp_path: Path):
+    """The right length and a directory at its end, but a page in the middle that never reached the disk."""
+    checkpoint = write_checkpoint(tmp_path, 10)
+    content = bytearray((checkpoint / "optimizer.pt").read_bytes())
+    content[2000:2600] = bytes(600)
+    (checkpoint / "optimizer.pt").write_bytes(content)
+    assert "optimizer.pt" in (incompleteness(checkpoint) or "")
+
+
+def test_a_checkpoint_of_another_step_is_none(tmp_path: Path):
+    write_checkpoint(tmp_path, 10).rename(tmp_path / "checkpoint-20")
+    assert "another step than 20" in (incompleteness(tmp_path / "checkpoint-20") or "")
+
+
+@pytest.mark.parametrize("optimizer", ["optimizer.bin", "latest"])
+def test_checkpoints_of_several_processes(tmp_path: Path, optimizer: str):
+    """FSDP and DeepSpeed keep the optimizer elsewhere, and each process has a random state of its own."""
+    checkpoint = write_checkpoint(tmp_path, 10)
+    state = (checkpoint / "optimizer.pt").rename(checkpoint / "optimizer.bin")
+    (checkpoint / "rng_state.pth").rename(checkpoint / "rng_state_0.pth")
+    last = checkpoint / "rng_state_1.pth"
+    last.write_bytes((checkpoint / "rng_state_0.pth").read_bytes())
+    if optimizer == "latest":
+        (checkpoint / "latest").write_text("global_step10")
+        (checkpoint / "global_step10").mkdir()
+        state = state.rename(checkpoint / "global_step10" / "zero_pp_rank_0_optim_states.pt")
+    assert incompleteness(checkpoint) is None
+    last.write_bytes(last.read_bytes()[:100])
+    assert "rng_state" in (incompleteness(checkpoint) or "")
+    last.unlink()
+    state.unlink()
+    assert "optimizer" in (incompleteness(checkpoint) or "")

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
+from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from support import ROOT, kill_when, make_tiny_model
 from task.chat import letter_ids, prompt_ids
@@ -117,16 +119,48 @@ def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Pa
 
 
 def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
+    """Killed after two checkpoints, the newer one cut off: it goes on from the older one, to the same adapter."""
     values = settings(tiny_model, examples, tmp_path / "killed")
-    kill_when(command(values), lambda: any((tmp_path / "killed").glob("checkpoint-*/trainer_state.json")))
+    kill_when(command(values), lambda: len(list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json"))) > 1)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
+    steps = sorted(int(p.name.split("-")[1]) for p in (tmp_path / "killed").glob("checkpoint-*"))
+    tensors = tmp_path / "killed" / f"checkpoint-{steps[-1]}" / "adapter_model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-1000])
     result = run(values)
     assert result.returncode == 0, result.stderr
-    assert "resuming from" in result.stdout
+    assert f"checkpoint-{steps[-1]}: passed over" in result.stdout
+    assert f"resuming from {tmp_path / 'killed' / f'checkpoint-{steps[-2]}'}" in result.stdout
     same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", instilled)]
     assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
     again = run(values)
     assert again.returncode == 0 and "finished before" in again.stdout
+
+
+def test_the_effective_batch_is_shared_by_accumulation(
+    tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path
+):
+    more = {"effective_batch_size": 4, "per_device_train_batch_size": 2, "row_tokens": 400, "save_strategy": "no"}
+    result = run(settings(tiny_model, examples, tmp_path / "shared", **more), [sys.executable])
+    assert result.returncode == 0, result.stderr
+    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, tmp_path / "shared")]
+    assert manifests[0]["key"] == manifests[1]["key"] and manifests[1]["steps"] == 16
+    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_the_card_of_an_adapter_and_peft_alone(instilled: Path, tiny_model: Path):
+    """The folder that the training left: a card without local paths, and an adapter that PEFT loads by itself."""
+    card = ModelCard.load(instilled / "README.md")
+    assert card.data.library_name == "peft" and "lora" in card.data.tags
+    assert str(tiny_model) not in card.content and str(instilled.parent) not in card.content
+    manifest = json.loads((instilled / "manifest.json").read_text())
+    assert f"| agreement | {manifest['metrics']['eval_agreement']:.3f} |" in card.content
+    assert "32 examples, 32 of them decisions" in card.content
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    ids = torch.arange(5, 25).unsqueeze(0)
+    plain = base(ids).logits.detach().clone()
+    adapted = PeftModel.from_pretrained(base, instilled)
+    assert not torch.allclose(adapted(ids).logits, plain, atol=1e-3)
 
 
 def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
@@ -162,6 +196,9 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
         ({"model_name_or_path": "models/nowhere"}, "models/nowhere: no such model folder"),
         ({"adapter": "nowhere"}, "nowhere: no adapter here"),
         ({"max_length": 20}, "max_length 20: 32 of 32 rows are too long"),
+        ({"row_tokens": 100}, "row_tokens 100: the longest row has"),
+        ({"load_in_4bit": True}, "need an NVIDIA GPU"),
+        ({"push_to_hub": True}, "push_to_hub uploads every checkpoint"),
         ({"packing": True}, "packing"),
         ({"use_dora": True}, "use_dora"),
     ],
