@@ -43,7 +43,7 @@ def check(values: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     path.write_text(yaml.safe_dump(values))
     script = [sys.executable, "tests/eval/kill_again_and_again.py", str(path), str(KILLS)]
-    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr[-2000:]
     killed, late = map(int, result.stdout.split()[-2:])
     assert killed == KILLS and 0 < late < KILLS, "kills hit the first trial file and later ones"
