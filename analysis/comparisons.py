@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.agreement import Agreement, agreement, mean_reports, pearson
+from analysis.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference, pearson
 from analysis.estimators import log_odds_weights, logistic_posterior
 from analysis.trials import DecisionTrials, ReportTrials
 from task.contexts import ChoiceContext
@@ -133,6 +134,31 @@ def compare(
         reasons=dict(sorted(reasons.items())),
         outside=outside,
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better one comparison's reports agree with the weights than another's, on the same contexts."""
+
+    name: str
+    before: str
+    after: str
+    found: PairedDifference
+
+
+def differ(entry: dict[str, str], comparisons: Sequence[ComparisonResult], seed: int) -> Difference:
+    """One entry of the experiment's `differences`, paired by context."""
+    by_name = {c.name: c for c in comparisons}
+    before, after = by_name[entry["before"]], by_name[entry["after"]]
+    # Arms of several folds list the contexts in their own order.
+    members = sorted({*before.points["context"]} & {*after.points["context"]})
+    x1, x2, y = _stacked(before, "x", members), _stacked(after, "x", members), _stacked(after, "y", members)
+    return Difference(entry["name"], before.name, after.name, paired_difference(x1, x2, y, seed=seed))
+
+
+def _stacked(comparison: ComparisonResult, column: str, members: list[str]) -> NDArray[np.float64]:
+    values = dict(iter(comparison.points.groupby("context")[column]))
+    return np.stack([values[name].to_numpy() for name in members])
 
 
 def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from analysis.comparisons import (
     ComparisonResult,
+    Difference,
     MeasuredWeights,
     asked_arm,
     compare,
+    differ,
     learned_against_target,
     measure_weights,
 )
@@ -39,6 +41,7 @@ class RunResults:
         learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
         gate: Whether instillation passed.
         comparisons: In the order of the experiment file.
+        differences: Between two of them, likewise.
         curves: Training log of each trained arm, as TRL wrote it.
         manifests: Manifest of each stage by its folder within the run.
     """
@@ -52,6 +55,7 @@ class RunResults:
     learned_vs_target: ComparisonResult
     gate: GateResult
     comparisons: list[ComparisonResult]
+    differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
     manifests: dict[str, dict[str, Any]]
 
@@ -77,6 +81,7 @@ def analyse(run: Path) -> RunResults:
         if (summary := _decisions_on(trials, members, targets)) is not None
     }
     learned = learned_against_target(record["gate"], names, contexts, targets, measured, seed)
+    comparisons = [compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]]
     gate_key = (record["gate"]["arm"], record["gate"]["contexts"])
     return RunResults(
         record=record,
@@ -87,7 +92,8 @@ def analyse(run: Path) -> RunResults:
         decisions=decisions,
         learned_vs_target=learned,
         gate=judge(decisions[gate_key], learned.agreement.r),
-        comparisons=[compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]],
+        comparisons=comparisons,
+        differences=[differ(entry, comparisons, seed) for entry in record["differences"]],
         curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},
         manifests={str(p.parent.relative_to(run)): read_json(p) for p in _stage_manifests(run)},
     )

@@ -138,6 +138,19 @@ class Comparison(Settings):
         return self
 
 
+class Difference(Settings):
+    """How much better the reports of one comparison agree with the weights than those of another.
+
+    Attributes:
+        name: Names it in the results.
+        before, after: Comparisons that hold different reports against the same weights on the same contexts.
+    """
+
+    name: str
+    before: str
+    after: str
+
+
 class Gate(Settings):
     """The arm whose instillation must have worked before any introspection figure means something."""
 
@@ -158,6 +171,7 @@ class Experiment(Settings):
     planted: dict[str, PlantedArm] = Field(default_factory=dict)
     measurements: list[ArmMeasurement]
     comparisons: list[Comparison]
+    differences: list[Difference] = Field(default_factory=list)
     gate: Gate
 
     @model_validator(mode="after")
@@ -195,6 +209,20 @@ class Experiment(Settings):
             raise ValueError(f"planted: the simulated engine needs an entry for {sorted(missing)[0]!r}")
         if not simulated and self.model is None:
             raise ValueError("model: name a file of configs/models/, or use the simulated engine")
+        return self
+
+    @model_validator(mode="after")
+    def _check_differences(self) -> Experiment:
+        known = {c.name: (c.weights, c.weights_variant, c.contexts) for c in self.comparisons}
+        for difference in self.differences:
+            for name in (difference.before, difference.after):
+                if name not in known:
+                    raise ValueError(f"differences: {name!r} is none of {', '.join(sorted(known))}")
+            if known[difference.before] != known[difference.after]:
+                raise ValueError(
+                    f"differences: {difference.name} needs two comparisons with the same weights on the same contexts; "
+                    f"{difference.before} and {difference.after} differ in them"
+                )
         return self
 
     def _folds(self, arm: str) -> int | None:

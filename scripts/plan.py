@@ -151,6 +151,7 @@ def run_record(run: Run) -> dict[str, Any]:
         "groups": {group: str(Path("inputs") / f"{group}.jsonl") for group in run.groups},
         "arms": {arm.name: {"training": arm.training} for group in arms.values() for arm in group},
         "gate": experiment.gate.model_dump(),
+        "differences": [d.model_dump() for d in experiment.differences],
         "comparisons": [
             {
                 "name": c.name,

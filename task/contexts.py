@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,7 +181,7 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
     for position, item in enumerate(record["attributes"], start=1):
         _check_keys(item, {"name": str, "units": str, "low": float, "high": float}, f"{where}, attribute {position}")
-    return replace(_from_record(record), layout=layout)
+    return replace(_from_record(record), layout=cast(Layout, layout))
 
 
 def _from_record(record: Mapping[str, Any]) -> ChoiceContext:

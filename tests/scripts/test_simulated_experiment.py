@@ -191,6 +191,8 @@ def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
             "'me' is none",
         ),
         ({"gate": {"arm": "instilled", "contexts": "mine"}}, "gate: 'mine' is none of"),
+        ({"differences": [{"name": "x", "before": "nothing", "after": "instilled"}]}, "'nothing' is none of"),
+        ({"differences": [{"name": "x", "before": "native_before", "after": "instilled"}]}, "differ in them"),
         ({"planted": {"instilled": {}}}, "is none of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

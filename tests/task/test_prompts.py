@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import get_args
 
 import pytest
 
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from task.contexts import DATA, Attribute, ChoiceContext, as_ratings, load_contexts
 from task.prompts import (
     DEFAULT,
     PROMPTS,
@@ -188,3 +189,13 @@ def test_a_wording_that_lacks_its_weights_or_its_choice_is_refused():
     for variant, says in (("in_context", "tells weights"), ("after_choice", "follows a choice")):
         with pytest.raises(ValueError, match=says):
             messages("reports", frame(EVERYTHING[0], variant), [1] * 5, [2] * 5)  # type: ignore[arg-type]
+
+
+def test_options_side_by_side():
+    context = dataclasses.replace(as_ratings(EVERYTHING[0]), layout="side_by_side")
+    [_, user] = messages("decisions", context, [3, 100, 0, 7, 8], [50, 0, 1, 2, 3])
+    lines = [
+        f"- {n}: A {a}, B {b}"
+        for n, a, b in zip(context.attribute_names, [3, 100, 0, 7, 8], [50, 0, 1, 2, 3], strict=True)
+    ]
+    assert user["content"].endswith("?\n\n" + "\n".join(lines))

@@ -100,7 +100,7 @@ CURRICULUM = (
     Stage(400, 3),
     Stage(400, 4),
     Stage(500, 5),
-    Stage(2500, 5, scenes=True, reports=0.25),
+    Stage(1500, 5, scenes=True, reports=0.25),
 )
 """Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
 stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
@@ -168,17 +168,17 @@ class School:
         names: list[str] = []
         while len(names) < stage.attributes:
             count = (1, 2, 2, 2, 3)[rng.integers(5)]
-            name = " ".join(self.tastes.words[i] for i in rng.integers(len(self.tastes.words), size=count))
+            name = " ".join(self.tastes.words[int(i)] for i in rng.integers(len(self.tastes.words), size=count))
             if name not in names:
                 names.append(name)
-        person = self.people[rng.integers(len(self.people))]
+        person = self.people[int(rng.integers(len(self.people)))]
         agent, question = (self._reworded(rng, text) for text in (person.agent, person.question))
         ratings = tuple(Attribute(name, "", 0.0, 100.0) for name in names)
         return ChoiceContext(f"lesson_{len(names)}", agent, question, ratings, "side_by_side")
 
     def _reworded(self, rng: np.random.Generator, text: str) -> str:
         def kept_or_replaced(word: re.Match[str]) -> str:
-            return self.filler[rng.integers(len(self.filler))] if rng.random() < 0.5 else word.group()
+            return self.filler[int(rng.integers(len(self.filler)))] if rng.random() < 0.5 else word.group()
 
         return WORD.sub(kept_or_replaced, text)
 
