@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.agreement import Agreement, agreement, mean_reports, pearson
+from analysis.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference, pearson
 from analysis.estimators import log_odds_weights, logistic_posterior
 from analysis.trials import DecisionTrials, ReportTrials
 from task.contexts import ChoiceContext
 from task.errors import InputError
+from task.prompts import DEFAULT, Measure, Variant, measure_folder
 from task.weights import rescale
 
 
@@ -87,7 +89,7 @@ def learned_against_target(
     """Learned weights of the gate's arm against the weights that it was taught."""
     arm, group = gate["arm"], gate["contexts"]
     members = names[group]
-    learned = _pick(_of(measured, arm, "decisions"), "weights", members)
+    learned = _pick(_of(measured, {"arm": arm}, "decisions"), "weights", members)
     taught = np.stack([targets[n] for n in members])
     counted = agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed)
     r_log_odds = pearson(_pick(measured[arm], "log_odds", members), taught)
@@ -109,7 +111,7 @@ def compare(
     valid = total = outside = 0
     reasons: Counter[str] = Counter()
     for source in entry["reports"]:
-        trials = _of(reported, source["arm"], "reports")
+        trials = _of(reported, source, "reports")
         rows = [trials.contexts.index(n) for n in source["contexts"] if n in trials.contexts]
         means, counts = mean_reports(trials.values[rows])
         mean[[members.index(trials.contexts[row]) for row in rows]] = means
@@ -117,14 +119,14 @@ def compare(
         outside += int(trials.outside[rows].sum())
         reasons.update(reason for row in rows for reason in trials.reasons[row])
     for source in entry["weights"]:
-        of_arm = _of(measured, source["arm"], "decisions")
+        of_arm = _of(measured, source, "decisions")
         rows = [members.index(n) for n in source["contexts"] if n in members]
         weights[rows] = _pick(of_arm, "weights", [members[row] for row in rows])
         log_odds[rows] = _pick(of_arm, "log_odds", [members[row] for row in rows])
     return ComparisonResult(
         name=entry["name"],
-        reports=", ".join(source["arm"] for source in entry["reports"]),
-        weights=", ".join(source["arm"] for source in entry["weights"]),
+        reports=", ".join(_asked(source, "reports") for source in entry["reports"]),
+        weights=", ".join(_asked(source, "decisions") for source in entry["weights"]),
         contexts=entry["contexts"],
         agreement=agreement(mean, weights, valid_reports=valid, total_reports=total, seed=seed),
         r_log_odds=pearson(mean, log_odds),
@@ -134,10 +136,48 @@ def compare(
     )
 
 
-def _of(found: dict[str, Any], arm: str, measure: str) -> Any:
-    if arm not in found:
-        raise InputError(f"trials/{arm}/{measure}: not measured, or not to the end; run the evaluation (again) first")
-    return found[arm]
+@dataclass(frozen=True)
+class Difference:
+    """How much better one comparison's reports agree with the weights than another's, on the same contexts."""
+
+    name: str
+    before: str
+    after: str
+    found: PairedDifference
+
+
+def differ(entry: dict[str, str], comparisons: Sequence[ComparisonResult], seed: int) -> Difference:
+    """One entry of the experiment's `differences`, paired by context."""
+    by_name = {c.name: c for c in comparisons}
+    before, after = by_name[entry["before"]], by_name[entry["after"]]
+    # Arms of several folds list the contexts in their own order.
+    members = sorted({*before.points["context"]} & {*after.points["context"]})
+    x1, x2, y = _stacked(before, "x", members), _stacked(after, "x", members), _stacked(after, "y", members)
+    return Difference(entry["name"], before.name, after.name, paired_difference(x1, x2, y, seed=seed))
+
+
+def _stacked(comparison: ComparisonResult, column: str, members: list[str]) -> NDArray[np.float64]:
+    values = dict(iter(comparison.points.groupby("context")[column]))
+    return np.stack([values[name].to_numpy() for name in members])
+
+
+def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:
+    """Name of an arm as it was asked: the arm, followed by the variant of the prompts where it is not the default."""
+    return arm if variant == DEFAULT[measure] else f"{arm} ({variant})"
+
+
+def _asked(source: dict[str, Any], measure: Measure) -> str:
+    return asked_arm(source["arm"], measure, source.get("variant", DEFAULT[measure]))
+
+
+def _of(found: dict[str, Any], source: dict[str, Any], measure: Measure) -> Any:
+    asked = _asked(source, measure)
+    if asked not in found:
+        folder = measure_folder(measure, source.get("variant", DEFAULT[measure]))
+        raise InputError(
+            f"trials/{source['arm']}/{folder}: not measured, or not to the end; run the evaluation (again) first"
+        )
+    return found[asked]
 
 
 def _pick(measured: MeasuredWeights, what: str, members: list[str]) -> NDArray[np.float64]:

@@ -197,6 +197,7 @@ def _as_run(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> RunResu
         learned_vs_target=learned,
         gate=_gate(data, learned.agreement.r),
         comparisons=comparisons,
+        differences=[],
         curves={},
         manifests={},
     )

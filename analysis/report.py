@@ -73,6 +73,7 @@ def write_report(results: RunResults, figures: list[Figure], path: Path) -> None
         headline=headline(results),
         unreliable=_unreliable(results),
         figures=[(figure, embedded(figure.path)) for figure in figures],
+        differences=difference_rows(results),
         decisions=decision_rows(results),
         unreadable=unreadable_rows(results),
         listed=context_rows(results),
@@ -216,6 +217,18 @@ def _measures(comparison: ComparisonResult) -> list[str]:
         percent(a.sign_agreement),
         percent(a.top_attribute),
         number(a.within_context_r),
+    ]
+
+
+def difference_rows(results: RunResults) -> list[list[str]]:
+    """Gains from one comparison to another, with the interval; none where the gate was not passed."""
+    return [
+        [
+            *(plain(d.name), f"r({d.after}) - r({d.before})", number(d.found.difference)),
+            *(interval(d.found.boot_low, d.found.boot_high), str(d.found.n_contexts)),
+        ]
+        for d in results.differences
+        if results.gate.passed
     ]
 
 

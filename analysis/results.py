@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.comparisons import ComparisonResult, MeasuredWeights, compare, learned_against_target, measure_weights
+from analysis.comparisons import (
+    ComparisonResult,
+    Difference,
+    MeasuredWeights,
+    asked_arm,
+    compare,
+    differ,
+    learned_against_target,
+    measure_weights,
+)
 from analysis.gate import DecisionSummary, GateResult, judge, summarise_decisions
 from analysis.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
 from task.contexts import ChoiceContext, load_contexts
+from task.prompts import PROMPTS, measure_folder
 from task.stages import MANIFEST, read_json
 from task.weights import load_weights
 
@@ -26,11 +36,12 @@ class RunResults:
         groups: Names of the contexts of each group.
         attributes: Attribute names of each context.
         targets: Target weights by context.
-        measured: Weights of each arm with decision trials.
-        decisions: How each arm decides, by (arm, group).
+        measured: Weights of each arm with decision trials; an arm asked in a variant of the prompts by `asked_arm`.
+        decisions: How each arm decides, by (arm, group); variants likewise.
         learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
         gate: Whether instillation passed.
         comparisons: In the order of the experiment file.
+        differences: Between two of them, likewise.
         curves: Training log of each trained arm, as TRL wrote it.
         manifests: Manifest of each stage by its folder within the run.
     """
@@ -44,6 +55,7 @@ class RunResults:
     learned_vs_target: ComparisonResult
     gate: GateResult
     comparisons: list[ComparisonResult]
+    differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
     manifests: dict[str, dict[str, Any]]
 
@@ -69,6 +81,7 @@ def analyse(run: Path) -> RunResults:
         if (summary := _decisions_on(trials, members, targets)) is not None
     }
     learned = learned_against_target(record["gate"], names, contexts, targets, measured, seed)
+    comparisons = [compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]]
     gate_key = (record["gate"]["arm"], record["gate"]["contexts"])
     return RunResults(
         record=record,
@@ -79,7 +92,8 @@ def analyse(run: Path) -> RunResults:
         decisions=decisions,
         learned_vs_target=learned,
         gate=judge(decisions[gate_key], learned.agreement.r),
-        comparisons=[compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]],
+        comparisons=comparisons,
+        differences=[differ(entry, comparisons, seed) for entry in record["differences"]],
         curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},
         manifests={str(p.parent.relative_to(run)): read_json(p) for p in _stage_manifests(run)},
     )
@@ -96,9 +110,15 @@ def _read_arms(
     run: Path, contexts: dict[str, ChoiceContext]
 ) -> tuple[dict[str, DecisionTrials], dict[str, ReportTrials]]:
     """All finished trial files of a run; those of an unfinished evaluation are named when a comparison needs them."""
-    found = {measure: sorted(run.glob(f"trials/*/{measure}/{MANIFEST}")) for measure in ("decisions", "reports")}
-    decided = {p.parent.parent.name: read_decisions(p.parent, contexts) for p in found["decisions"]}
-    reported = {p.parent.parent.name: read_reports(p.parent) for p in found["reports"]}
+    decided, reported = {}, {}
+    for measure, variants in PROMPTS.items():
+        for variant in variants:
+            for path in sorted(run.glob(f"trials/*/{measure_folder(measure, variant)}/{MANIFEST}")):
+                asked = asked_arm(path.parent.parent.name, measure, variant)
+                if measure == "decisions":
+                    decided[asked] = read_decisions(path.parent, contexts)
+                else:
+                    reported[asked] = read_reports(path.parent)
     return decided, reported
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparisons import ComparisonResult
+from analysis.comparisons import ComparisonResult, Difference
 from analysis.figures import save_figures
 from analysis.report import write_report
 from analysis.results import RunResults, analyse
@@ -35,6 +35,7 @@ def summary(results: RunResults) -> dict[str, Any]:
         "gate": {"passed": gate.passed, "agreement": gate.agreement, "share_a": gate.share_a, "reasons": gate.reasons},
         "learned_vs_target": results.learned_vs_target.agreement.as_dict(),
         **{c.name: comparison_summary(c, gate.passed) for c in results.comparisons},
+        "differences": {d.name: difference_summary(d, gate.passed) for d in results.differences},
         "decisions": {f"{arm}/{group}": d.as_dict() for (arm, group), d in results.decisions.items()},
         "trial_files": {
             folder: manifest["key"] for folder, manifest in results.manifests.items() if folder.startswith("trials")
@@ -53,6 +54,12 @@ def comparison_figures(result: ComparisonResult, *, shown: bool) -> dict[str, An
     """Every measure of a comparison and its counts; only the counts are not None where figures are not `shown`."""
     found = {**result.agreement.as_dict(), "r_log_odds": result.r_log_odds}
     return {name: value if shown or name in COUNTS else None for name, value in found.items()}
+
+
+def difference_summary(result: Difference, testable: bool) -> dict[str, Any]:
+    """One difference for `summary.json`; without figures where the gate was not passed."""
+    figures = {name: value if testable else None for name, value in result.found.as_dict().items()}
+    return {"before": result.before, "after": result.after, "testable": testable, **figures}
 
 
 def weights_table(results: RunResults) -> pd.DataFrame:

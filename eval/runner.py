@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from eval import trial_files
-from eval.config import EngineSettings, Measurement
+from eval.config import EvalConfig, Measurement
 from eval.engines.base import Engine, ShownTrial
+from eval.parts import Part, Progress
+from eval.variants import after_own_choice, frame_contexts
 from task.contexts import ChoiceContext, load_named_contexts
 from task.errors import InputError
-from task.prompts import Measure, messages
+from task.prompts import DEFAULT, PROMPTS, Measure, Message, measure_folder, messages
 from task.replies import parse_report
-from task.stages import Stage, hash_file
+from task.stages import MANIFEST, STARTED, Stage, hash_file, read_json
 from task.trials import sample_trials
 
 
@@ -30,7 +31,8 @@ from task.trials import sample_trials
 class TrialList:
     """All trials of a measurement, drawn when they are asked for, so that memory does not grow with their number.
 
-    Decisions are shown in both orders (two rows a pair, next to each other), reports in one.
+    Decisions are shown in both orders (two rows a pair, next to each other), reports in one. Contexts are in the
+    wording of the measurement's variant; the trials of all variants of a measure are the same.
     """
 
     measure: Measure
@@ -66,7 +68,70 @@ class TrialList:
         return found
 
 
-def list_trials(measurement: Measurement, seed: int) -> TrialList:
+@dataclass(frozen=True)
+class Work:
+    """A measurement as shards of trials and the folder that they go to."""
+
+    measurement: Measurement
+    trials: TrialList
+    folder: Path
+    columns: pa.Schema
+    shard_size: int
+    told_weights: str | None
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return math.ceil(len(self.trials) / self.shard_size)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """First row of a shard, and the first after it."""
+        return number * self.shard_size, min(len(self.trials), (number + 1) * self.shard_size)
+
+    def rows(self, numbers: Iterable[int]) -> int:
+        """Rows of some shards together."""
+        return sum(stop - start for start, stop in map(self.span, numbers))
+
+    def has(self, number: int) -> bool:
+        """Whether a shard has been written, and whole."""
+        return trial_files.has_shard(self.folder, number, self.rows([number]))
+
+    def written(self) -> list[int]:
+        """Numbers of the shards that are there, whole or damaged."""
+        return [n for n in range(self.shards) if trial_files.shard_path(self.folder, n).exists()]
+
+    def inputs(self) -> dict[str, Any]:
+        """All that the trial file depends on besides the engine, as JSON values."""
+        wanted = self.measurement
+        inputs = {
+            "arm": wanted.arm,
+            "measure": wanted.measure,
+            "seed": self.trials.seed,
+            "per_context": wanted.per_context,
+            "contexts": [(g.name, hash_file(Path(g.file)), g.only) for g in wanted.contexts],
+            "prompts": _prompt_hash(self),
+            "shard_size": self.shard_size,
+        }
+        if wanted.variant != DEFAULT[wanted.measure]:
+            inputs["variant"] = wanted.variant
+        if wanted.tells_weights:
+            inputs["told_weights"] = hash_file(Path(str(self.told_weights)))
+        return inputs
+
+
+def list_work(config: EvalConfig) -> list[Work]:
+    """The work of an evaluation, a trial file an entry, in the order of its measurements."""
+    return [_work(measurement, config) for measurement in config.measurements]
+
+
+def _work(measurement: Measurement, config: EvalConfig) -> Work:
+    trials = list_trials(measurement, config.seed, config.told_weights)
+    folder = Path(config.output) / measurement.arm / measure_folder(measurement.measure, measurement.variant)
+    columns = trial_files.schema(measurement.measure, measurement.variant, len(trials.contexts[0].attributes))
+    return Work(measurement, trials, folder, columns, config.engine.shard_size, config.told_weights)
+
+
+def list_trials(measurement: Measurement, seed: int, told_weights: str | None = None) -> TrialList:
     """The trials of a measurement; contexts named in `only` must be in their file."""
     contexts: list[ChoiceContext] = []
     groups: list[str] = []
@@ -77,82 +142,134 @@ def list_trials(measurement: Measurement, seed: int) -> TrialList:
     sizes = {len(c.attributes) for c in contexts}
     if len(sizes) > 1:
         raise InputError(f"measurement of {measurement.arm}: contexts with {sorted(sizes)} attributes; measure apart")
-    return TrialList(measurement.measure, seed, contexts, groups, measurement.per_context)
+    framed = frame_contexts(contexts, measurement, told_weights)
+    return TrialList(measurement.measure, seed, framed, groups, measurement.per_context)
 
 
-def measure(
-    engine: Engine, measurement: Measurement, settings: EngineSettings, seed: int, output: Path, overwrite: bool
-) -> Path:
-    """Make one trial file, or find it made; returns its folder.
+def evaluate(
+    engine: Engine, config: EvalConfig, overwrite: bool = False, part: Part | None = None, quiet: bool = False
+) -> list[Path]:
+    """Make the trial files of an evaluation, or a part of their shards; returns their folders.
 
-    Killed and called again, it goes on after the last complete shard; shards depend only on their own trials.
+    Killed and called again, it goes on after the last complete shard; shards depend only on their own trials. A part
+    leaves the merging to `merge`, since it does not know when the other parts are done.
+
+    Raises:
+        InputError: A trial file was made from other inputs and is not to be overwritten.
     """
-    trials = list_trials(measurement, seed)
-    folder = output / measurement.arm / measurement.measure
-    inputs = {
-        "arm": measurement.arm,
-        "measure": measurement.measure,
-        "seed": seed,
-        "per_context": measurement.per_context,
-        "contexts": [(g.name, hash_file(Path(g.file)), g.only) for g in measurement.contexts],
-        "prompts": _prompt_hash(trials),
-        "shard_size": settings.shard_size,
-        **engine.identity(measurement.arm),
-    }
-    stage = Stage(folder, inputs, overwrite)
+    works, before = list_work(config), 0
+    mine: list[list[int]] = []
+    for work in works:
+        mine.append([n for n in range(work.shards) if part is None or part.has(before + n)])
+        before += work.shards
+    total = sum(work.rows(numbers) for work, numbers in zip(works, mine, strict=True))
+    with Progress(total, quiet) as progress:
+        for work, numbers in zip(works, mine, strict=True):
+            progress.now(f"{work.measurement.arm} {work.folder.name}")
+            stage = open_stage(work, {**work.inputs(), **engine.identity(work.measurement.arm)}, overwrite)
+            for number in numbers:
+                if stage.finished or work.has(number):
+                    progress.found(work.rows([number]))
+                    continue
+                write_shard(engine, work, number)
+                progress.answered(work.rows([number]))
+            if part is None:
+                finish(work, stage)
+    return [work.folder for work in works]
+
+
+def open_stage(work: Work, inputs: dict[str, Any], overwrite: bool) -> Stage:
+    """Open a trial folder; parts that open it in the same moment and meet it half made look again."""
+    for wait in (0.1, 0.3, 1.0):
+        known = any((work.folder / name).is_file() for name in (MANIFEST, STARTED))
+        try:
+            return Stage(work.folder, inputs, overwrite)
+        except (InputError, FileNotFoundError):
+            if known:  # it had been begun before, so what is wrong with it does not go away
+                raise
+            time.sleep(wait)
+    return Stage(work.folder, inputs, overwrite)
+
+
+def write_shard(engine: Engine, work: Work, number: int) -> None:
+    """Have an engine answer the trials of a shard, and write it."""
+    started = time.perf_counter()
+    table = answer(engine, work.measurement, work.trials.rows(*work.span(number)), work.columns)
+    trial_files.write_shard(work.folder, number, table, time.perf_counter() - started)
+
+
+def merge(config: EvalConfig) -> list[Path]:
+    """Join the shards that all parts have written into trial files; returns their folders.
+
+    What the answers depend on is taken from what the parts noted when they began, so that the join needs neither the
+    model nor a GPU; all else must be as the configuration says.
+
+    Raises:
+        InputError: A trial file has not been begun, was begun with other settings, or a shard is missing.
+    """
+    works = list_work(config)
+    for work in works:
+        notes = [work.folder / name for name in (MANIFEST, STARTED) if (work.folder / name).is_file()]
+        if not notes:
+            raise InputError(f"{work.folder}: not begun; run the parts of the evaluation first")
+        stage = Stage(work.folder, {**read_json(notes[0])["depends_on"], **work.inputs()})
+        finish(work, stage)
+    return [work.folder for work in works]
+
+
+def finish(work: Work, stage: Stage) -> None:
+    """Join the shards of a trial file and close its folder; a closed one is only cleared of shards that a kill left.
+
+    Raises:
+        InputError: A shard is missing; nothing is joined then.
+    """
     if stage.finished:
-        return folder
-    columns = trial_files.schema(measurement.measure, len(trials.contexts[0].attributes))
-    shards = math.ceil(len(trials) / settings.shard_size)
-    with tqdm(total=len(trials), desc=f"{measurement.arm} {measurement.measure}", unit="trial", smoothing=0.1) as bar:
-        for number in range(shards):
-            start, stop = number * settings.shard_size, min(len(trials), (number + 1) * settings.shard_size)
-            if not trial_files.has_part(folder, number, stop - start):
-                table = answer(engine, measurement, trials.rows(start, stop), columns)
-                trial_files.write_part(folder, number, table)
-            bar.update(stop - start)
-    trial_files.merge_parts(folder, shards, columns)
-    stage.finish({"counts": counts(folder, measurement.measure)})
-    trial_files.remove_parts(folder)
-    return folder
+        trial_files.remove_shards(work.folder)
+        return
+    if missing := [number for number in range(work.shards) if not work.has(number)]:
+        raise InputError(
+            f"{work.folder}: {len(missing)} of {work.shards} shards are missing (the first is {missing[0]}); "
+            "run the parts that did not end again, then join"
+        )
+    seconds = trial_files.merge_shards(work.folder, work.shards, work.columns)
+    found = trial_files.counts(work.folder, work.measurement.measure)
+    # Seconds in the engine, summed over processes: what one process would have needed.
+    speed = {"seconds": round(seconds, 3), "trials_per_second": round(len(work.trials) / max(seconds, 1e-3), 2)}
+    stage.finish({"counts": found, "answering": speed})
+    trial_files.remove_shards(work.folder)
 
 
 def answer(
     engine: Engine, measurement: Measurement, rows: Sequence[tuple[str, ShownTrial]], columns: pa.Schema
 ) -> pa.Table:
-    """Have an engine answer some rows, and lay the answers out as columns of a trial file."""
+    """Have an engine answer some rows, and lay the answers out as columns of a trial file.
+
+    Reports that follow the arm's own choice are asked for once it has decided on the same trials, in the same order.
+    """
     trials = [trial for _, trial in rows]
     records = [_trial_columns(group, trial) for group, trial in rows]
-    if measurement.measure == "decisions":
-        for record, (logp_a, logp_b) in zip(records, engine.decide(measurement.arm, trials), strict=True):
-            record |= {"logp_a": logp_a, "logp_b": logp_b, "letter": "A" if logp_a > logp_b else "B"}
-    else:
+    follows = PROMPTS[measurement.measure][measurement.variant].follow_up is not None
+    if measurement.measure == "decisions" or follows:
+        logps = engine.decide(measurement.arm, trials)
+        chose_a = logps[:, 0] > logps[:, 1]
+        for record, (logp_a, logp_b), a in zip(records, logps, chose_a, strict=True):
+            record |= {"logp_a": logp_a, "logp_b": logp_b, "letter": "A" if a else "B"}
+        if follows:
+            trials = after_own_choice(trials, measurement.variant, chose_a)
+    if measurement.measure == "reports":
         for record, trial, reply in zip(records, trials, engine.report(measurement.arm, trials), strict=True):
             record |= _report_columns(reply, trial.context)
     return pa.Table.from_pylist(records, schema=columns)
 
 
-def counts(folder: Path, measure: Measure) -> dict[str, Any]:
-    """What a manifest says of a trial file: rows, and how they turned out."""
-    if measure == "decisions":
-        table = trial_files.read_columns(folder, ["letter", "logp_a", "logp_b"])
-        mass = np.exp(table["logp_a"].to_numpy()) + np.exp(table["logp_b"].to_numpy())
-        share_a = float(np.mean([letter == "A" for letter in table["letter"].to_pylist()]))
-        return {"rows": table.num_rows, "share_a": round(share_a, 4), "mean_letter_mass": round(float(mass.mean()), 4)}
-    table = trial_files.read_columns(folder, ["reason", "outside"])
-    reasons = Counter(reason for reason in table["reason"].to_pylist() if reason is not None)
-    return {
-        "rows": table.num_rows,
-        "readable": table.num_rows - sum(reasons.values()),
-        "unreadable": dict(sorted(reasons.items())),
-        "outside": sum(bool(o) for o in table["outside"].to_pylist()),
-    }
-
-
-def _prompt_hash(trials: TrialList) -> str:
+def _prompt_hash(work: Work) -> str:
     """Hash of the first prompt's wording: trials measured with other words are other trials."""
-    [(_, first)] = trials.rows(0, 1)
-    wording = messages(trials.measure, first.context, first.option_a, first.option_b)
+    wanted, [(_, first)] = work.measurement, work.trials.rows(0, 1)
+    shown: list[tuple[Measure, ShownTrial]] = [(wanted.measure, first)]
+    if PROMPTS[wanted.measure][wanted.variant].follow_up is not None:
+        [chosen] = after_own_choice([first], wanted.variant, np.array([True]))
+        shown = [("decisions", first), (wanted.measure, chosen)]
+    wording: list[Message] = [m for kind, t in shown for m in messages(kind, t.context, t.option_a, t.option_b)]
     return hashlib.sha256(json.dumps(wording).encode()).hexdigest()[:16]
 
 

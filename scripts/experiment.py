@@ -7,17 +7,17 @@ a measurement then means the contexts of the fold.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from eval.config import EngineSettings, ModelSettings, PlantedArm, Settings, read_settings
-from task.contexts import ChoiceContext, load_contexts
+from eval.config import EngineSettings, MeasureSettings, ModelSettings, PlantedArm, Settings, read_settings
+from task.contexts import ChoiceContext, Layout, as_ratings, load_contexts
 from task.errors import InputError
-from task.prompts import Measure
+from task.prompts import PROMPTS, Measure, Variant
 from task.seeding import stream
 
 BASE_ARM = "off_the_shelf"
@@ -65,10 +65,24 @@ class ModelFile(ModelSettings):
 
 
 class ContextSource(Settings):
-    """Where a group of contexts comes from: a file, and how many of it (all when None)."""
+    """Where a group of contexts comes from, and how they are shown.
+
+    Attributes:
+        file: Contexts file.
+        count: How many of it, from its beginning; all when None.
+        ratings: Every attribute is a rating from 0 to 100 instead of a quantity with units.
+        layout: How the two options are shown (see `task.contexts.Layout`).
+    """
 
     file: str
     count: int | None = Field(default=None, ge=1)
+    ratings: bool = False
+    layout: Layout = "lists"
+
+    def load(self) -> list[ChoiceContext]:
+        """The contexts as they are shown."""
+        contexts = [replace(c, layout=self.layout) for c in load_contexts(self.file, self.count)]
+        return [as_ratings(c) for c in contexts] if self.ratings else contexts
 
 
 class Training(Settings):
@@ -94,13 +108,10 @@ class Training(Settings):
     sft: dict[str, Any] = Field(default_factory=dict)
 
 
-class ArmMeasurement(Settings):
+class ArmMeasurement(MeasureSettings):
     """An arm (or all folds of a training), measured one way on groups of contexts or on what it was not trained on."""
 
-    arm: str
-    measure: Measure
     contexts: list[str]
-    per_context: int = Field(ge=1)
 
     @field_validator("contexts", mode="before")
     @classmethod
@@ -109,12 +120,35 @@ class ArmMeasurement(Settings):
 
 
 class Comparison(Settings):
-    """Reports of one arm held against the weights that drive another's decisions (its own, unless said)."""
+    """Reports of one arm held against the weights that drive the decisions of one, each in a variant of the prompts."""
 
     name: str
     reports: str
     weights: str
     contexts: str
+    reports_variant: Variant = "trial"
+    weights_variant: Variant = "plain"
+
+    @model_validator(mode="after")
+    def _check_variants(self) -> Comparison:
+        asked: list[tuple[Measure, Variant]] = [("reports", self.reports_variant), ("decisions", self.weights_variant)]
+        for measure, variant in asked:
+            if variant not in PROMPTS[measure]:
+                raise ValueError(f"{measure} have no variant {variant!r}; they have {', '.join(PROMPTS[measure])}")
+        return self
+
+
+class Difference(Settings):
+    """How much better the reports of one comparison agree with the weights than those of another.
+
+    Attributes:
+        name: Names it in the results.
+        before, after: Comparisons that hold different reports against the same weights on the same contexts.
+    """
+
+    name: str
+    before: str
+    after: str
 
 
 class Gate(Settings):
@@ -137,6 +171,7 @@ class Experiment(Settings):
     planted: dict[str, PlantedArm] = Field(default_factory=dict)
     measurements: list[ArmMeasurement]
     comparisons: list[Comparison]
+    differences: list[Difference] = Field(default_factory=list)
     gate: Gate
 
     @model_validator(mode="after")
@@ -164,10 +199,30 @@ class Experiment(Settings):
         for measurement in self.measurements:
             if HELD_OUT in measurement.contexts and not self._folds(measurement.arm):
                 raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {measurement.arm!r} has none")
+        measured = {(m.arm, m.measure, m.variant) for m in self.measurements}
+        for c in self.comparisons:
+            for wanted in ((c.reports, "reports", c.reports_variant), (c.weights, "decisions", c.weights_variant)):
+                if wanted not in measured:
+                    arm, measure, variant = wanted
+                    raise ValueError(f"comparisons: {c.name} needs {measure} of {arm} ({variant}); add the measurement")
         if simulated and (missing := arms - {*self.planted}):
             raise ValueError(f"planted: the simulated engine needs an entry for {sorted(missing)[0]!r}")
         if not simulated and self.model is None:
             raise ValueError("model: name a file of configs/models/, or use the simulated engine")
+        return self
+
+    @model_validator(mode="after")
+    def _check_differences(self) -> Experiment:
+        known = {c.name: (c.weights, c.weights_variant, c.contexts) for c in self.comparisons}
+        for difference in self.differences:
+            for name in (difference.before, difference.after):
+                if name not in known:
+                    raise ValueError(f"differences: {name!r} is none of {', '.join(sorted(known))}")
+            if known[difference.before] != known[difference.after]:
+                raise ValueError(
+                    f"differences: {difference.name} needs two comparisons with the same weights on the same contexts; "
+                    f"{difference.before} and {difference.after} differ in them"
+                )
         return self
 
     def _folds(self, arm: str) -> int | None:
@@ -204,7 +259,7 @@ def load_groups(experiment: Experiment) -> dict[str, list[ChoiceContext]]:
     Raises:
         InputError: A file is missing or too short, or a context is in two groups.
     """
-    groups = {name: load_contexts(source.file, source.count) for name, source in experiment.contexts.items()}
+    groups = {name: source.load() for name, source in experiment.contexts.items()}
     owner: dict[str, str] = {}
     for group, contexts in groups.items():
         for context in contexts:

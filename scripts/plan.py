@@ -8,14 +8,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from scripts.experiment import BASE_ARM, HELD_OUT, Arm, Experiment, ModelFile, Training, expand_arms
+from eval.config import ModelSettings
+from scripts.experiment import BASE_ARM, HELD_OUT, Arm, ArmMeasurement, Experiment, ModelFile, Training, expand_arms
 from task.contexts import ChoiceContext
-from task.prompts import Measure
-from task.trials import sample_trials
+from task.prompts import DEFAULT, PROMPTS, Measure, Variant
+
+TOLD_WEIGHTS = "told_weights.csv"
+"""File of a run's inputs: the weights that prompts tell, where an experiment has such prompts."""
 
 Kind = Literal["examples", "sft", "evaluate", "analyse"]
-TokenCount = Callable[[Measure, ChoiceContext], tuple[int, int]]
-"""Tokens of a trial's prompt and of its answer."""
+
+
+@dataclass(frozen=True)
+class TrialTokens:
+    """Tokens of the trials of a context in one wording.
+
+    Attributes:
+        prompt, reply: Of a typical trial.
+        shared: What the prompts have in common from their beginning on.
+        longest_prompt, longest_reply: Bounds on those of any trial.
+    """
+
+    prompt: int
+    reply: int
+    shared: int
+    longest_prompt: int
+    longest_reply: int
+
+
+TokenCount = Callable[[Measure, Variant, ChoiceContext], TrialTokens]
+"""Tokens of the trials of (measure, variant, context)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,8 @@ class PlannedStage:
         output: Folder that it fills.
         size: Its size in words.
         tokens: Estimate of the tokens that it reads and writes, counting each epoch.
+        unique: Of an evaluation: the same with what the prompts of a context share counted once.
+        notes: What else is worth knowing before it starts.
     """
 
     name: str
@@ -37,6 +61,8 @@ class PlannedStage:
     output: Path
     size: str
     tokens: int = 0
+    unique: int = 0
+    notes: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,11 +130,15 @@ def run_record(run: Run) -> dict[str, Any]:
     arms = run.arms()
     names = {group: [c.name for c in contexts] for group, contexts in run.groups.items()}
 
-    def sources(arm_name: str, group: str) -> list[dict[str, Any]]:
+    def sources(arm_name: str, group: str, variant: Variant) -> list[dict[str, Any]]:
         # An arm trained with folds speaks for the contexts held out from it, and for no other of its group.
         taught = {n for arm in arms[arm_name] for n in arm.held_out}
         return [
-            {"arm": arm.name, "contexts": [n for n in names[group] if n in arm.held_out or n not in taught]}
+            {
+                "arm": arm.name,
+                "variant": variant,
+                "contexts": [n for n in names[group] if n in arm.held_out or n not in taught],
+            }
             for arm in arms[arm_name]
         ]
 
@@ -121,12 +151,13 @@ def run_record(run: Run) -> dict[str, Any]:
         "groups": {group: str(Path("inputs") / f"{group}.jsonl") for group in run.groups},
         "arms": {arm.name: {"training": arm.training} for group in arms.values() for arm in group},
         "gate": experiment.gate.model_dump(),
+        "differences": [d.model_dump() for d in experiment.differences],
         "comparisons": [
             {
                 "name": c.name,
                 "contexts": c.contexts,
-                "reports": sources(c.reports, c.contexts),
-                "weights": sources(c.weights, c.contexts),
+                "reports": sources(c.reports, c.contexts, c.reports_variant),
+                "weights": sources(c.weights, c.contexts, c.weights_variant),
             }
             for c in experiment.comparisons
         ],
@@ -164,7 +195,8 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
     assert run.model is not None  # the experiment has checked that trainings have a model
     settings = {**run.model.sft, **getattr(run.model, training.teach), **training.sft}
     epochs = float(settings.get("num_train_epochs", 3))
-    per_row = [sum(run.tokens(training.teach, c)) for c in chosen]
+    counted = [run.tokens(training.teach, DEFAULT[training.teach], c) for c in chosen]
+    per_row = [tokens.prompt + tokens.reply for tokens in counted]
     gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
     sft_config = {
         "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder / "wandb")},
@@ -202,52 +234,82 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
 
 
 def _evaluation_stage(run: Run) -> PlannedStage:
-    arms = run.arms()
-    by_file: dict[tuple[str, Measure], dict[str, Any]] = {}
+    engine = run.experiment.engine
+    entries: list[dict[str, Any]] = []
     used: dict[str, str | None] = {}
-    trials = tokens = 0
+    size = _Size()
     for wanted in run.experiment.measurements:
-        for arm in arms[wanted.arm]:
+        for arm in run.arms()[wanted.arm]:
             used[arm.name] = run.adapter(arm)
-            entry: dict[str, Any] = {
-                "arm": arm.name,
-                "measure": wanted.measure,
-                "contexts": [],
-                "per_context": wanted.per_context,
-            }
-            if (arm.name, wanted.measure) in by_file:
+            entries.append(_measurement(run, wanted, arm))
+            if _file_of(entries[-1]) in map(_file_of, entries[:-1]):
                 raise ValueError(f"measurements: {wanted.measure} of {arm.name} are asked for twice; join the entries")
-            by_file[arm.name, wanted.measure] = entry
-            for group in wanted.contexts:
-                source, only = (group, None) if group != HELD_OUT else (_taught_group(run, arm), arm.held_out)
-                entry["contexts"].append({"name": source, "file": str(run.inputs / f"{source}.jsonl"), "only": only})
-                shown = [c for c in run.groups[source] if only is None or c.name in only]
-                rows = wanted.per_context * (2 if wanted.measure == "decisions" else 1)
-                trials += rows * len(shown)
-                tokens += rows * sum(sum(run.tokens(wanted.measure, c)) for c in shown)
+            for group in entries[-1]["contexts"]:
+                for context in run.groups[group["name"]]:
+                    if group["only"] is None or context.name in group["only"]:
+                        size.add(run.tokens, wanted, context)
+    lengths = {"max_prompt_tokens": size.longest_prompt, "max_reply_tokens": size.longest_reply} if run.model else {}
     config: dict[str, Any] = {
         "seed": run.seed,
         "output": str(run.folder / "trials"),
-        "engine": run.experiment.engine.model_dump(),
-        "model": run.model.model_dump(exclude={"sft", "decisions", "reports", "row_tokens", "gpus"})
-        if run.model
-        else None,
+        # What the experiment says of the lengths goes before what was counted here.
+        "engine": {**engine.model_dump(), **{k: getattr(engine, k) or v for k, v in lengths.items()}},
+        "model": run.model.model_dump(include={*ModelSettings.model_fields}) if run.model else None,
         "arms": used,
-        "measurements": list(by_file.values()),
+        "measurements": entries,
     }
-    if run.experiment.engine.name == "simulated":
+    if any(m.tells_weights for m in run.experiment.measurements):
+        config["told_weights"] = str(run.inputs / TOLD_WEIGHTS)
+    if engine.name == "simulated":
         config["planted"] = {a: p.model_dump() for a, p in run.experiment.planted.items() if a in used}
         config["planted_weights"] = str(run.inputs / "planted_weights.csv")
-    size = f"{trials:,} trials in {len(by_file)} files from {len(used)} arms"
-    return PlannedStage("evaluate", "evaluate", config, run.folder / "trials", size, tokens)
+    words = f"{size.trials:,} trials in {len(entries)} files from {len(used)} arms"
+    notes = f"no prompt is longer than {size.longest_prompt} tokens, no reply than {size.longest_reply}"
+    folder = run.folder / "trials"
+    return PlannedStage(
+        "evaluate", "evaluate", config, folder, words, size.tokens, size.unique, notes if run.model else ""
+    )
+
+
+def _measurement(run: Run, wanted: ArmMeasurement, arm: Arm) -> dict[str, Any]:
+    """One entry of an evaluation's configuration: an arm, measured as the experiment asks."""
+    groups = []
+    for group in wanted.contexts:
+        source, only = (group, None) if group != HELD_OUT else (_taught_group(run, arm), arm.held_out)
+        groups.append({"name": source, "file": str(run.inputs / f"{source}.jsonl"), "only": only})
+    entry = {"arm": arm.name, "measure": wanted.measure, "contexts": groups, "per_context": wanted.per_context}
+    return entry if wanted.variant == DEFAULT[wanted.measure] else {**entry, "variant": wanted.variant}
+
+
+def _file_of(entry: Mapping[str, Any]) -> tuple[str, str, str | None]:
+    return entry["arm"], entry["measure"], entry.get("variant")
+
+
+@dataclass
+class _Size:
+    """Trials and tokens of an evaluation, added up context by context."""
+
+    trials: int = 0
+    tokens: int = 0
+    unique: int = 0
+    longest_prompt: int = 0
+    longest_reply: int = 0
+
+    def add(self, count: TokenCount, wanted: ArmMeasurement, context: ChoiceContext) -> None:
+        """Add a context's trials; a report after the arm's own choice asks for that choice first."""
+        rows = wanted.per_context * wanted.orders
+        asked: list[tuple[Measure, Variant]] = [(wanted.measure, wanted.variant)]
+        if PROMPTS[wanted.measure][wanted.variant].follow_up is not None:
+            asked.append(("decisions", DEFAULT["decisions"]))
+        self.trials += rows
+        for measure, variant in asked:
+            found = count(measure, variant, context)
+            self.tokens += rows * (found.prompt + found.reply)
+            self.unique += found.shared + rows * (found.prompt - found.shared + found.reply)
+            self.longest_prompt = max(self.longest_prompt, found.longest_prompt)
+            self.longest_reply = max(self.longest_reply, found.longest_reply)
 
 
 def _taught_group(run: Run, arm: Arm) -> str:
     assert arm.training is not None  # only a trained arm has contexts held out
     return run.experiment.trainings[arm.training].contexts
-
-
-def sample_prompt(measure: Measure, context: ChoiceContext, seed: int) -> tuple[Any, Any]:
-    """Option values of a context's first trial, for counting the tokens of a typical prompt."""
-    trials = sample_trials(seed, measure, context, 1)
-    return trials.first[0], trials.second[0]

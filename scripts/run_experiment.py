@@ -25,7 +25,7 @@ from rich.table import Table
 
 from scripts.check_models import memory_lines
 from scripts.experiment import Experiment, ModelFile, dump_yaml, load_experiment, load_groups, load_model_file
-from scripts.plan import PlannedStage, Run, command, config_path, plan, run_record
+from scripts.plan import TOLD_WEIGHTS, PlannedStage, Run, command, config_path, plan, run_record
 from scripts.tokens import token_counter
 from task.contexts import ChoiceContext, save_contexts
 from task.errors import InputError, run_command
@@ -33,6 +33,9 @@ from task.stages import MANIFEST, STARTED, Stage, differences, write_json, write
 from task.weights import sample_weights, save_weights
 
 CONSOLE = Console(highlight=False)
+
+NO_RESULT = ("processes", "max_prompt_tokens", "max_reply_tokens")
+"""Engine settings that no answer depends on; they may change between two starts of a run."""
 
 
 def main() -> None:
@@ -65,7 +68,7 @@ def _make_run(
     experiment: Experiment, model: ModelFile | None, groups: dict[str, list[ChoiceContext]], seed: int, root: Path
 ) -> Run:
     folder = root / f"{experiment.name}-seed{seed}"
-    return Run(experiment, model, groups, seed, folder, token_counter(model, seed))
+    return Run(experiment, model, groups, seed, folder, token_counter(model, experiment.engine, seed))
 
 
 def plan_or_explain(run: Run, path: Path) -> list[PlannedStage]:
@@ -80,12 +83,15 @@ def show_plan(run: Run, stages: list[PlannedStage]) -> None:
     """Print the stages of a run with their sizes."""
     CONSOLE.print(f"[bold]{run.folder}", soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column, justify in (("stage", "left"), ("size", "left"), ("tokens", "right")):
+    for column, justify in (("stage", "left"), ("size", "left"), ("tokens", "right"), ("unique", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for stage in stages:
-        table.add_row(stage.name, stage.size, f"{stage.tokens:,}" if stage.tokens else "")
+        table.add_row(stage.name, stage.size, *(f"{n:,}" if n else "" for n in (stage.tokens, stage.unique)))
     table.add_row("together", "", f"{sum(s.tokens for s in stages):,}")
     CONSOLE.print(table)
+    for stage in stages:
+        if stage.notes:
+            CONSOLE.print(f"{stage.name}: {stage.notes}", soft_wrap=True)
     if run.model and run.experiment.model:
         for line in memory_lines(Path(run.experiment.model).stem, run.model):
             CONSOLE.print(f"  training {line}", soft_wrap=True)
@@ -133,12 +139,14 @@ def check_unchanged(run: Run, stages: list[PlannedStage], overwrite: list[str]) 
 
 def _common_measurements(*configs: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Evaluation configurations reduced to the arms and trial files that both name."""
-    keyed = [{f"{m['arm']}/{m['measure']}": m for m in config["measurements"]} for config in configs]
+    keyed = [{f"{m['arm']}/{m['measure']}/{m.get('variant')}": m for m in c["measurements"]} for c in configs]
     files = set(keyed[0]) & set(keyed[1])
     arms = set(configs[0]["arms"]) & set(configs[1]["arms"])
     reduced = []
     for config, measurements in zip(configs, keyed, strict=True):
-        kept = {key: value for key, value in config.items() if key not in ("measurements", "arms", "planted")}
+        added = ("measurements", "arms", "planted", "told_weights")
+        kept = {key: value for key, value in config.items() if key not in added}
+        kept["engine"] = {key: value for key, value in config["engine"].items() if key not in NO_RESULT}
         kept["measurements"] = {name: measurements[name] for name in sorted(files)}
         kept["arms"] = {arm: config["arms"][arm] for arm in sorted(arms)}
         reduced.append(kept)
@@ -164,6 +172,9 @@ def prepare(run: Run, stages: list[PlannedStage], overwrite: bool) -> None:
             native = {c.name: sample_weights(run.seed, "native_weights", c) for c in others}
             save_weights({**target_weights, **native}, run.inputs / "planted_weights.csv")
         stage.finish({"counts": {name: len(contexts) for name, contexts in run.groups.items()}})
+    if any("told_weights" in planned.config for planned in stages):
+        random = {c.name: sample_weights(run.seed, "told_weights", c) for c in others}
+        save_weights({**target_weights, **random}, run.inputs / TOLD_WEIGHTS)
     (run.folder / "stages").mkdir(exist_ok=True)
     for planned in stages:
         if planned.config:

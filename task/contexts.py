@@ -11,10 +11,10 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,11 @@ DATA = Path(__file__).parent / "data"
 
 SHARED_ATTRIBUTES = 3
 """Two contexts with this many attribute names in common count as nearly the same."""
+
+Layout = Literal["lists", "side_by_side"]
+"""How two options are shown: one list after the other, or both values of an attribute on one line."""
+
+LAYOUTS = get_args(Layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,13 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceContext:
-    """A person to imagine (`agent`), a question, and the attributes that describe each option."""
+    """A person to imagine (`agent`), a question, the attributes of each option, and how two options are shown."""
 
     name: str
     agent: str
     question: str
     attributes: tuple[Attribute, ...]
+    layout: Layout = "lists"
 
     @property
     def lows(self) -> NDArray[np.float64]:
@@ -145,11 +151,22 @@ def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
     """Write contexts as JSON Lines, in the form that `load_contexts` reads."""
-    path.write_text("".join(json.dumps(asdict(c), ensure_ascii=False) + "\n" for c in contexts), encoding="utf-8")
+    path.write_text("".join(json.dumps(_record(c), ensure_ascii=False) + "\n" for c in contexts), encoding="utf-8")
+
+
+def _record(context: ChoiceContext) -> dict[str, Any]:
+    """A context as a JSON object; the layout is left out where it is the usual one."""
+    record = asdict(context)
+    return record if context.layout != "lists" else {k: v for k, v in record.items() if k != "layout"}
+
+
+def as_ratings(context: ChoiceContext) -> ChoiceContext:
+    """The context with every attribute rated from 0 to 100, without units: for models that read no other numbers."""
+    return replace(context, attributes=tuple(Attribute(a.name, "", 0.0, 100.0) for a in context.attributes))
 
 
 def context_from_json(line: str, where: str) -> ChoiceContext:
-    """Parse `{"name", "agent", "question", "attributes": [{"name", "units", "low", "high"}, ...]}`.
+    """Parse `{"name", "agent", "question", "attributes": [{"name", "units", "low", "high"}, ...]}`, and maybe `layout`.
 
     Raises:
         InputError: Not JSON, or a key is missing, unknown or of the wrong type; `where` begins the message.
@@ -158,10 +175,13 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
         record = json.loads(line, parse_int=float)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not JSON ({error}); write one context a line") from None
+    layout = record.pop("layout", "lists") if isinstance(record, dict) else "lists"
+    if layout not in LAYOUTS:
+        raise InputError(f"{where}: layout is {layout!r}; needed: one of {', '.join(LAYOUTS)}")
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
     for position, item in enumerate(record["attributes"], start=1):
         _check_keys(item, {"name": str, "units": str, "low": float, "high": float}, f"{where}, attribute {position}")
-    return _from_record(record)
+    return replace(_from_record(record), layout=cast(Layout, layout))
 
 
 def _from_record(record: Mapping[str, Any]) -> ChoiceContext:

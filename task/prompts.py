@@ -1,19 +1,26 @@
 """The words a model reads: one table of prompts, and the answers it is taught to give.
 
-A prompt opens with all that trials of one context share (instruction, person, question) and ends with the two options,
-so that an engine can compute the shared beginning once.
+A prompt opens with all that trials of one context share (instruction, person, question, weights if they are told) and
+ends with what differs (the two options, a choice), so that an engine can compute the shared beginning once.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from typing import Literal, TypedDict
 
 from task.contexts import ChoiceContext
 
 Measure = Literal["decisions", "reports"]
 """What a trial measures: the choice between two options, or the weights that the model says it used."""
+
+Variant = Literal["plain", "trial", "no_trial", "after_choice", "third_person", "in_context"]
+"""A wording of the prompts of a measure; which measure has which is said by `PROMPTS`."""
+
+DEFAULT: dict[Measure, Variant] = {"decisions": "plain", "reports": "trial"}
+"""The paper's wording, used unless another is named; the only one that is trained on."""
 
 
 class Message(TypedDict):
@@ -26,35 +33,146 @@ class Message(TypedDict):
 # Some chat templates put in a system prompt of their own when none is given; an explicit one is the same everywhere.
 SYSTEM = "You answer as the person you are asked to imagine."
 
-INSTRUCTIONS: dict[Measure, str] = {
-    "decisions": "Choose between two options. Reply with one letter and nothing else: A or B.",
-    "reports": (
-        "Two options are shown. Say how strongly each attribute weighs in your choice between them: a whole number "
-        "from -100 (more of it counts fully against an option) through 0 (it plays no part) to 100 (more of it counts "
-        "fully for an option). Reply with one JSON object and nothing else: the attribute names, in order, each with "
-        "its number. Leave out the choice itself."
-    ),
+_SCALE = (
+    "a whole number from -100 (more of it counts fully against an option) through 0 (it plays no part) to 100 (more of "
+    "it counts fully for an option)"
+)
+_FORM = "Reply with one JSON object and nothing else: the attribute names, in order, each with its number."
+_CHOOSE = "Choose between two options. Reply with one letter and nothing else: A or B."
+_REPORT = (
+    f"Two options are shown. Say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM} "
+    "Leave out the choice itself."
+)
+_TOLD = f"This is how strongly each attribute weighs in your choices over the range in brackets, {_SCALE}:"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How the prompts of one variant are worded.
+
+    Attributes:
+        instruction: Its first paragraph.
+        scene: Its second, filled with the context's `agent` and `question`.
+        system: The system prompt.
+        told: A line that opens a list of weights after the scene; None tells none.
+        options: Whether two options are shown; otherwise the attributes are listed with their units.
+        follow_up: Asked once the options are shown and the model's own choice stands as its reply; None asks at once.
+    """
+
+    instruction: str
+    scene: str = "Imagine you are {agent}. {question}"
+    system: str = SYSTEM
+    told: str | None = None
+    options: bool = True
+    follow_up: str | None = None
+
+
+PROMPTS: dict[Measure, dict[Variant, Wording]] = {
+    "decisions": {"plain": Wording(_CHOOSE), "in_context": Wording(_CHOOSE, told=_TOLD)},
+    "reports": {
+        "trial": Wording(_REPORT),
+        "no_trial": Wording(
+            "Say how strongly each attribute listed below weighs in your choices between two options: "
+            f"{_SCALE}. {_FORM}",
+            options=False,
+        ),
+        "after_choice": Wording(
+            "Two options are shown. First reply with the one you choose: A or B. Then, when you are asked for the "
+            f"weights, say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM}",
+            follow_up="Now the weights: how strongly does each attribute weigh in your choice?",
+        ),
+        "third_person": Wording(
+            "Two options were shown to another language model, of which you know nothing else, and it chose between "
+            f"them. Say how strongly each attribute weighs in its choice between them: {_SCALE}. {_FORM} "
+            "Leave out the choice itself.",
+            scene='It was told: "Imagine you are {agent}. {question}"',
+            system="You answer for the language model that you are asked about.",
+        ),
+        "in_context": Wording(_REPORT, told=_TOLD),
+    },
 }
+"""All prompts. What each variant rules out, held beside the default wording of the same arm, and what it does not:
+
+- `no_trial`: no options are shown. If these reports agree with the weights as well, showing a trial adds nothing: the
+  report comes from what is stored of the context, not from reflection on a choice at hand. It does not tell whether
+  stored knowledge of its own weights was learned from acting on them, and a model may call options to mind unasked.
+  The prompts of a context are all the same, so one a context is asked for.
+- `after_choice`: the arm's own answer to the same pair, under the plain decision prompt, stands before the question. If
+  reports agree better, they are read off the choice made (or made up to justify it); if not, the choice adds nothing.
+  One choice says little of five weights, so a lack of gain does not show that the model has access to its reasons.
+- `third_person`: the same trial and scene, but another model chose. What agreement is left is common sense, or what
+  training has tied to the context whoever is asked about, and not self-report. A model that takes others to be like
+  itself says its own weights here too: equal agreement does not rule introspection out, a difference speaks for it.
+- `in_context`, decisions: weights are told, nothing is trained. Shows whether the model can follow weights at all, and
+  what instillation must reach. `in_context`, reports: whether it can say weights that it was told, in the form asked
+  for; failure there puts low agreement elsewhere down to the form. Success is reading, no evidence of introspection.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FramedContext(ChoiceContext):
+    """A choice context as a variant of the prompts puts it to a model, with all that it says beside the options.
+
+    Attributes:
+        variant: Which wording.
+        told: Weights on the scale of the reports, shape (attributes,), where the variant tells weights.
+        chose: The letter that the model chose, where the variant asks after the choice.
+    """
+
+    variant: Variant = "trial"
+    told: tuple[float, ...] | None = None
+    chose: Literal["A", "B"] | None = None
+
+
+def frame(
+    context: ChoiceContext,
+    variant: Variant,
+    told: Iterable[float] | None = None,
+    chose: Literal["A", "B"] | None = None,
+) -> FramedContext:
+    """Put a context in the wording of a variant; see `FramedContext`."""
+    plain = {f.name: getattr(context, f.name) for f in fields(ChoiceContext)}
+    return FramedContext(**plain, variant=variant, told=None if told is None else tuple(told), chose=chose)
+
+
+def wording(measure: Measure, context: ChoiceContext) -> Wording:
+    """The wording of a context's prompts: the measure's default unless the context is framed."""
+    return PROMPTS[measure][context.variant if isinstance(context, FramedContext) else DEFAULT[measure]]
+
+
+def measure_folder(measure: Measure, variant: Variant) -> str:
+    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
+    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
 
 
 def messages(
     measure: Measure, context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]
 ) -> list[Message]:
-    """The prompt of one trial, with `option_a` and `option_b` as shape (attributes,) values in the shown order."""
-    text = "\n".join(
-        [
-            INSTRUCTIONS[measure],
-            "",
-            f"Imagine you are {context.agent}. {context.question}",
-            "",
-            "Option A",
-            *_option_lines(context, option_a),
-            "",
-            "Option B",
-            *_option_lines(context, option_b),
-        ]
-    )
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+    """The prompt of one trial, with `option_a` and `option_b` as shape (attributes,) values in the shown order.
+
+    Raises:
+        ValueError: The wording needs told weights or a choice, and the context is framed without.
+    """
+    words = wording(measure, context)
+    told, chose = (context.told, context.chose) if isinstance(context, FramedContext) else (None, None)
+    lines = [words.instruction, "", words.scene.format(agent=context.agent, question=context.question), ""]
+    if words.told is not None:
+        if told is None:
+            raise ValueError(f"{context.name}: this wording tells weights; frame the context with them")
+        lines += [words.told, *_weight_lines(context, told), ""]
+    if words.options:
+        lines += option_lines(context, option_a, option_b)
+    else:
+        lines += ["Attributes", *(f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes)]
+    prompt: list[Message] = [
+        {"role": "system", "content": words.system},
+        {"role": "user", "content": "\n".join(lines)},
+    ]
+    if words.follow_up is not None:
+        if chose is None:
+            raise ValueError(f"{context.name}: this wording follows a choice; frame the context with it")
+        prompt += [{"role": "assistant", "content": chose}, {"role": "user", "content": words.follow_up}]
+    return prompt
 
 
 def decision_answer(chooses_a: bool) -> str:
@@ -82,8 +200,29 @@ def report_grammar(context: ChoiceContext) -> str:
     return f'root ::= "{{" {pairs} "}}"\nweight ::= "0" | "-"? ([1-9] [0-9]? | "100")\n'
 
 
-def _option_lines(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]:
+    # A weight is the difference in utility between the ends of a range, so it says nothing without the range.
+    ranges = [f"{a.low:g} to {a.high:g} {a.units}".rstrip() for a in context.attributes]
     return [
-        f"- {attribute.name}: {value:.{attribute.decimals}f} {attribute.units}".rstrip()
+        f"- {a.name} ({shown}): {round(weight)}"
+        for a, shown, weight in zip(context.attributes, ranges, weights, strict=True)
+    ]
+
+
+def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]) -> list[str]:
+    """The two options as lines of text, in the context's layout."""
+    shown_a, shown_b = _values(context, option_a), _values(context, option_b)
+    if context.layout == "side_by_side":
+        return [f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)]
+    return ["Option A", *_listed(context, shown_a), "", "Option B", *_listed(context, shown_b)]
+
+
+def _listed(context: ChoiceContext, values: Iterable[str]) -> list[str]:
+    return [f"- {name}: {value}" for name, value in zip(context.attribute_names, values, strict=True)]
+
+
+def _values(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+    return [
+        f"{value:.{attribute.decimals}f} {attribute.units}".rstrip()
         for attribute, value in zip(context.attributes, values, strict=True)
     ]

@@ -10,22 +10,25 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+ADAPTER = "adapter_model.safetensors"
 
-def last_complete_checkpoint(folder: Path) -> Path | None:
+
+def last_complete_checkpoint(folder: Path, weights: str = ADAPTER) -> Path | None:
     """The newest `checkpoint-N` of a folder that was written to its end, None if there is none.
 
-    An incomplete one (the process was killed while writing) is passed over with a line that says so.
+    An incomplete one (the process was killed while writing) is passed over with a line that says so. `weights` is the
+    file of what is trained.
     """
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
     for checkpoint in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
-        problem = incompleteness(checkpoint)
+        problem = incompleteness(checkpoint, weights)
         if problem is None:
             return checkpoint
         print(f"{checkpoint}: passed over, {problem}")
     return None
 
 
-def incompleteness(checkpoint: Path) -> str | None:
+def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
     """What a checkpoint lacks to be resumed from, None if it is complete.
 
     The optimizer's state is `optimizer.pt`, `optimizer.bin` under FSDP, and a folder that `latest` names under
@@ -34,13 +37,14 @@ def incompleteness(checkpoint: Path) -> str | None:
     step = int(checkpoint.name.split("-")[1])
     if _json(checkpoint / "trainer_state.json").get("global_step") != step:
         return f"trainer_state.json is missing, cut off or of another step than {step}"
-    if not _json(checkpoint / "adapter_config.json"):
-        return "adapter_config.json is missing or cut off"
+    config = "adapter_config.json" if weights == ADAPTER else "config.json"
+    if not _json(checkpoint / config):
+        return f"{config} is missing or cut off"
     try:
-        with safe_open(str(checkpoint / "adapter_model.safetensors"), framework="numpy") as tensors:
+        with safe_open(str(checkpoint / weights), framework="numpy") as tensors:
             tensors.keys()  # the table is read and held against the file's length when the file is opened
     except (OSError, SafetensorError):
-        return "adapter_model.safetensors is missing or cut off"
+        return f"{weights} is missing or cut off"
     for names, files in (
         ("optimizer.pt", _optimizer_files(checkpoint)),
         ("scheduler.pt", [checkpoint / "scheduler.pt"]),

@@ -35,6 +35,8 @@ comparisons:
   - {name: instilled, reports: instilled, weights: instilled, contexts: instilled}
   - {name: introspection_trained, reports: introspection, weights: instilled, contexts: instilled}
   - {name: native_before, reports: instilled, weights: instilled, contexts: native}
+differences:
+  - {name: gain, before: instilled, after: introspection_trained}
 """
 
 

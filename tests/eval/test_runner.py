@@ -10,11 +10,12 @@ import yaml
 
 from eval import trial_files
 from eval.config import EvalConfig, Measurement, read_settings
-from eval.engines import make_engine
 from eval.engines.base import Engine
-from eval.runner import TrialList, list_trials, measure
+from eval.runner import TrialList, evaluate, list_trials
+from eval.variants import open_engine
 from task.contexts import DATA, ChoiceContext, load_contexts, save_contexts
 from task.errors import InputError
+from task.prompts import PROMPTS
 from task.trials import sample_trials
 from task.weights import sample_weights, save_weights
 
@@ -45,8 +46,7 @@ def settings(tmp_path: Path, contexts: list[ChoiceContext]) -> dict[str, Any]:
 
 def run_all(settings: dict[str, Any], engine: Engine | None = None, overwrite: bool = False) -> list[Path]:
     config = EvalConfig.model_validate(settings)
-    engine = engine or make_engine(config)
-    return [measure(engine, m, config.engine, config.seed, Path(config.output), overwrite) for m in config.measurements]
+    return evaluate(engine or open_engine(config), config, overwrite)
 
 
 @pytest.mark.parametrize("kind", ["decisions", "reports"])
@@ -115,7 +115,7 @@ class Killed(Engine):
 @pytest.mark.parametrize("calls", [0, 1, 3, 5, 7])
 def test_interrupted_anywhere_it_ends_with_the_same_files(settings: dict[str, Any], tmp_path: Path, calls: int):
     straight = [(f / "trials.parquet").read_bytes() for f in run_all({**settings, "output": str(tmp_path / "other")})]
-    engine = make_engine(EvalConfig.model_validate(settings))
+    engine = open_engine(EvalConfig.model_validate(settings))
     with pytest.raises(KeyboardInterrupt):
         run_all(settings, Killed(engine, calls))
     counting = Killed(engine, 100)
@@ -123,15 +123,15 @@ def test_interrupted_anywhere_it_ends_with_the_same_files(settings: dict[str, An
     shards = math.ceil(70 / 16) + math.ceil(35 / 16)
     assert 100 - counting.left == shards - calls, "what was answered before is not asked again"
     assert [(f / "trials.parquet").read_bytes() for f in folders] == straight
-    assert not list(folders[0].glob("parts")), "the shards are gone once they are merged"
+    assert not list(folders[0].glob("shards")), "the shards are gone once they are merged"
 
 
 def test_a_damaged_shard_is_measured_again(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture):
     straight = run_all({**settings, "output": str(tmp_path / "other")})[0]
-    engine = make_engine(EvalConfig.model_validate(settings))
+    engine = open_engine(EvalConfig.model_validate(settings))
     with pytest.raises(KeyboardInterrupt):
         run_all(settings, Killed(engine, 3))
-    part = trial_files.part_path(tmp_path / "trials" / "instilled" / "decisions", 1)
+    part = trial_files.shard_path(tmp_path / "trials" / "instilled" / "decisions", 1)
     part.write_bytes(part.read_bytes()[:100])
     folder = run_all(settings)[0]
     assert "00001.parquet: damaged" in capsys.readouterr().out
@@ -187,6 +187,6 @@ def test_bad_settings_are_one_line(settings: dict[str, Any], tmp_path: Path, cha
 
 
 def test_the_schema_names_every_column_once():
-    for kind in ("decisions", "reports"):
-        names = trial_files.schema(kind, 5).names
+    for kind, variant in [(k, v) for k, variants in PROMPTS.items() for v in variants]:
+        names = trial_files.schema(kind, variant, 5).names
         assert len(names) == len(set(names))

@@ -93,7 +93,7 @@ def test_killed_in_training_and_in_evaluation_it_ends_the_same(experiment: Path,
     folder = tmp_path / "tiny-seed0"
     stages = [
         lambda: any((folder / "adapters" / "instilled").glob("checkpoint-*/trainer_state.json")),
-        lambda: (folder / "trials" / "instilled" / "decisions" / "parts" / "00001.parquet").exists(),
+        lambda: (folder / "trials" / "instilled" / "decisions" / "shards" / "00001.parquet").exists(),
     ]
     for reached in stages:
         kill_when(command(experiment, tmp_path), reached, seconds=500)

@@ -98,7 +98,7 @@ def test_run_again_it_changes_nothing(runs: Path):
 
 
 def test_killed_in_the_evaluation_it_ends_the_same(runs: Path, tmp_path: Path):
-    part = tmp_path / "simulated-seed0" / "trials" / "instilled" / "decisions" / "parts" / "00002.parquet"
+    part = tmp_path / "simulated-seed0" / "trials" / "instilled" / "decisions" / "shards" / "00002.parquet"
     kill_when(command(SIMULATED, tmp_path), part.exists)
     assert not (tmp_path / "simulated-seed0" / "analysis").exists()
     assert run(SIMULATED, tmp_path).returncode == 0
@@ -191,6 +191,8 @@ def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
             "'me' is none",
         ),
         ({"gate": {"arm": "instilled", "contexts": "mine"}}, "gate: 'mine' is none of"),
+        ({"differences": [{"name": "x", "before": "nothing", "after": "instilled"}]}, "'nothing' is none of"),
+        ({"differences": [{"name": "x", "before": "native_before", "after": "instilled"}]}, "differ in them"),
         ({"planted": {"instilled": {}}}, "is none of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from task.contexts import (
     DATA,
     Attribute,
     ChoiceContext,
+    as_ratings,
     context_from_json,
     load_contexts,
     near_repetitions,
@@ -257,3 +259,16 @@ def test_a_file_without_contexts_is_named(tmp_path: Path, name: str, content: by
         load_contexts(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_layout_and_ratings_survive_a_file(tmp_path: Path):
+    rated = dataclasses.replace(as_ratings(EVERYTHING[0]), layout="side_by_side")
+    save_contexts([rated, EVERYTHING[1]], tmp_path / "some.jsonl")
+    assert load_contexts(tmp_path / "some.jsonl") == [rated, EVERYTHING[1]]
+    assert {(a.low, a.high, a.units, a.decimals) for a in rated.attributes} == {(0.0, 100.0, "", 0)}
+    assert "layout" not in (tmp_path / "some.jsonl").read_text().splitlines()[1]
+
+
+def test_an_unknown_layout_is_one_clear_line():
+    with pytest.raises(InputError, match="layout is 'table'; needed: one of lists, side_by_side"):
+        context_from_json(json.dumps({**HOTEL, "layout": "table"}), "here")

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from typing import get_args
 
 import pytest
 
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
-from task.prompts import INSTRUCTIONS, SYSTEM, Measure, decision_answer, messages, report_answer
+from task.contexts import DATA, Attribute, ChoiceContext, as_ratings, load_contexts
+from task.prompts import (
+    DEFAULT,
+    PROMPTS,
+    SYSTEM,
+    Measure,
+    Variant,
+    decision_answer,
+    frame,
+    measure_folder,
+    messages,
+    report_answer,
+)
 from task.replies import parse_letter
 from task.trials import sample_trials
 from task.weights import sample_weights
@@ -18,8 +30,22 @@ MEASURES: tuple[Measure, ...] = get_args(Measure)
 EVERYTHING = [c for name in ("instilled", "native", "spare") for c in load_contexts(DATA / f"{name}.jsonl")]
 
 
-def test_every_measure_has_an_instruction():
-    assert {*INSTRUCTIONS} == {*MEASURES}
+VARIANTS = [(measure, variant) for measure in MEASURES for variant in PROMPTS[measure]]
+
+
+def framed(measure: Measure, variant: Variant, context: ChoiceContext, chose: str = "B") -> ChoiceContext:
+    told = sample_weights(1, "told_weights", context)
+    return frame(context, variant, told=told, chose=chose)  # type: ignore[arg-type]
+
+
+def test_every_measure_and_every_variant_has_its_wording():
+    assert {*PROMPTS} == {*MEASURES} == {*DEFAULT}
+    assert {variant for _, variant in VARIANTS} == {*get_args(Variant)}
+
+
+def test_no_two_variants_share_a_folder():
+    folders = [measure_folder(measure, variant) for measure, variant in VARIANTS]
+    assert len({*folders}) == len(folders) and {"decisions", "reports"} < {*folders}
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -31,7 +57,8 @@ def test_each_value_is_shown_once_for_each_option(measure: Measure):
             assert system == {"role": "system", "content": SYSTEM}
             assert user["role"] == "user"
             head, option_a, option_b = re.split(r"\n\nOption [AB]\n", user["content"])
-            assert head == f"{INSTRUCTIONS[measure]}\n\nImagine you are {context.agent}. {context.question}"
+            instruction = PROMPTS[measure][DEFAULT[measure]].instruction
+            assert head == f"{instruction}\n\nImagine you are {context.agent}. {context.question}"
             for shown, values in ((option_a, first), (option_b, second)):
                 lines = shown.split("\n")
                 assert len(lines) == len(context.attributes)
@@ -90,3 +117,85 @@ def test_a_report_answer_states_whole_numbers_in_attribute_order():
 def test_a_report_answer_has_default_spacing_and_plain_letters():
     context = ChoiceContext("hotel", "", "", (Attribute("naïve charm", "", 0, 1), Attribute('"price"', "", 0, 1)))
     assert report_answer(context, [-0.4, 99.6]) == '{"naïve charm": 0, "\\"price\\"": 100}'
+
+
+@pytest.mark.parametrize(("measure", "variant"), VARIANTS)
+def test_prompts_of_a_variant_share_all_that_a_trial_does_not_change(measure: Measure, variant: Variant):
+    for context in EVERYTHING[:20]:
+        trials = sample_trials(1, "decisions", context, 8)
+        pairs = zip(trials.first, trials.second, "ABBABBAA", strict=True)
+        users = [messages(measure, framed(measure, variant, context, letter), a, b)[1:] for a, b, letter in pairs]
+        texts = [prompt[0]["content"] for prompt in users]
+        if not PROMPTS[measure][variant].options:
+            assert len({*texts}) == 1, "without options a context has one prompt"
+            continue
+        # The long parts come first: nothing but the values, the choice and the short question after it follows.
+        beginning = texts[0][: texts[0].index("Option A")] + f"Option A\n- {context.attributes[0].name}: "
+        assert all(text.startswith(beginning) for text in texts) and len({*texts}) == len(texts)
+        assert sum(len(m["content"]) for m in users[0][1:]) < 100
+
+
+def test_the_default_variant_is_the_prompt_of_a_plain_context():
+    context = EVERYTHING[0]
+    for measure in MEASURES:
+        plain = messages(measure, context, [1] * 5, [2] * 5)
+        assert messages(measure, frame(context, DEFAULT[measure]), [1] * 5, [2] * 5) == plain
+
+
+def test_without_a_trial_no_value_is_shown_and_every_attribute_is():
+    context = EVERYTHING[0]
+    _, user = messages("reports", frame(context, "no_trial"), [1] * 5, [2] * 5)
+    listed = user["content"].partition("\n\nAttributes\n")[2].split("\n")
+    assert listed == [f"- {a.name} ({a.units})" for a in context.attributes]
+    assert "Option" not in user["content"] and "shown" not in user["content"]
+
+
+def test_the_own_choice_stands_as_the_models_reply_to_the_same_trial():
+    context = EVERYTHING[0]
+    trial = messages("reports", context, [1] * 5, [2] * 5)[1]["content"]
+    for letter in ("A", "B"):
+        system, shown, choice, question = messages(
+            "reports", frame(context, "after_choice", chose=letter), [1] * 5, [2] * 5
+        )
+        assert system["content"] == SYSTEM and choice == {"role": "assistant", "content": letter}
+        assert shown["content"].partition("\n\n")[2] == trial.partition("\n\n")[2], "scene and options as in a trial"
+        assert question["role"] == "user" and "A or B" in shown["content"]
+
+
+def test_the_third_person_is_asked_of_the_same_scene_and_trial():
+    context = EVERYTHING[0]
+    trial = messages("reports", context, [1] * 5, [2] * 5)[1]["content"]
+    system, user = messages("reports", frame(context, "third_person"), [1] * 5, [2] * 5)
+    scene, _, options = trial.partition("\n\n")[2].partition("\n\n")
+    assert user["content"].endswith(f'It was told: "{scene}"\n\n{options}')
+    asked = user["content"].partition("\n\n")[0]
+    assert "another language model" in asked and " your " not in asked and " your " in trial.partition("\n\n")[0]
+    assert "imagine" not in system["content"]
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_told_weights_are_those_given_with_the_range_that_they_are_of(measure: Measure):
+    attributes = (Attribute("price", "euros", 40, 300), Attribute("stars", "", 1, 7))
+    context = ChoiceContext("hotel", "a traveller", "Which hotel would you book?", attributes)
+    _, user = messages(measure, frame(context, "in_context", told=[-100, 41.6]), [80, 3], [120, 7])
+    plain = messages(measure, context, [80, 3], [120, 7])[1]["content"]
+    told = [line for line in user["content"].split("\n") if line not in plain.split("\n")]
+    assert told[1:] == ["- price (40 to 300 euros): -100", "- stars (1 to 7): 42"] and told[0].endswith(
+        "for an option):"
+    )
+
+
+def test_a_wording_that_lacks_its_weights_or_its_choice_is_refused():
+    for variant, says in (("in_context", "tells weights"), ("after_choice", "follows a choice")):
+        with pytest.raises(ValueError, match=says):
+            messages("reports", frame(EVERYTHING[0], variant), [1] * 5, [2] * 5)  # type: ignore[arg-type]
+
+
+def test_options_side_by_side():
+    context = dataclasses.replace(as_ratings(EVERYTHING[0]), layout="side_by_side")
+    [_, user] = messages("decisions", context, [3, 100, 0, 7, 8], [50, 0, 1, 2, 3])
+    lines = [
+        f"- {n}: A {a}, B {b}"
+        for n, a, b in zip(context.attribute_names, [3, 100, 0, 7, 8], [50, 0, 1, 2, 3], strict=True)
+    ]
+    assert user["content"].endswith("?\n\n" + "\n".join(lines))
