@@ -39,9 +39,14 @@ USABLE = 0.95
 """Share of a GPU's memory that an estimate may fill."""
 
 
+ORGANISM = "organism"
+"""The model that train/organism makes: it has no shape of a publisher's, and a GPU of any size holds it."""
+
+
 def model_files() -> dict[str, ModelFile]:
-    """All model files by the stem of their name."""
-    return {path.stem: read_settings(path, ModelFile) for path in sorted(MODELS.glob("*.yaml"))}
+    """The files of all published models by the stem of their name."""
+    paths = sorted(path for path in MODELS.glob("*.yaml") if path.stem != ORGANISM)
+    return {path.stem: read_settings(path, ModelFile) for path in paths}
 
 
 def shapes() -> dict[str, Shape]:

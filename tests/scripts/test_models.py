@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, memory_lines, model_files, problems, shapes
 from scripts.experiment import Experiment, GpuSettings, load_experiment, load_groups
-from scripts.plan import Run, plan
+from scripts.plan import Run, TrialTokens, plan
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
 from task.contexts import DATA, load_contexts
@@ -188,7 +188,7 @@ def test_a_stage_is_the_same_on_every_gpu_and_an_experiment_may_set_the_rows():
     model, groups = FILES["qwen2.5-7b-instruct"], load_groups(experiment)
 
     def settings(changed: Experiment) -> dict[str, Any]:
-        run = Run(changed, model, groups, 0, Path("runs/x"), lambda measure, context: (1, 1))
+        run = Run(changed, model, groups, 0, Path("runs/x"), lambda *_: TrialTokens(1, 1, 1, 1, 1))
         return next(stage.config for stage in plan(run) if stage.name == "instilled.sft")
 
     plain = settings(experiment)

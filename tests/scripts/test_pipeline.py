@@ -21,7 +21,7 @@ ARMS = {"off_the_shelf", "instilled", "introspection_fold_1", "introspection_fol
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The demo's experiment on a tiny model, with fewer and shorter stages."""
+    """The SmolLM2 experiment on a tiny model, with fewer and shorter stages."""
     folder = tmp_path_factory.mktemp("experiment")
     model = {
         "name": str(tiny_model),
@@ -30,7 +30,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
         "reports": {"num_train_epochs": 2},
     }
     (folder / "model.yaml").write_text(yaml.safe_dump(model))
-    values = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())
+    values = yaml.safe_load((ROOT / "configs" / "experiments" / "smollm2.yaml").read_text())
     values |= {"name": "tiny", "model": str(folder / "model.yaml"), "contexts": CONTEXTS}
     values["engine"] |= {"shard_size": 8}
     values["trainings"]["instilled"]["train_per_context"] = 8
