@@ -87,27 +87,28 @@ def _typical(measure: Measure, variant: Variant, context: ChoiceContext, seed: i
 
 def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> list[Message]:
     """A prompt with as many characters as any of a context can have."""
+    values = _longest_values(context)
+    return messages(measure, _framed(measure, variant, context, -100.0), values, values)
+
+
+def _longest_values(context: ChoiceContext) -> list[float]:
+    """For each attribute, the value in range that is written with the most characters."""
     ends = np.stack([round_to_grid(end, context) for end in (context.lows, context.lows + context.spans)])
     # Within a range the ends have the most digits, and a minus sign only the lower one.
-    values = [
-        max(column, key=lambda v: len(f"{v:.{a.decimals}f}"))
+    return [
+        float(max(column, key=lambda v: len(f"{v:.{a.decimals}f}")))
         for column, a in zip(ends.T, context.attributes, strict=True)
     ]
-    return messages(measure, _framed(measure, variant, context, -100.0), values, values)
 
 
 def _longest_numbers(measure: Measure, variant: Variant, context: ChoiceContext) -> list[str]:
     """The numbers in the longest prompt that may differ between prompts, with the space before each."""
-    words = PROMPTS[measure][variant]
-    lines = _longest(measure, variant, context)[1]["content"].split("\n")
-    shown = [line for line in lines if line.startswith("- ")]
-    told = len(context.attributes) if words.told is not None else 0
-    weights = [" " + line.rpartition(" ")[2] for line in shown[:told]]
+    words, attributes = PROMPTS[measure][variant], context.attributes
+    weights = [" -100"] * len(attributes) if words.told is not None else []
     if not words.options:
         return weights
-    names = context.attribute_names * 2
-    values = [line.removeprefix(f"- {name}:") for line, name in zip(shown[told:], names, strict=True)]
-    return weights + [" " + value.split()[0] for value in values]
+    values = [f" {v:.{a.decimals}f}" for v, a in zip(_longest_values(context), attributes, strict=True)]
+    return weights + values * 2
 
 
 def _framed(measure: Measure, variant: Variant, context: ChoiceContext, weight: float) -> ChoiceContext:
