@@ -43,6 +43,9 @@ Array = NDArray[np.float64]
 NOT_TESTABLE = "not testable"
 MISSING = "\N{EN DASH}"
 
+EDGE = 110.0
+"""Where the axes of every scatter panel end; mean reports beyond it are arrows."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -155,28 +158,30 @@ def _scatter_panel(axes: Axes, comparison: ComparisonResult, results: RunResults
     testable = check or results.gate.passed
     points = comparison.points.dropna()
     x, y = points["x"].to_numpy(dtype=float), points["y"].to_numpy(dtype=float)
-    reach = 110.0 if not x.size or np.abs(x).max() <= 100 else 1.1 * float(np.abs(x).max())
-    axes.set(xlim=(-reach, reach), ylim=(-110, 110), yticks=[-100, 0, 100], box_aspect=1)
-    if reach > 110:
-        power = 10.0 ** math.floor(math.log10(reach))
-        mark = power * math.floor(reach / power)
-        axes.set_xticks([-mark, 0, mark])
-        axes.xaxis.set_major_formatter("{x:.3g}")
-        axes.vlines([-100, 100], -110, 110, color=FAINT, lw=0.6)
-    else:
-        axes.set_xticks([-100, 0, 100])
+    axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xticks=[-100, 0, 100], yticks=[-100, 0, 100], box_aspect=1)
     axes.plot([-100, 100], [-100, 100], color=GREY, lw=0.7, ls=":", zorder=1)
     colour = _colour(results, comparison.contexts) if testable else GREY
     alpha = float(np.clip(12 / math.sqrt(max(x.size, 1)), 0.25, 0.8))
-    axes.scatter(x, y, s=7, color=colour, alpha=alpha if testable else alpha / 2, linewidths=0, zorder=2)
+    look: dict[str, Any] = {
+        "s": 7,
+        "color": colour,
+        "alpha": alpha if testable else alpha / 2,
+        "linewidths": 0,
+        "zorder": 2,
+    }
+    beyond = np.abs(x) > EDGE
+    axes.scatter(x[~beyond], y[~beyond], **look)
+    for side, marker in ((-1, "<"), (1, ">")):  # an axis widened for a few would not compare with the others
+        there = beyond & (np.sign(x) == side)
+        axes.scatter(np.full(there.sum(), side * (EDGE - 3)), y[there], marker=marker, **{**look, "s": 14})
     if testable and not math.isnan(comparison.agreement.r):
         slope, intercept = np.polyfit(x, y, 1)
         ends = np.array([x.min(), x.max()])
         axes.plot(ends, intercept + slope * ends, color=INK, lw=1, zorder=3)
     if not testable:
         _stamp(axes)
-    beyond = " (some beyond ±100)" if reach > 110 else ""
-    axes.set_xlabel("target weight" if check else f"mean report{beyond}", labelpad=1)
+    arrows = f" ({beyond.sum()} beyond the edge)" if beyond.any() else ""
+    axes.set_xlabel("target weight" if check else f"mean report{arrows}", labelpad=1)
 
 
 def _stamp(axes: Axes) -> None:

@@ -138,7 +138,8 @@ def test_scatter_panels_show_the_points_and_print_their_figures(passed: RunResul
 
 
 def offsets(axes: Axes) -> Any:
-    (points,) = (artist for artist in axes.collections if isinstance(artist, PathCollection))
+    points, *arrows = (artist for artist in axes.collections if isinstance(artist, PathCollection))
+    assert not sum(len(a.get_offsets()) for a in arrows)
     return points.get_offsets()
 
 
@@ -152,12 +153,20 @@ def test_scatter_panels_of_a_failed_gate_are_stamped_and_print_no_correlation(fa
         assert not [line for line in axes.get_lines() if line.get_linestyle() == "-"]
 
 
-def test_an_axis_is_widened_only_where_mean_reports_lie_outside_and_says_so(passed: RunResults) -> None:
+def test_points_outside_are_arrows_at_the_edge_of_the_same_axis_and_are_counted(passed: RunResults) -> None:
     _, wide, constant, empty, *_ = draw(draw_scatter, hard(passed)).axes
-    assert wide.get_xlim()[1] > np.abs(offsets(wide)[:, 0]).max() > 110
-    assert "beyond ±100" in wide.get_xlabel()
+    inside, left, right = (artist for artist in wide.collections if isinstance(artist, PathCollection))
+    x = hard(passed).comparisons[0].points["x"].dropna().to_numpy()
+    assert wide.get_xlim() == constant.get_xlim() == (-110, 110)
+    assert [len(a.get_offsets()) for a in (inside, left, right)] == [
+        (np.abs(x) <= 110).sum(),
+        (x < -110).sum(),
+        (x > 110).sum(),
+    ]
+    assert len(left.get_offsets()) > 0
+    assert (left.get_offsets()[:, 0] == -107).all()
+    assert f"{(np.abs(x) > 110).sum()} beyond the edge" in wide.get_xlabel()
     assert "37 reports beyond ±100" in words(wide)
-    assert constant.get_xlim() == (-110, 110)
     assert "no r: no variation" in words(constant)
     assert "no r: no context has both" in words(empty)
 
