@@ -211,7 +211,7 @@ def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]
 
 def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]) -> list[str]:
     """The two options as lines of text, in the context's layout."""
-    shown_a, shown_b = _values(context, option_a), _values(context, option_b)
+    shown_a, shown_b = shown_values(context, option_a), shown_values(context, option_b)
     if context.layout == "side_by_side":
         return [f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)]
     return ["Option A", *_listed(context, shown_a), "", "Option B", *_listed(context, shown_b)]
@@ -221,7 +221,8 @@ def _listed(context: ChoiceContext, values: Iterable[str]) -> list[str]:
     return [f"- {name}: {value}" for name, value in zip(context.attribute_names, values, strict=True)]
 
 
-def _values(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+def shown_values(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+    """The values of an option as they are shown, with their units."""
     return [
         f"{value:.{attribute.decimals}f} {attribute.units}".rstrip()
         for attribute, value in zip(context.attributes, values, strict=True)

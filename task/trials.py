@@ -12,7 +12,9 @@ from task.contexts import ChoiceContext
 from task.seeding import uniforms
 from task.weights import utilities
 
-Purpose = Literal["train_decisions", "validate_decisions", "train_reports", "validate_reports", "decisions", "reports"]
+Purpose = Literal[
+    "train_decisions", "validate_decisions", "train_reports", "validate_reports", "decisions", "reports", "probes"
+]
 """What trials are drawn for; each purpose has a random stream of its own, so no test trial was ever trained on."""
 
 

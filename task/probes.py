@@ -1,0 +1,93 @@
+"""Probes: does a model have the skills that choosing by weights is made of, or where does it fail?
+
+Reading, comparing and weighing are asked apart, about the options of ordinary trials, each with a letter as answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import Literal, get_args
+
+from numpy.typing import NDArray
+
+from task.contexts import ChoiceContext
+from task.prompts import SYSTEM, Message, frame, messages, option_lines, shown_values
+from task.trials import prefers_first, sample_trials
+
+Skill = Literal["reading", "comparing", "weighing"]
+"""Reading: find which option has a given value. Comparing: which of two values is larger. Weighing: which option is
+better by weights that the prompt tells (the decision prompt `in_context`)."""
+
+SKILLS: tuple[Skill, ...] = get_args(Skill)
+
+QUESTIONS: dict[Skill, str] = {
+    "reading": "Which option has {name}: {value}? Reply with one letter and nothing else: A or B.",
+    "comparing": "Which option has the larger number for {name}? Reply with one letter and nothing else: A or B.",
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A pair of options and a question about it.
+
+    Attributes:
+        skill: What the question asks for.
+        prompts: The prompt with `first` shown as option A, and with it shown as option B.
+        first_is_right: Whether `first` is the answer.
+    """
+
+    skill: Skill
+    prompts: tuple[list[Message], list[Message]]
+    first_is_right: bool
+
+
+def make_probes(
+    contexts: Sequence[ChoiceContext], weights: dict[str, NDArray], skill: Skill, number: int, seed: int
+) -> list[Probe]:
+    """Probes of one skill, `number` of them, going round the contexts and their attributes.
+
+    Args:
+        contexts: Whose options are asked about.
+        weights: By context: the weights that are told, shape (attributes,).
+        skill: What is asked for.
+        number: How many.
+        seed: Seed of the trials.
+    """
+    return list(islice((p for i in count() if (p := _probe(contexts, weights, skill, i, seed)) is not None), number))
+
+
+def _probe(
+    contexts: Sequence[ChoiceContext], weights: dict[str, NDArray], skill: Skill, index: int, seed: int
+) -> Probe | None:
+    """Probe `index` of a skill; None where the options have the same value of the attribute asked about."""
+    round_, place = divmod(index, len(contexts))
+    context = contexts[place]
+    trial = sample_trials(seed, "probes", context, 1, start=round_)
+    first, second = trial.first[0], trial.second[0]
+    if skill == "weighing":
+        told = frame(context, "in_context", told=weights[context.name])
+        prompts = messages("decisions", told, first, second), messages("decisions", told, second, first)
+        return Probe(skill, prompts, bool(prefers_first(trial, weights[context.name])[0]))
+    asked = (round_ + place) % len(context.attributes)
+    if first[asked] == second[asked]:
+        return None
+    # Which option the value is taken from goes by the index, so that the right answer is not always the same one.
+    right = index % 2 == 0 if skill == "reading" else bool(first[asked] > second[asked])
+    value = shown_values(context, first if right else second)[asked]
+    question = QUESTIONS[skill].format(name=context.attribute_names[asked], value=value)
+    asked_of = (_messages(question, context, a, b) for a, b in ((first, second), (second, first)))
+    return Probe(skill, (next(asked_of), next(asked_of)), right)
+
+
+def _messages(question: str, context: ChoiceContext, a: NDArray, b: NDArray) -> list[Message]:
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "\n".join([question, "", *option_lines(context, a, b)])},
+    ]
+
+
+def missing_skill(shares: dict[Skill, float], needed: float) -> Skill | None:
+    """The first skill that falls short, in the order in which each needs the one before; None if all are there."""
+    return next((skill for skill in SKILLS if shares[skill] < needed), None)

@@ -1,0 +1,113 @@
+"""Ask a model the probes of `task.probes`: which of reading, comparing and weighing does it lack?
+
+    python -m train.probes --model models/smollm2-135m-instruct
+    python -m train.probes --model Qwen/Qwen2.5-0.5B-Instruct --attributes 1 --layout side_by_side
+
+Run it before an instillation that takes hours. A training asks by itself where held-out decisions stay below the gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from task.chat import letter_ids, prompt_ids
+from task.contexts import DATA, LAYOUTS, ChoiceContext, load_contexts
+from task.errors import InputError, run_command
+from task.models import model_folder
+from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
+from task.weights import sample_weights
+
+NEEDED = 0.8
+"""Share of right answers from which a model has a skill: what the gate asks of decisions."""
+
+LACKING: dict[Skill, str] = {
+    "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), or use a "
+    "larger model",
+    "comparing": "it reads values but does not tell which of two is larger: teach that first, with one attribute "
+    "(python -m train.warm_up), or use a larger model",
+    "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
+    "examples, or warm it up with a growing number of attributes (python -m train.warm_up)",
+}
+
+
+def main() -> None:
+    """Command line: `--model M [--revision R] [--contexts FILE] [--attributes N] [--layout L] [--probes K]`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a model folder, or a model's name on the Hub")
+    parser.add_argument("--revision")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--template", type=json.loads, default={}, help='e.g. {"enable_thinking": false}')
+    parser.add_argument("--contexts", type=Path, default=DATA / "spare.jsonl")
+    parser.add_argument("--attributes", type=int, help="only so many attributes of each context")
+    parser.add_argument("--layout", choices=LAYOUTS, default="lists")
+    parser.add_argument("--probes", type=int, default=40, help="of each skill")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    folder = model_folder(arguments.model, arguments.revision)
+    contexts = [shortened(c, arguments.attributes, arguments.layout) for c in load_contexts(arguments.contexts)]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=arguments.dtype, use_safetensors=True).eval()
+    probes = all_probes(contexts, arguments.probes, arguments.seed)
+    shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, arguments.template, probes)
+    print("\n".join(lines(shares, arguments.probes)))
+
+
+def shortened(context: ChoiceContext, attributes: int | None, layout: Any) -> ChoiceContext:
+    """A context with its first attributes only, in a layout."""
+    if attributes is not None and not 1 <= attributes <= len(context.attributes):
+        raise InputError(f"--attributes {attributes}: {context.name} has {len(context.attributes)}; give 1 to that")
+    return replace(context, attributes=context.attributes[:attributes], layout=layout)
+
+
+def all_probes(contexts: Sequence[ChoiceContext], number: int, seed: int) -> list[Probe]:
+    """Probes of every skill, `number` of each."""
+    weights = {c.name: sample_weights(seed, "told_weights", c) for c in contexts}
+    return [probe for skill in SKILLS for probe in make_probes(contexts, weights, skill, number, seed)]
+
+
+@torch.inference_mode()
+def ask(
+    model: Any, tokenizer: Any, template: Mapping[str, Any], probes: Sequence[Probe], rows: int = 16
+) -> dict[Skill, float]:
+    """Share of each skill's probes that are answered rightly.
+
+    An answer is the mean over both orders of the log odds that `first` is the right option, so a liking for one letter
+    cancels: a model that says A to everything may still know, and one that does not know comes out near one half.
+    """
+    letters = list(letter_ids(tokenizer, template))
+    prompts = [prompt_ids(tokenizer, prompt, template) for probe in probes for prompt in probe.prompts]
+    log_odds = np.empty(len(prompts))
+    by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    for start in range(0, len(by_length), rows):
+        batch = by_length[start : start + rows]
+        longest = len(prompts[batch[0]])
+        ids = torch.zeros(len(batch), longest, dtype=torch.long)
+        for row, i in enumerate(batch):
+            ids[row, : len(prompts[i])] = torch.tensor(prompts[i])
+        ends = torch.tensor([len(prompts[i]) - 1 for i in batch])
+        # Padded at the right: a causal model's answer does not see what comes after it, so no mask is needed.
+        logits = model(ids.to(model.device), use_cache=False).logits[torch.arange(len(batch)), ends][:, letters]
+        log_odds[batch] = (logits[:, 0] - logits[:, 1]).float().cpu().numpy()
+    for_first = (log_odds[::2] - log_odds[1::2]) / 2
+    right = (for_first > 0) == np.array([probe.first_is_right for probe in probes])
+    return {s: float(np.mean([r for r, p in zip(right, probes, strict=True) if p.skill == s])) for s in SKILLS}
+
+
+def lines(shares: dict[Skill, float], number: int) -> list[str]:
+    """What came out, and which skill is missing."""
+    found = [f"{skill:10} {shares[skill]:.2f} of {number} probes (chance .50)" for skill in SKILLS]
+    missing = missing_skill(shares, NEEDED)
+    return [*found, f"missing: {missing}; {LACKING[missing]}" if missing else "all three skills are there"]
+
+
+if __name__ == "__main__":
+    run_command(main)
