@@ -11,7 +11,7 @@ from task.trials import round_to_grid
 PLACES = (0.0, 1 / 3, 2 / 3, 1.0)
 """Where in the attributes' ranges the options lie that are looked at for what all prompts of a context share."""
 
-Prompt = Sequence[int]
+Prompt = list[int]
 
 
 def typical_prompts(measure: Measure, context: ChoiceContext) -> list[list[Message]]:

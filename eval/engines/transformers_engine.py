@@ -113,7 +113,7 @@ class TransformersEngine(ModelArms):
         cuts = [0] * len(trials)
         if not self._windowed:
             cuts = split_prompts(prompts, [self._head(measure, trial.context) for trial in trials])
-        shared = [(arm, *prompt[:cut]) for prompt, cut in zip(prompts, cuts, strict=True)]
+        shared: list[tuple[str | int, ...]] = [(arm, *prompt[:cut]) for prompt, cut in zip(prompts, cuts, strict=True)]
         needed = set(shared)
         self._prefixes = {key: kept for key, kept in self._prefixes.items() if key in needed}
         by_length = sorted(range(len(trials)), key=lambda i: (cuts[i] - len(prompts[i]), i))

@@ -1,6 +1,5 @@
 """Every file of configs/models/ against vLLM, the templates that TRL ships, and the model itself on the meta device."""
 
-import ast
 import json
 import re
 import subprocess
@@ -14,7 +13,7 @@ import trl
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, memory_lines, model_files, problems, shapes
+from scripts.check_models import GPUS, MODELS, STAGES, load_of, memory_lines, model_files, problems, shapes
 from scripts.experiment import Experiment, GpuSettings, load_experiment, load_groups
 from scripts.plan import Run, TrialTokens, plan
 from support import ROOT, SMALL_MODEL
@@ -72,12 +71,6 @@ def test_problems_are_found():
             says
         )
     assert list(problems(good, None)) == ["architectures.json has no shape of this model"]
-
-
-def test_ranks_are_those_of_the_engine():
-    tree = ast.parse((ROOT / "eval" / "engines" / "vllm_engine.py").read_text())
-    [ranks] = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "RANKS"]  # type: ignore[attr-defined]
-    assert ast.literal_eval(ranks) == VLLM_RANKS
 
 
 @pytest.mark.parametrize("stem", STEMS)
