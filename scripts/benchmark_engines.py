@@ -58,16 +58,15 @@ def shown(measure: Measure, contexts: int) -> list[ShownTrial]:
 def make(model: Path, arms: dict[str, str | None], name: str = "transformers") -> Any:
     """An engine of some arms."""
     lengths = {"max_prompt_tokens": 384, "max_reply_tokens": 128}
-    return make_engine(
-        EvalConfig(
-            seed=0,
-            output="",
-            engine={"name": name, "batch_size": 32, **lengths},
-            model={"name": str(model)},
-            arms=arms,
-            measurements=[],
-        )
-    )
+    settings = {
+        "seed": 0,
+        "output": "",
+        "engine": {"name": name, "batch_size": 32, **lengths},
+        "model": {"name": str(model)},
+        "arms": arms,
+        "measurements": [],
+    }
+    return make_engine(EvalConfig.model_validate(settings))
 
 
 def seconds(run: Callable[..., object], *arguments: object) -> float:

@@ -1,4 +1,4 @@
-"""vLLM beside the transformers engine: `python compare_engines.py FOLDER PAIRS REPORTS` prints how far they agree.
+"""vLLM beside the transformers engine: `python tests/compare_engines.py FOLDER PAIRS REPORTS` says how far they agree.
 
 The same trials of SmolLM2, of two adapters trained here and of a context with awkward names, through both engines by
 the command that users type; base rows also through a vLLM engine that was started without adapters.
@@ -32,7 +32,7 @@ NAMES = [
 AWKWARD = ChoiceContext(
     "awkward", "a tester of names", "Which would you pick?", tuple(Attribute(n, "points", 0, 10) for n in NAMES)
 )
-CONTEXTS = load_contexts(DATA / "instilled.jsonl", 3)
+CONTEXTS = load_contexts(DATA / "instilled.jsonl", 2)
 COMMON = {"max_prompt_tokens": 700, "max_reply_tokens": 500, "batch_size": 16, "shard_size": 64}
 STEPS = 6
 
