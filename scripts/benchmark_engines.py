@@ -38,7 +38,9 @@ PAIRS, REPORTS = 25, 10
 """Pairs (each in both orders) and reports of a context."""
 
 MEASURES: tuple[Measure, ...] = ("decisions", "reports")
-ARMS = 5
+ARMS, ARM_TRIALS = 5, 20
+"""Arms that are asked side by side, and decisions of each."""
+
 PLAIN = {"decisions": {"batch": 32, "new_tokens": 5}, "reports": {"batch": 10, "new_tokens": 256}}
 """The plain `generate` loop: prompts at a time and new tokens."""
 
@@ -131,9 +133,9 @@ def beside_plain(model: Path, contexts: int) -> dict[str, Any]:
     return found
 
 
-def one_engine_beside_merged(model: Path, folder: Path, contexts: int) -> dict[str, Any]:
+def one_engine_beside_merged(model: Path, folder: Path) -> dict[str, Any]:
     """One engine with all arms against a merged model an arm, each loaded from its files; seconds and ratio."""
-    trials = shown("decisions", contexts)[: 2 * PAIRS]
+    trials = shown("decisions", 1)[:ARM_TRIALS]
     adapters: dict[str, str | None] = {}
     for number in range(ARMS):
         torch.manual_seed(number)
@@ -268,7 +270,7 @@ def main() -> None:
             "model": arguments.model.name,
             "plain": PLAIN,
             "beside_plain": beside_plain(arguments.model, arguments.contexts),
-            "arms": one_engine_beside_merged(arguments.model, Path(folder), 1),
+            "arms": one_engine_beside_merged(arguments.model, Path(folder)),
             "vllm": beside_vllm(["--machine", arguments.machine, "--model", str(arguments.model)]),
         }
     arguments.out.mkdir(parents=True, exist_ok=True)

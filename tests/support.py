@@ -13,15 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 
 
-def make_tiny_model(folder: Path, seed: int) -> Path:
-    """A random Llama of 1.6M parameters with SmolLM2's tokenizer and chat template."""
+def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32) -> Path:
+    """A random Llama of 1.6M parameters (or wider) with SmolLM2's tokenizer and chat template."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
