@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from eval.engines.base import ShownTrial
 from eval.engines.decoding import Reply
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from eval.engines.transformers_engine import TransformersEngine
+from eval.runner import evaluate, list_work
 from support import SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from task.contexts import DATA, Attribute, ChoiceContext, load_contexts, save_contexts
 from task.prompts import messages
 from task.trials import sample_trials
 
@@ -157,6 +159,36 @@ def test_a_shared_beginning_is_computed_once(engine: TransformersEngine):
     last = [trial for trial in trials if trial.context == CONTEXTS[-1]]
     engine.decide("base", last)
     assert engine.take_token_counts()["computed"] == sum(len(p) - common[-1] for p in by_context[-1])
+
+
+def test_the_manifest_says_what_sharing_saved(tiny_model: Path, tmp_path: Path):
+    save_contexts(CONTEXTS[:2], tmp_path / "contexts.jsonl")
+    group = [{"name": "g", "file": str(tmp_path / "contexts.jsonl")}]
+    measurements = [
+        {"arm": "base", "measure": measure, "contexts": group, "per_context": 4} for measure in ("decisions", "reports")
+    ]
+    config = EvalConfig.model_validate(
+        {
+            "seed": 0,
+            "output": str(tmp_path / "trials"),
+            "engine": {"name": "transformers", "shard_size": 6},
+            "model": {"name": str(tiny_model)},
+            "arms": {"base": None},
+            "measurements": measurements,
+        }
+    )
+    engine = make(tiny_model)
+    for folder, work in zip(evaluate(engine, config, quiet=True), list_work(config), strict=True):
+        said = json.loads((folder / "manifest.json").read_text())["answering"]
+        trials = [trial for _, trial in work.trials.rows(0, len(work.trials))]
+        prompts = engine.prompts(work.measurement.measure, trials)
+        each = len(prompts) // 2
+        common = [common_length(prompts[:each]), common_length(prompts[each:])]
+        # Shards of six cut through contexts; the beginning of a context is computed once all the same.
+        unique = sum(common) + sum(map(len, prompts)) - each * sum(common)
+        assert (said["prompt_tokens"], said["computed_tokens"]) == (sum(map(len, prompts)), unique)
+        assert said["share_from_cache"] == round(1 - unique / said["prompt_tokens"], 4)
+        assert (said["reply_tokens"] > 0) == (work.measurement.measure == "reports")
 
 
 def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_model: Path, adapter: Path):
