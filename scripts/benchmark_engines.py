@@ -2,8 +2,8 @@
 
     python scripts/benchmark_engines.py --machine "2 x86 cores with AVX-512, no GPU"
 
-Writes results/benchmarks/engines.json and README.md. The seconds hold for the machine named; the ratios are the point.
-vLLM is left out where it is not installed.
+Writes results/benchmarks/engines.json and README.md. Seconds are processor seconds, which are steadiest with one thread
+(OMP_NUM_THREADS=1); their ratios are the point. vLLM is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def make(model: Path, arms: dict[str, str | None], name: str = "transformers") -
 
 
 def seconds(run: Callable[..., object], *arguments: object) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+    """Processor time of one call, all threads together: other work on the machine hardly changes it."""
+    start = time.process_time()
     run(*arguments)
-    return round(time.perf_counter() - start, 3)
+    return round(time.process_time() - start, 3)
 
 
 def ask(engine: Engine, measure: Measure, arm: str, trials: Sequence[ShownTrial]) -> object:
@@ -147,24 +147,21 @@ def one_engine_beside_merged(model: Path, folder: Path) -> dict[str, Any]:
         arm.merge_and_unload().save_pretrained(merged)
         AutoTokenizer.from_pretrained(model).save_pretrained(merged)
 
-    def load(engine: TransformersEngine) -> TransformersEngine:
+    def load(engine: TransformersEngine) -> None:
         assert engine._model is not None
-        return engine
 
-    start = time.perf_counter()
-    together = load(make(model, adapters))
-    loading = time.perf_counter() - start
+    together = make(model, adapters)
+    loading = seconds(load, together)
     answering = seconds(lambda: [together.decide(arm, trials) for arm in adapters])
     apart_loading = apart_answering = 0.0
     for number in range(ARMS):
-        start = time.perf_counter()
-        alone = load(make(folder / f"merged_{number}", {"base": None}))
-        apart_loading += time.perf_counter() - start
+        alone = make(folder / f"merged_{number}", {"base": None})
+        apart_loading += seconds(load, alone)
         apart_answering += seconds(alone.decide, "base", trials)
     return {
         "arms": ARMS,
         "trials_an_arm": len(trials),
-        "loading_seconds": round(loading, 3),
+        "loading_seconds": loading,
         "answering_seconds": answering,
         "merged_loading_seconds": round(apart_loading, 3),
         "merged_answering_seconds": round(apart_answering, 3),
@@ -233,8 +230,8 @@ def page(found: dict[str, Any]) -> str:
         [
             "# The engines, timed",
             "",
-            f"{found['model']} on {found['machine']}, {found['threads']} threads, fp32; one run of "
-            "`python scripts/benchmark_engines.py`. All figures: `engines.json`.",
+            f"{found['model']} on {found['machine']}, {found['threads']} thread(s), fp32; processor "
+            "seconds of one run of `python scripts/benchmark_engines.py`. All figures: `engines.json`.",
             "",
             "| beside the transformers engine | its seconds | the engine's | ratio |",
             "|---|---|---|---|",
@@ -271,7 +268,7 @@ def main() -> None:
             "plain": PLAIN,
             "beside_plain": beside_plain(arguments.model, arguments.contexts),
             "arms": one_engine_beside_merged(arguments.model, Path(folder)),
-            "vllm": beside_vllm(["--machine", arguments.machine, "--model", str(arguments.model)]),
+            "vllm": beside_vllm(sys.argv[1:]),
         }
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "engines.json", found)

@@ -1,7 +1,8 @@
 """vLLM beside the transformers engine: `python tests/compare_engines.py FOLDER PAIRS REPORTS` says how far they agree.
 
 The same trials of SmolLM2, of two adapters trained here and of a context with awkward names, through both engines by
-the command that users type; base rows also through a vLLM engine that was started without adapters.
+the command that users type; base rows also through a vLLM engine that was started without adapters. Stopped and started
+again, it goes on.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def train_adapter(folder: Path, measure: str) -> None:
 def make_adapters(folder: Path) -> dict[str, str]:
     """Two adapters by the name of their arm."""
     for measure in ("decisions", "reports"):
-        train_adapter(folder / measure, measure)
+        if not (folder / measure / "adapter_model.safetensors").exists():
+            train_adapter(folder / measure, measure)
     return {f"trained_on_{measure}": str(folder / measure) for measure in ("decisions", "reports")}
 
 
@@ -79,7 +81,7 @@ def evaluate(
     folder: Path, engine: str, arms: dict[str, str | None], pairs: int, reports: int
 ) -> dict[str, pd.DataFrame]:
     """Trial files of an evaluation by `arm/measure`, run as a process of its own."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_contexts([*CONTEXTS, AWKWARD], folder / "contexts.jsonl")
     group = [{"name": "instilled", "file": str(folder / "contexts.jsonl")}]
     sizes = {"decisions": pairs, "reports": reports}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.config import EngineSettings, ModelSettings
+from task.errors import InputError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM accepts as `max_lora_rank`; an adapter takes the next larger one."""
@@ -68,10 +69,16 @@ def length_arguments(engine: EngineSettings, config: Any, dtype: str, cuda: bool
 
 
 def lora_arguments(adapters: Sequence[str]) -> dict[str, Any]:
-    """Room for the adapters: one at work, since a call answers one arm, the others at hand."""
+    """Room for the adapters: one at work, since a call answers one arm, the others at hand.
+
+    Raises:
+        InputError: The rank of an adapter is more than vLLM takes.
+    """
     if not adapters:
         return {}
     ranks = [json.loads((Path(path) / "adapter_config.json").read_text())["r"] for path in adapters]
+    if max(ranks) > RANKS[-1]:
+        raise InputError(f"{adapters[ranks.index(max(ranks))]}: rank {max(ranks)}, vLLM takes {RANKS[-1]} at most")
     rank = next(rank for rank in RANKS if rank >= max(ranks))
     return {"enable_lora": True, "max_loras": 1, "max_cpu_loras": len(adapters), "max_lora_rank": rank}
 
