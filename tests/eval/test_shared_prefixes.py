@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 from xgrammar.contrib.hf import LogitsProcessor
 
@@ -22,8 +22,8 @@ from eval.engines.decoding import Reply
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from eval.engines.transformers_engine import TransformersEngine
 from eval.runner import evaluate, list_work
-from support import SMALL_MODEL
-from task.chat import letter_ids, prompt_ids
+from support import SMALL_MODEL, make_engine, plain_decisions
+from task.chat import prompt_ids
 from task.contexts import DATA, Attribute, ChoiceContext, load_contexts, save_contexts
 from task.prompts import messages
 from task.trials import sample_trials
@@ -56,38 +56,6 @@ def shown(measure: Any, count: int, contexts: Sequence[ChoiceContext]) -> list[S
     ]
 
 
-@pytest.fixture(scope="module")
-def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-    folder = tmp_path_factory.mktemp("adapters") / "one"
-    get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config).save_pretrained(folder)
-    return folder
-
-
-def make(model: Path, adapter: Path | None = None, **engine: Any) -> TransformersEngine:
-    return TransformersEngine(
-        EvalConfig(
-            seed=0,
-            output="out",
-            engine={"name": "transformers", "batch_size": 5, **engine},
-            model={"name": str(model)},
-            arms={"base": None, **({"one": str(adapter)} if adapter else {})},
-            measurements=[],
-        )
-    )
-
-
-def plain_decisions(model: Any, tokenizer: Any, trials: list[ShownTrial]) -> np.ndarray:
-    """log P(A), log P(B) one prompt at a time, without padding, cache or engine."""
-    letters, found = list(letter_ids(tokenizer, {})), []
-    for trial in trials:
-        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
-        with torch.no_grad():
-            found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
-    return np.stack(found)
-
-
 def plain_reports(engine: TransformersEngine, model: Any, trials: list[ShownTrial]) -> list[str]:
     """Greedy replies one prompt and one token at a time, by the libraries' own generation within the same grammar."""
     found = []
@@ -106,8 +74,8 @@ def plain_reports(engine: TransformersEngine, model: Any, trials: list[ShownTria
 
 
 @pytest.fixture(scope="module")
-def engine(tiny_model: Path, adapter: Path) -> TransformersEngine:
-    return make(tiny_model, adapter)
+def engine(tiny_model: Path, adapters: dict[str, Path]) -> TransformersEngine:
+    return make_engine(tiny_model, {"base": None, "one": adapters["one"]})
 
 
 def as_plain_model(tiny_model: Path, adapter: Path | None) -> Any:
@@ -117,9 +85,9 @@ def as_plain_model(tiny_model: Path, adapter: Path | None) -> Any:
 
 @pytest.mark.parametrize("arm", ["base", "one"])
 def test_answers_are_those_of_the_plain_computation(
-    engine: TransformersEngine, tiny_model: Path, adapter: Path, arm: str
+    engine: TransformersEngine, tiny_model: Path, adapters: dict[str, Path], arm: str
 ):
-    model = as_plain_model(tiny_model, adapter if arm == "one" else None)
+    model = as_plain_model(tiny_model, adapters.get(arm))
     contexts = [*CONTEXTS, AWKWARD]
     trials = shown("decisions", 4, contexts)
     expected = plain_decisions(model, engine.tokenizer, trials)
@@ -129,7 +97,7 @@ def test_answers_are_those_of_the_plain_computation(
 
 
 def test_a_real_model_reports_the_same_with_fewer_passes(monkeypatch: pytest.MonkeyPatch):
-    engine = make(SMALL_MODEL)
+    engine = make_engine(SMALL_MODEL, {"base": None})
     trials = shown("reports", 1, [CONTEXTS[0], AWKWARD])
     passes = []
     engine._model.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -177,7 +145,7 @@ def test_the_manifest_says_what_sharing_saved(tiny_model: Path, tmp_path: Path):
             "measurements": measurements,
         }
     )
-    engine = make(tiny_model)
+    engine = make_engine(tiny_model, {"base": None})
     for folder, work in zip(evaluate(engine, config, quiet=True), list_work(config), strict=True):
         said = json.loads((folder / "manifest.json").read_text())["answering"]
         trials = [trial for _, trial in work.trials.rows(0, len(work.trials))]
@@ -191,12 +159,12 @@ def test_the_manifest_says_what_sharing_saved(tiny_model: Path, tmp_path: Path):
         assert (said["reply_tokens"] > 0) == (work.measurement.measure == "reports")
 
 
-def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_model: Path, adapter: Path):
+def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_model: Path, adapters: dict[str, Path]):
     shards = [shown("decisions", 5, contexts) for contexts in (CONTEXTS[:2], CONTEXTS[1:3], CONTEXTS[2:])]
-    warm = make(tiny_model, adapter)
+    warm = make_engine(tiny_model, {"base": None, "one": adapters["one"]})
     together = [warm.decide("one", shard) for shard in shards]
     for shard, answers in zip(shards, together, strict=True):
-        assert (make(tiny_model, adapter).decide("one", shard) == answers).all()
+        assert (make_engine(tiny_model, {"base": None, "one": adapters["one"]}).decide("one", shard) == answers).all()
 
 
 def test_a_beginning_that_ends_within_a_token_of_some_prompts(engine: TransformersEngine, tiny_model: Path):
@@ -233,7 +201,7 @@ def test_a_model_that_looks_back_only_so_far_shares_nothing(tmp_path: Path):
     torch.manual_seed(0)
     Gemma3ForCausalLM(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    windowed, trials = make(tmp_path), shown("decisions", 3, CONTEXTS)
+    windowed, trials = make_engine(tmp_path, {"base": None}), shown("decisions", 3, CONTEXTS)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert np.abs(windowed.decide("base", trials) - plain_decisions(model, tokenizer, trials)).max() < 1e-4
     counts = windowed.take_token_counts()
