@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,7 +195,8 @@ def write_shard(engine: Engine, work: Work, number: int) -> None:
     """Have an engine answer the trials of a shard, and write it."""
     started = time.perf_counter()
     table = answer(engine, work.measurement, work.trials.rows(*work.span(number)), work.columns)
-    trial_files.write_shard(work.folder, number, table, time.perf_counter() - started)
+    spent = {"seconds": round(time.perf_counter() - started, 3), **engine.take_token_counts()}
+    trial_files.write_shard(work.folder, number, table, spent)
 
 
 def merge(config: EvalConfig) -> list[Path]:
@@ -231,12 +232,22 @@ def finish(work: Work, stage: Stage) -> None:
             f"{work.folder}: {len(missing)} of {work.shards} shards are missing (the first is {missing[0]}); "
             "run the parts that did not end again, then join"
         )
-    seconds = trial_files.merge_shards(work.folder, work.shards, work.columns)
+    spent = trial_files.merge_shards(work.folder, work.shards, work.columns)
     found = trial_files.counts(work.folder, work.measurement.measure)
-    # Seconds in the engine, summed over processes: what one process would have needed.
-    speed = {"seconds": round(seconds, 3), "trials_per_second": round(len(work.trials) / max(seconds, 1e-3), 2)}
-    stage.finish({"counts": found, "answering": speed})
+    stage.finish({"counts": found, "answering": _speed(spent, len(work.trials))})
     trial_files.remove_shards(work.folder)
+
+
+def _speed(spent: Mapping[str, float], trials: int) -> dict[str, Any]:
+    """What a manifest says of the speed: seconds in the engine, summed over processes, and tokens where it has some."""
+    seconds = max(spent["seconds"], 1e-3)
+    speed = {"seconds": round(seconds, 3), "trials_per_second": round(trials / seconds, 2)}
+    if "prompt" not in spent:
+        return speed
+    tokens = {f"{name}_tokens": int(spent[name]) for name in ("prompt", "computed", "reply")}
+    shared = 1 - spent["computed"] / spent["prompt"]
+    per_second = (spent["computed"] + spent["reply"]) / seconds
+    return {**speed, **tokens, "share_from_cache": round(shared, 4), "tokens_per_second": round(per_second, 1)}
 
 
 def answer(

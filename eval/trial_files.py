@@ -7,9 +7,11 @@ many processes shared it.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ SHARDS = "shards"
 ROW_GROUP = 2048
 """Rows that a merged file holds together, and that are in memory at a time while it is written or read."""
 
-SECONDS = b"seconds"
-"""Key in a shard's schema metadata: how long it took to answer. It does not reach the merged file."""
+SPENT = b"spent"
+"""Key in a shard's schema metadata: what its answers took, as JSON. It does not reach the merged file."""
 
 
 def schema(measure: Measure, variant: Variant, attributes: int) -> pa.Schema:
@@ -55,13 +57,13 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / SHARDS / f"{number:05d}.parquet"
 
 
-def write_shard(folder: Path, number: int, table: pa.Table, seconds: float) -> None:
-    """Write one shard, whole or not at all, with the time that its answers took."""
+def write_shard(folder: Path, number: int, table: pa.Table, spent: Mapping[str, float]) -> None:
+    """Write one shard, whole or not at all, with what its answers took (seconds, tokens)."""
     path = shard_path(folder, number)
     path.parent.mkdir(exist_ok=True)
     # Named after the process, so that two that were started on the same shard by mistake do not write into one file.
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    pq.write_table(table.replace_schema_metadata({SECONDS: f"{seconds:.3f}"}), draft)
+    pq.write_table(table.replace_schema_metadata({SPENT: json.dumps(spent)}), draft)
     draft.replace(path)
 
 
@@ -79,23 +81,24 @@ def has_shard(folder: Path, number: int, rows: int) -> bool:
     return found == rows
 
 
-def merge_shards(folder: Path, shards: int, columns: pa.Schema) -> float:
-    """Join the shards in order into `trials.parquet`; returns the seconds that their answers took together.
+def merge_shards(folder: Path, shards: int, columns: pa.Schema) -> Counter[str]:
+    """Join the shards in order into `trials.parquet`; returns what their answers took together.
 
     No more than `ROW_GROUP` rows and one shard are in memory at a time.
     """
-    draft, seconds = folder / f".{TRIALS}.tmp", 0.0
+    draft = folder / f".{TRIALS}.tmp"
+    spent: Counter[str] = Counter()
     held: list[pa.Table] = []
     with pq.ParquetWriter(draft, columns, compression="zstd") as writer:
         for number in range(shards):
             with pq.ParquetFile(shard_path(folder, number)) as file:
-                seconds += float(file.schema_arrow.metadata[SECONDS])
+                spent.update(json.loads(file.schema_arrow.metadata[SPENT]))
                 held.append(file.read().replace_schema_metadata(None))
             if number == shards - 1 or sum(table.num_rows for table in held) >= ROW_GROUP:
                 writer.write_table(pa.concat_tables(held).combine_chunks(), row_group_size=ROW_GROUP)
                 held = []
     draft.replace(folder / TRIALS)
-    return seconds
+    return spent
 
 
 def remove_shards(folder: Path) -> None:

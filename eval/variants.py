@@ -93,6 +93,10 @@ class SimulatedVariants:
         """The planted weights and how the arm answers from them."""
         return self._plain.identity(arm)
 
+    def take_token_counts(self) -> dict[str, int]:
+        """None: nothing is read."""
+        return {}
+
 
 def _other(arm: str) -> str:
     """The name under which an arm's beliefs about another model are drawn, apart from those about itself."""

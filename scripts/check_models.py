@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from eval.config import read_settings
+from eval.config import EngineSettings, read_settings
+from eval.engines.vllm_settings import BYTES, GPU_SHARE, RANKS, cache_bytes, needed_length
 from scripts.experiment import ModelFile
 from task.errors import InputError, run_command
 from task.prompts import Measure
@@ -28,9 +29,6 @@ from train.memory import Estimate, Load, Shape, estimate, shape_of
 MODELS = Path(__file__).resolve().parent.parent / "configs" / "models"
 GPUS = (24, 40, 80)
 STAGES: tuple[Measure, ...] = ("decisions", "reports")
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks of vLLM's `max_lora_rank`; another one would be padded to the next."""
 
 LABEL_TOKENS = 128
 """Positions with logits: a report (55 tokens in SmolLM2's vocabulary) and the differences in length within a batch."""
@@ -75,8 +73,8 @@ def load_of(model: ModelFile, gpu: int, stage: Measure) -> Load:
 def problems(model: ModelFile, shape: Shape | None) -> Iterator[str]:
     """What is wrong with a model file, one line each; nothing if all is well."""
     rank = model.sft.get("lora_r")
-    if rank not in VLLM_RANKS:
-        yield f"sft.lora_r is {rank}; vLLM takes {', '.join(map(str, VLLM_RANKS))}"
+    if rank not in RANKS:
+        yield f"sft.lora_r is {rank}; vLLM takes {', '.join(map(str, RANKS))}"
     if missing := [stage for stage in STAGES if "effective_batch_size" not in getattr(model, stage)]:
         yield f"{missing[0]}.effective_batch_size is not set, so that the batch would depend on the GPU"
     if tuple(model.gpus) != GPUS:
@@ -117,6 +115,27 @@ def memory_lines(stem: str, model: ModelFile) -> list[str]:
     if shape is None or list(problems(model, shape)):
         return []
     return [f"on a GPU of {gpu} GB: {batch_and_memory(model, shape, gpu)} (estimated)" for gpu in GPUS]
+
+
+def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[str]:
+    """For the dry run: what vLLM is started with, and how many prompts a GPU of each size holds at that length.
+
+    On a GPU of its own, or as one of those that share a model by `tensor_parallel_size`.
+    """
+    shape = shapes().get(stem)
+    if shape is None or engine.name not in ("auto", "vllm"):
+        return []
+    split = int(engine.vllm.get("tensor_parallel_size", 1))
+    length = int(engine.vllm.get("max_model_len", needed_length(engine)))
+    token = cache_bytes(shape.layers, shape.kv_heads, shape.head_dim, model.dtype) / split
+    weights = shape.parameters * BYTES[model.dtype] / split
+    share = float(engine.vllm.get("gpu_memory_utilization", GPU_SHARE))
+    held = {gpu: int((share * gpu * 1e9 - weights) / (token * length)) for gpu in GPUS}
+    fits = ", ".join(f"{rows} on {gpu} GB" if rows > 0 else f"none on {gpu} GB" for gpu, rows in held.items())
+    return [
+        f"vLLM: max_model_len {length}; the cache takes {token / 1e3:.0f} kB a token beside {weights / 1e9:.1f} GB of "
+        f"weights, at full length at most {fits} at a time (estimated)"
+    ]
 
 
 def parts(found: Estimate) -> str:

@@ -23,7 +23,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from scripts.check_models import memory_lines
+from eval.config import EngineSettings
+from scripts.check_models import memory_lines, serving_lines
 from scripts.experiment import Experiment, ModelFile, dump_yaml, load_experiment, load_groups, load_model_file
 from scripts.plan import TOLD_WEIGHTS, PlannedStage, Run, command, config_path, plan, run_record
 from scripts.tokens import token_counter
@@ -95,6 +96,9 @@ def show_plan(run: Run, stages: list[PlannedStage]) -> None:
     if run.model and run.experiment.model:
         for line in memory_lines(Path(run.experiment.model).stem, run.model):
             CONSOLE.print(f"  training {line}", soft_wrap=True)
+        [engine] = [EngineSettings.model_validate(s.config["engine"]) for s in stages if s.kind == "evaluate"]
+        for line in serving_lines(Path(run.experiment.model).stem, run.model, engine):
+            CONSOLE.print(f"  {line}", soft_wrap=True)
 
 
 def check_overwrite(stages: list[PlannedStage], overwrite: list[str]) -> None:

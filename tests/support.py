@@ -6,22 +6,33 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.engines.base import ShownTrial
+from task.chat import letter_ids, prompt_ids
+from task.prompts import messages
+
+if TYPE_CHECKING:
+    from eval.engines.transformers_engine import TransformersEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 
 
-def make_tiny_model(folder: Path, seed: int) -> Path:
-    """A random Llama of 1.6M parameters with SmolLM2's tokenizer and chat template."""
+def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32) -> Path:
+    """A random Llama of 1.6M parameters (or wider) with SmolLM2's tokenizer and chat template."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=hidden_size,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -36,6 +47,35 @@ def make_tiny_model(folder: Path, seed: int) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def make_engine(model: Path, arms: dict[str, Path | None], **engine: Any) -> TransformersEngine:
+    """A transformers engine with some arms, in small batches unless told otherwise."""
+    from eval.config import EvalConfig
+    from eval.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(
+        EvalConfig(
+            seed=0,
+            output="out",
+            engine={"name": "transformers", "batch_size": 5, **engine},
+            model={"name": str(model)},
+            arms={name: str(path) if path else None for name, path in arms.items()},
+            measurements=[],
+        )
+    )
+
+
+def plain_decisions(model: Any, tokenizer: Any, trials: Sequence[ShownTrial]) -> NDArray[np.float32]:
+    """log P(A), log P(B) one prompt at a time, without padding, cache or engine, shape (trials, 2)."""
+    import torch
+
+    letters, found = list(letter_ids(tokenizer, {})), []
+    for trial in trials:
+        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
+        with torch.no_grad():
+            found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
+    return np.stack(found)
 
 
 def kill_when(command: list[str], condition: Callable[[], bool], seconds: float = 240) -> None:

@@ -52,5 +52,4 @@ def set_vllm_environment() -> None:
     # One process, so that scheduling, and with it the last digits of a log-probability, is the same in every run.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     if not torch.cuda.is_available():
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")  # GiB; by default nearly all of the memory
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # by default one core is kept free

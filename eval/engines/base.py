@@ -54,3 +54,10 @@ class Engine(Protocol):
     def identity(self, arm: str) -> dict[str, Any]:
         """All that an arm's answers depend on, besides the trials: model, adapter, settings; JSON values."""
         ...
+
+    def take_token_counts(self) -> dict[str, int]:
+        """Tokens since the last call: `prompt`, those of them `computed` (the others were shared), `reply`.
+
+        Empty for an engine without a model.
+        """
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ class ModelArms:
         self.arms, self.engine, self.model = config.arms, config.engine, config.model
         folder = model_folder(self.model.name, self.model.revision)
         self._fingerprint = fingerprint(folder)
+        self.tokens: Counter[str] = Counter()
         for adapter in self.arms.values():
             if adapter is not None:
                 check_adapter(Path(adapter), folder, self.model.name)
@@ -47,6 +49,12 @@ class ModelArms:
         """Token ids of the prompt of each trial."""
         shown = (messages(measure, t.context, t.option_a, t.option_b) for t in trials)
         return [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in shown]
+
+    def take_token_counts(self) -> dict[str, int]:
+        """Tokens since the last call, see `eval.engines.base.Engine`."""
+        found = dict(self.tokens)
+        self.tokens.clear()
+        return found
 
     def identity(self, arm: str) -> dict[str, Any]:
         """Base model, adapter and generation settings; what only decides about speed is left out."""

@@ -48,6 +48,10 @@ class SimulatedEngine:
             "planted": self._arms[arm].model_dump(),
         }
 
+    def take_token_counts(self) -> dict[str, int]:
+        """None: nothing is read."""
+        return {}
+
     def _log_odds(self, arm: str, planted: PlantedArm, trial: ShownTrial) -> float:
         options = np.stack([trial.option_a, trial.option_b])
         better_a, better_b = utilities(options, self._weights[trial.context.name], trial.context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
@@ -13,17 +13,23 @@ import xgrammar
 from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-from xgrammar.contrib.hf import LogitsProcessor
 
 from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
+from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
+from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.model_arms import ModelArms, longest_report
+from eval.engines.prefixes import common_length, split_prompts, typical_prompts
+from task.chat import prompt_ids
 from task.contexts import ChoiceContext
-from task.prompts import report_grammar
+from task.prompts import Measure, report_grammar
 
 
 class TransformersEngine(ModelArms):
-    """Decisions by one forward pass with logits of the last position only, reports by greedy generation."""
+    """Decisions by one forward pass with logits of the last position only, reports by greedy decoding.
+
+    What the prompts of a context share is computed once (`eval.engines.prefixes`).
+    """
 
     name = "transformers"
 
@@ -31,6 +37,8 @@ class TransformersEngine(ModelArms):
         super().__init__(config)
         self._device = torch.accelerator.current_accelerator() or torch.device("cpu")
         self._grammars: dict[str, xgrammar.CompiledGrammar] = {}
+        self._heads: dict[tuple[Measure, ChoiceContext], list[int]] = {}
+        self._prefixes: dict[tuple[str | int, ...], Computed] = {}
 
     @cached_property
     def _model(self) -> Any:
@@ -71,59 +79,81 @@ class TransformersEngine(ModelArms):
     @torch.inference_mode()
     def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
         """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2)."""
-        prompts = self.prompts("decisions", trials)
         answers = np.empty((len(trials), 2))
-        for rows in self._batches(prompts):
-            inputs = self._padded([prompts[i] for i in rows])
-            with self._switched_to(arm):
-                logits = self._model(**inputs, logits_to_keep=1, use_cache=False).logits[:, -1]
-            answers[rows] = logits.float().log_softmax(dim=-1)[:, self.letters].cpu().numpy()
+        with self._switched_to(arm):
+            for rows, batch, rest in self._batches(arm, "decisions", trials):
+                logits = batch.feed(in_columns(rest, left=True), logits=1)[:, -1]
+                answers[rows] = logits.float().log_softmax(dim=-1)[:, self.letters].cpu().numpy()
         return answers
 
     @torch.inference_mode()
     def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
-        """Greedy replies, within the JSON schema of each trial's context if reports are constrained."""
-        prompts = self.prompts("reports", trials)
-        replies = [""] * len(trials)
-        for rows in self._batches(prompts):
-            inputs = self._padded([prompts[i] for i in rows])
-            contexts = [trials[i].context for i in rows]
-            with self._switched_to(arm):
-                output = self._model.generate(**inputs, **self._generation(contexts))
-            texts = self.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            for row, text in zip(rows, texts, strict=True):
-                replies[row] = text
-        return replies
+        """Greedy replies, within the grammar of each trial's context if reports are constrained."""
+        texts = [""] * len(trials)
+        with self._switched_to(arm):
+            for rows, batch, rest in self._batches(arm, "reports", trials):
+                contexts = [trials[row].context for row in rows]
+                replies = [Reply(self._grammar(context), self.tokenizer, self._stop_ids) for context in contexts]
+                greedy_replies(batch, rest, replies, self._limit(contexts), ahead=not self._windowed)
+                self.tokens["reply"] += sum(len(reply.tokens) for reply in replies)
+                decoded = self.tokenizer.batch_decode([r.tokens for r in replies], skip_special_tokens=True)
+                for row, text in zip(rows, decoded, strict=True):
+                    texts[row] = text
+        return texts
 
-    def _batches(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Rows in batches of like length, longest first, so that little is padding."""
-        by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-        size = self.engine.batch_size
-        return [by_length[start : start + size] for start in range(0, len(by_length), size)]
+    def _batches(
+        self, arm: str, measure: Measure, trials: Sequence[ShownTrial]
+    ) -> Iterator[tuple[list[int], Batch, list[list[int]]]]:
+        """Batches of rows whose shared beginnings are computed, with the rest of each row's prompt.
 
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-        """Left-padded ids, mask and positions: every row's last prompt token stands in the last column."""
-        longest = max(len(p) for p in prompts)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._stop_ids[0]
-        ids = torch.tensor([[pad] * (longest - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
-        return {name: tensor.to(self._device) for name, tensor in inputs.items()}
+        Rows of like length go together, longest first, so that little is padding. A beginning is computed once and
+        kept until a call no longer needs it, since the next shard mostly goes on with the same context.
+        """
+        prompts = self.prompts(measure, trials)
+        cuts = [0] * len(trials)
+        if not self._windowed:
+            cuts = split_prompts(prompts, [self._head(measure, trial.context) for trial in trials])
+        shared: list[tuple[str | int, ...]] = [(arm, *prompt[:cut]) for prompt, cut in zip(prompts, cuts, strict=True)]
+        needed = set(shared)
+        self._prefixes = {key: kept for key, kept in self._prefixes.items() if key in needed}
+        by_length = sorted(range(len(trials)), key=lambda i: (cuts[i] - len(prompts[i]), i))
+        self.tokens["prompt"] += sum(map(len, prompts))
+        self.tokens["computed"] += sum(len(prompt) - cut for prompt, cut in zip(prompts, cuts, strict=True))
+        for start in range(0, len(trials), self.engine.batch_size):
+            rows = by_length[start : start + self.engine.batch_size]
+            batch = Batch(self._model, [self._prefix(prompts[i][: cuts[i]], shared[i]) for i in rows])
+            yield rows, batch, [prompts[i][cuts[i] :] for i in rows]
 
-    def _generation(self, contexts: Sequence[ChoiceContext]) -> dict[str, Any]:
-        settings = {
-            "do_sample": False,
-            "eos_token_id": self._stop_ids,
-            "pad_token_id": self._stop_ids[0],
-            "max_new_tokens": self.engine.report_tokens,
-        }
-        if self.engine.constrain_reports:
-            grammars = [self._grammar(context) for context in contexts]
-            settings["max_new_tokens"] = max(longest_report(c) for c in contexts)
-            settings["logits_processor"] = [LogitsProcessor(grammars)]
-        return settings
+    def _prefix(self, ids: list[int], key: tuple[str | int, ...]) -> Computed:
+        if ids and key not in self._prefixes:
+            self._prefixes[key] = compute_prefix(self._model, ids)
+            self.tokens["computed"] += len(ids)
+        return self._prefixes.get(key, [])
 
-    def _grammar(self, context: ChoiceContext) -> xgrammar.CompiledGrammar:
+    def _head(self, measure: Measure, context: ChoiceContext) -> list[int]:
+        """What the prompts of a context are expected to share."""
+        key = (measure, context)
+        if key not in self._heads:
+            shown = typical_prompts(measure, context)
+            ids = [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in shown]
+            self._heads[key] = ids[0][: common_length(ids)]
+        return self._heads[key]
+
+    @cached_property
+    def _windowed(self) -> bool:
+        """Whether some layers look back only so far.
+
+        Their window is counted in columns, padding and all, so rows must be without gaps: nothing is shared then.
+        """
+        return getattr(self._model.config.get_text_config(), "sliding_window", None) is not None
+
+    def _limit(self, contexts: Sequence[ChoiceContext]) -> int:
+        """Most tokens of a reply."""
+        return max(map(longest_report, contexts)) if self.engine.constrain_reports else self.engine.report_tokens
+
+    def _grammar(self, context: ChoiceContext) -> xgrammar.CompiledGrammar | None:
+        if not self.engine.constrain_reports:
+            return None
         if context.name not in self._grammars:
             self._grammars[context.name] = self._compiler.compile_grammar(report_grammar(context))
         return self._grammars[context.name]

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from vllm import LLM, SamplingParams
+from vllm import LLM, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.model_arms import ModelArms, longest_report
+from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
 from task.prompts import report_grammar
-
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM accepts as `max_lora_rank`; an adapter takes the next larger one."""
 
 
 class VllmEngine(ModelArms):
@@ -40,7 +35,11 @@ class VllmEngine(ModelArms):
 
     @cached_property
     def _llm(self) -> LLM:
-        return LLM(**llm_arguments(self))
+        adapters = [path for path in self.arms.values() if path is not None]
+        derived = model_arguments(self.model) | length_arguments(
+            self.engine, load_config(self.model), self.model.dtype, torch.cuda.is_available()
+        )
+        return LLM(**derived | lora_arguments(adapters) | self.engine.vllm)
 
     def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
         """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2).
@@ -67,40 +66,23 @@ class VllmEngine(ModelArms):
 
     def _generate(
         self, arm: str, prompts: Sequence[list[int]], params: SamplingParams | Sequence[SamplingParams]
-    ) -> list[Any]:
-        # Prompts in the order of the trials, which is by context: what a context's prompts share is in the cache.
-        inputs = [{"prompt_token_ids": ids} for ids in prompts]
-        return self._llm.generate(inputs, params, lora_request=self._requests.get(arm), use_tqdm=False)
+    ) -> list[RequestOutput]:
+        # Answers may not depend on earlier calls, not even in the last digits, which what is in the cache decides.
+        self._llm.reset_prefix_cache()
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        # In the order of their tokens, so that prompts with the same beginning follow each other.
+        order = sorted(range(len(prompts)), key=lambda i: prompts[i])
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": prompts[i]} for i in order],
+            [each[i] for i in order],
+            lora_request=self._requests.get(arm),
+            use_tqdm=False,
+        )
+        answers = dict(zip(order, outputs, strict=True))
+        self._count(outputs)
+        return [answers[i] for i in range(len(prompts))]
 
-
-def llm_arguments(arms: ModelArms) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` for a set of arms: derived ones, then those of the configuration."""
-    model, adapters = arms.model, [path for path in arms.arms.values() if path is not None]
-    derived: dict[str, Any] = {
-        "model": model.name,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "trust_remote_code": model.trust_remote_code,
-        "seed": 0,
-        # Prompts have a few hundred tokens; a model's full context length would only bind memory.
-        "max_model_len": 2048,
-        "enable_prefix_caching": True,
-        "disable_log_stats": False,
-    }
-    if adapters:
-        derived |= {
-            "enable_lora": True,
-            "max_loras": 1,  # a call answers one arm
-            "max_cpu_loras": len(adapters),
-            "max_lora_rank": lora_rank(adapters),
-        }
-    if not torch.cuda.is_available():
-        # Short blocks, so that short shared beginnings fill some; small steps, as LoRA gathers its weights by token.
-        derived |= {"enforce_eager": True, "block_size": 32, "max_num_batched_tokens": 512, "max_model_len": 512}
-    return {**derived, **arms.engine.vllm}
-
-
-def lora_rank(adapters: Sequence[str]) -> int:
-    """The smallest rank that vLLM accepts and that holds every adapter."""
-    ranks = [json.loads((Path(path) / "adapter_config.json").read_text())["r"] for path in adapters]
-    return next(rank for rank in RANKS if rank >= max(ranks))
+    def _count(self, outputs: Sequence[RequestOutput]) -> None:
+        for output in outputs:
+            asked, cached = len(output.prompt_token_ids or ()), output.num_cached_tokens or 0
+            self.tokens.update(prompt=asked, computed=asked - cached, reply=len(output.outputs[0].token_ids))

@@ -97,7 +97,7 @@ class Killed(Engine):
 
     def __init__(self, engine: Engine, calls: int) -> None:
         self.engine, self.left = engine, calls
-        self.identity = engine.identity
+        self.identity, self.take_token_counts = engine.identity, engine.take_token_counts
 
     def _next(self) -> Engine:
         self.left -= 1

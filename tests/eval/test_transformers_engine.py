@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.transformers_engine import TransformersEngine
-from support import make_tiny_model
-from task.chat import letter_ids, prompt_ids
+from support import make_engine, make_tiny_model, plain_decisions
 from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
 from task.errors import InputError
-from task.prompts import messages
 from task.replies import parse_report
 from task.trials import sample_trials
 
@@ -35,48 +30,8 @@ def shown(count: int, contexts: list[ChoiceContext] = CONTEXTS) -> list[ShownTri
 
 
 @pytest.fixture(scope="module")
-def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two adapters that change the answers clearly."""
-    found = {}
-    for seed, name in enumerate(("one", "two")):
-        torch.manual_seed(seed)
-        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), config)
-        found[name] = tmp_path_factory.mktemp("adapters") / name
-        model.save_pretrained(found[name])
-    return found
-
-
-def make(model: Path, arms: dict[str, Path | None], **engine: Any) -> TransformersEngine:
-    return TransformersEngine(
-        EvalConfig(
-            seed=0,
-            output="out",
-            engine={"name": "transformers", "batch_size": 5, **engine},
-            model={"name": str(model)},
-            arms={name: str(path) if path else None for name, path in arms.items()},
-            measurements=[],
-        )
-    )
-
-
-@pytest.fixture(scope="module")
 def engine(tiny_model: Path, adapters: dict[str, Path]) -> TransformersEngine:
-    return make(tiny_model, {"base": None, **adapters})
-
-
-def plain_decisions(model_folder: Path, adapter: Path | None, trials: list[ShownTrial]) -> np.ndarray:
-    """log P(A), log P(B) one prompt at a time, without padding, cache or engine."""
-    model = AutoModelForCausalLM.from_pretrained(model_folder)
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    letters, found = list(letter_ids(tokenizer, {})), []
-    for trial in trials:
-        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
-        with torch.no_grad():
-            found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
-    return np.stack(found)
+    return make_engine(tiny_model, {"base": None, **adapters})
 
 
 @pytest.mark.parametrize("arm", ["base", "one", "two"])
@@ -84,7 +39,10 @@ def test_decisions_equal_the_plain_computation(
     engine: TransformersEngine, tiny_model: Path, adapters: dict[str, Path], arm: str
 ):
     trials = shown(2)
-    reference = plain_decisions(tiny_model, adapters.get(arm), trials)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    if arm in adapters:
+        model = PeftModel.from_pretrained(model, adapters[arm])
+    reference = plain_decisions(model, engine.tokenizer, trials)
     assert np.allclose(engine.decide(arm, trials), reference, atol=1e-4)
 
 
@@ -121,7 +79,7 @@ def test_awkward_attribute_names_work(engine: TransformersEngine):
 
 
 def test_free_reports_end_at_their_limit(tiny_model: Path):
-    free = make(tiny_model, {"base": None}, constrain_reports=False, report_tokens=12)
+    free = make_engine(tiny_model, {"base": None}, constrain_reports=False, report_tokens=12)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for reply in free.report("base", shown(1)[:3]):
         assert 0 < len(tokenizer(reply)["input_ids"]) <= 20, "12 tokens, give or take how the text splits again"
@@ -130,13 +88,13 @@ def test_free_reports_end_at_their_limit(tiny_model: Path):
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, adapters: dict[str, Path]):
     other = make_tiny_model(tmp_path / "other", seed=1)
     with pytest.raises(InputError, match="trained on the base model"):
-        make(other, {"one": adapters["one"]})
+        make_engine(other, {"one": adapters["one"]})
     with pytest.raises(InputError, match="no adapter here"):
-        make(other, {"one": tmp_path / "nowhere"})
+        make_engine(other, {"one": tmp_path / "nowhere"})
 
 
 def test_the_identity_names_what_answers_depend_on(engine: TransformersEngine, tiny_model: Path):
     identities = [engine.identity(arm) for arm in ("base", "one", "two")]
     assert identities[0]["adapter"] is None
     assert len({str(i) for i in identities}) == 3
-    assert make(tiny_model, {"base": None}, batch_size=2).identity("base") == identities[0]
+    assert make_engine(tiny_model, {"base": None}, batch_size=2).identity("base") == identities[0]

@@ -1,6 +1,5 @@
 """Every file of configs/models/ against vLLM, the templates that TRL ships, and the model itself on the meta device."""
 
-import ast
 import json
 import re
 import subprocess
@@ -14,7 +13,18 @@ import trl
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from scripts.check_models import GPUS, MODELS, STAGES, VLLM_RANKS, load_of, memory_lines, model_files, problems, shapes
+from eval.config import EngineSettings
+from scripts.check_models import (
+    GPUS,
+    MODELS,
+    STAGES,
+    load_of,
+    memory_lines,
+    model_files,
+    problems,
+    serving_lines,
+    shapes,
+)
 from scripts.experiment import Experiment, GpuSettings, load_experiment, load_groups
 from scripts.plan import Run, TrialTokens, plan
 from support import ROOT, SMALL_MODEL
@@ -72,12 +82,6 @@ def test_problems_are_found():
             says
         )
     assert list(problems(good, None)) == ["architectures.json has no shape of this model"]
-
-
-def test_ranks_are_those_of_the_engine():
-    tree = ast.parse((ROOT / "eval" / "engines" / "vllm_engine.py").read_text())
-    [ranks] = [n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "RANKS"]  # type: ignore[attr-defined]
-    assert ast.literal_eval(ranks) == VLLM_RANKS
 
 
 @pytest.mark.parametrize("stem", STEMS)
@@ -180,7 +184,22 @@ def test_the_dry_run_shows_what_each_gpu_would_train():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("training on a GPU of 80 GB: 8 x 2: 55.1 GB (estimated)") == 3, "once a seed"
+    assert result.stdout.count("vLLM: max_model_len ") == 3
     assert memory_lines("unknown", FILES["qwen2.5-7b-instruct"]) == []
+
+
+def test_the_dry_run_shows_what_vllm_is_started_with():
+    stem, lengths = "qwen2.5-7b-instruct", {"max_prompt_tokens": 300, "max_reply_tokens": 100}
+    [line] = serving_lines(stem, FILES[stem], EngineSettings(**lengths))
+    # 28 layers, 4 heads of 128, keys and values, 2 bytes: 57,344 bytes a token; 7.616 billion parameters of 2 bytes.
+    rows = [int((0.92 * gpu * 1e9 - 7_615_616_512 * 2) / (57_344 * 400)) for gpu in GPUS]
+    assert "max_model_len 400;" in line and "57 kB a token beside 15.2 GB" in line
+    assert "{} on 24 GB, {} on 40 GB, {} on 80 GB".format(*rows) in line
+    [split] = serving_lines(stem, FILES[stem], EngineSettings(vllm={"tensor_parallel_size": 2}, **lengths))
+    assert "29 kB a token beside 7.6 GB" in split
+    [short] = serving_lines(stem, FILES[stem], EngineSettings(vllm={"max_model_len": 128}, **lengths))
+    assert "max_model_len 128;" in short
+    assert serving_lines(stem, FILES[stem], EngineSettings(name="transformers")) == []
 
 
 def test_a_stage_is_the_same_on_every_gpu_and_an_experiment_may_set_the_rows():

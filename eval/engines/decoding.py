@@ -1,0 +1,102 @@
+"""Greedy replies of a batch, within a grammar or free.
+
+What a grammar leaves no choice about, such as the names in a report, is guessed ahead and computed in one pass with the
+token before it. The guess is only the text; which tokens the model would spell it in is still read from its logits, and
+where they differ from the guessed ones the guess is dropped. So replies are those of one token after another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import xgrammar
+from torch import Tensor
+
+from eval.engines.batches import Batch, in_columns
+
+
+class Reply:
+    """A reply as it grows: its tokens, and those that the grammar is guessed to go on with."""
+
+    def __init__(self, grammar: xgrammar.CompiledGrammar | None, tokenizer: Any, stop_ids: Sequence[int]) -> None:
+        self.tokens: list[int] = []
+        self.guess: list[int] = []
+        self.ended = False
+        self._tokenizer, self._stop_ids = tokenizer, stop_ids
+        self._matcher = None if grammar is None else xgrammar.GrammarMatcher(grammar)
+
+    def mask(self, bitmask: Tensor, row: int) -> None:
+        """Leave in a row of the bitmask only the tokens that the grammar allows next."""
+        if self._matcher is not None and not self.ended:
+            self._matcher.fill_next_token_bitmask(bitmask, row)
+
+    def add(self, token: int, limit: int) -> None:
+        """Add the next token; a token that ends replies, the grammar's end or `limit` tokens end it."""
+        if token in self._stop_ids:
+            self.ended = True
+            return
+        self.tokens.append(token)
+        if self._matcher is not None:
+            self._matcher.accept_token(token)
+        self.ended = len(self.tokens) == limit or (self._matcher is not None and self._matcher.is_completed())
+
+    def look_ahead(self) -> None:
+        """Guess the tokens of the text that must come next, in the spelling of the tokenizer."""
+        self.guess = []
+        if self._matcher is None or self.ended:
+            return
+        try:
+            text = self._matcher.find_jump_forward_string()
+        except UnicodeDecodeError:  # what comes next begins within a character
+            return
+        self.guess = self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def greedy_replies(
+    batch: Batch, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], limit: int, ahead: bool
+) -> None:
+    """Let every reply grow to its end, setting out from what the batch has not computed of its prompt.
+
+    Args:
+        batch: Has computed the beginnings of the prompts.
+        prompts: The rest of each prompt, at least one token.
+        replies: Empty replies.
+        limit: Most tokens of a reply.
+        ahead: Whether what the grammar leaves no choice about is computed ahead.
+    """
+    fed = prompts
+    while not all(reply.ended for reply in replies):
+        if ahead:
+            for reply in replies:
+                reply.look_ahead()
+        guesses = in_columns([reply.guess for reply in replies], left=False)
+        block = [[*row, *guess] for row, guess in zip(in_columns(fed, left=True), guesses, strict=True)]
+        logits = batch.feed(block, 1 + len(guesses[0]))
+        _read(logits, replies, limit, batch)
+        fed = [reply.tokens[-1:] if not reply.ended else [] for reply in replies]
+
+
+def _read(logits: Tensor, replies: Sequence[Reply], limit: int, batch: Batch) -> None:
+    """Add to each reply the tokens that the logits name, as far as they follow its guess, and one more."""
+    bitmask = xgrammar.allocate_token_bitmask(len(replies), logits.shape[-1])
+    going_on = [not reply.ended for reply in replies]
+    right = [0] * len(replies)
+    for column in range(logits.shape[1]):
+        xgrammar.reset_token_bitmask(bitmask)
+        for row, reply in enumerate(replies):
+            if going_on[row]:
+                reply.mask(bitmask, row)
+        scores = logits[:, column].float().contiguous()
+        xgrammar.apply_token_bitmask_inplace(scores, bitmask.to(scores.device))
+        for row, token in enumerate(scores.argmax(dim=-1).tolist()):
+            if not going_on[row]:
+                continue
+            reply = replies[row]
+            reply.add(token, limit)
+            guessed = column < len(reply.guess) and reply.guess[column] == token
+            right[row] += guessed
+            going_on[row] = guessed and not reply.ended
+        if not any(going_on):
+            break
+    batch.forget([len(reply.guess) - right[row] for row, reply in enumerate(replies)])

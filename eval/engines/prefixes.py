@@ -1,0 +1,45 @@
+"""What the prompts of a context share from their beginning on, in token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from task.contexts import ChoiceContext
+from task.prompts import Measure, Message, messages
+from task.trials import round_to_grid
+
+PLACES = (0.0, 1 / 3, 2 / 3, 1.0)
+"""Where in the attributes' ranges the options lie that are looked at for what all prompts of a context share."""
+
+Prompt = list[int]
+
+
+def typical_prompts(measure: Measure, context: ChoiceContext) -> list[list[Message]]:
+    """Prompts of a context with options that differ from the first digit on, wherever its trials can differ there."""
+    options = [round_to_grid(context.lows + place * context.spans, context) for place in PLACES]
+    return [messages(measure, context, option, option) for option in options]
+
+
+def common_length(prompts: Sequence[Prompt]) -> int:
+    """How far prompts are the same from their beginning on."""
+    shortest, last = min(prompts), max(prompts)  # between the first and the last in order, all others agree with both
+    differs = (place for place, (a, b) in enumerate(zip(shortest, last, strict=False)) if a != b)
+    return next(differs, min(len(shortest), len(last)))
+
+
+def split_prompts(prompts: Sequence[Prompt], heads: Sequence[Prompt]) -> list[int]:
+    """Where each prompt is split into what it shares with others of its context, and what is its own.
+
+    Args:
+        prompts: Token ids.
+        heads: For each prompt the expected beginning; prompts with the same one belong together.
+
+    Returns:
+        For each prompt the length of its shared part. It is the same for all that belong together, a beginning of all
+        of them (shorter than expected where the tokens of one merge otherwise), and leaves each at least one token.
+    """
+    cuts: dict[tuple[int, ...], int] = {}
+    for prompt, head in zip(prompts, heads, strict=True):
+        cut = min(common_length([prompt, head]), len(prompt) - 1)
+        cuts[tuple(head)] = min(cut, cuts.get(tuple(head), cut))
+    return [cuts[tuple(head)] for head in heads]

@@ -1,0 +1,115 @@
+"""The real vLLM build beside the transformers engine, and the arguments that it is started with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import AutoConfig, LlamaConfig
+
+import compare_engines
+from eval.config import EngineSettings
+from eval.engines.vllm_settings import CPU_ROWS, LENGTH, cache_bytes, length_arguments, lora_arguments
+from support import SMALL_MODEL
+from task.errors import InputError
+from task.replies import parse_report
+
+PAIRS, REPORTS = 2, 1
+with_vllm = pytest.mark.skipif(
+    importlib.util.find_spec("vllm") is None, reason="vLLM is not installed; pip install -r requirements-test.txt"
+)
+
+
+@pytest.fixture(scope="module")
+def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    return {"base": None, **compare_engines.make_adapters(tmp_path_factory.mktemp("adapters"))}
+
+
+@pytest.fixture(scope="module")
+def vllm(arms: dict[str, str | None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of an evaluation of all arms by one vLLM engine, run as users run it."""
+    folder = tmp_path_factory.mktemp("vllm") / "all"
+    compare_engines.evaluate(folder, "vllm", arms, PAIRS, REPORTS)
+    return folder
+
+
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
+    files = sorted((folder / "trials").rglob("trials.parquet"))
+    return {"/".join(path.parent.parts[-2:]): pd.read_parquet(path) for path in files}
+
+
+@with_vllm
+def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str | None], tmp_path: Path):
+    reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, PAIRS, REPORTS)
+    found = compare_engines.compare(reference, tables(vllm))
+    assert found["decisions"] == 3 * 3 * 2 * PAIRS and found["reports"] == 3 * 3 * REPORTS
+    assert found["same_letter"] >= 0.995 and found["largest_log_probability_difference"] <= 1e-3, found
+    assert found["same_reply"] >= 0.95, found
+    assert found["readable_replies"] == 1 and found["replies_outside_the_range"] == 0, found
+    logp_a = [reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms]
+    assert min(np.abs(a - b).max() for a, b in [logp_a[:2], logp_a[1:], logp_a[::2]]) > 0.1, "arms differ clearly"
+
+
+@with_vllm
+def test_base_rows_beside_adapters_are_those_of_an_engine_without(vllm: Path, tmp_path: Path):
+    alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, PAIRS, REPORTS)
+    for name, table in alone.items():
+        pd.testing.assert_frame_equal(tables(vllm)[name], table, check_exact=True)
+
+
+@with_vllm
+def test_every_report_is_read_awkward_names_included(vllm: Path):
+    contexts = {c.name: c for c in [*compare_engines.CONTEXTS, compare_engines.AWKWARD]}
+    reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith("reports")])
+    assert set(reports["context"]) == set(contexts)
+    for _, row in reports.iterrows():
+        names = contexts[row["context"]].attribute_names
+        said = json.loads(row["reply"])
+        assert list(said) == names and all(isinstance(v, int) and abs(v) <= 100 for v in said.values())
+        assert parse_report(row["reply"], names).reason is None
+
+
+@with_vllm
+def test_the_manifest_says_what_the_cache_saved(vllm: Path):
+    for measure in ("decisions", "reports"):
+        said = json.loads((vllm / "trials" / "base" / measure / "manifest.json").read_text())["answering"]
+        assert 0 < said["computed_tokens"] <= said["prompt_tokens"] and said["tokens_per_second"] > 0
+        if measure == "decisions":  # four prompts of each context, of which two or more whole blocks are the same
+            assert said["share_from_cache"] > 0.2
+
+
+def test_length_and_memory_follow_from_the_model_and_the_prompts():
+    config, engine = AutoConfig.from_pretrained(SMALL_MODEL), EngineSettings(max_prompt_tokens=300, max_reply_tokens=80)
+    assert length_arguments(engine, config, "bfloat16", cuda=True) == {"max_model_len": 380}
+    on_cpu = length_arguments(engine, config, "float32", cuda=False)
+    assert on_cpu["max_model_len"] == 380
+    # 30 layers, 3 heads of 64 for keys and as many for values, 4 bytes each.
+    assert on_cpu["kv_cache_memory_bytes"] == CPU_ROWS * 380 * 30 * 2 * 3 * 64 * 4
+    assert cache_bytes(30, 3, 64, "bfloat16") == 30 * 2 * 3 * 64 * 2
+    assert length_arguments(EngineSettings(), config, "float32", cuda=True) == {"max_model_len": LENGTH}
+    short = LlamaConfig(max_position_embeddings=256)
+    assert length_arguments(engine, short, "float32", cuda=True) == {"max_model_len": 256}, "no more than it has"
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [([16], 16), ([4, 24], 32), ([8, 8, 512], 512)])
+def test_room_for_adapters(tmp_path: Path, ranks: list[int], expected: int):
+    folders = []
+    for number, rank in enumerate(ranks):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        folders.append(str(folder))
+    found: dict[str, Any] = lora_arguments(folders)
+    assert found["max_lora_rank"] == expected and found["max_cpu_loras"] == len(ranks) and found["max_loras"] == 1
+    assert lora_arguments([]) == {}
+
+
+def test_a_rank_that_vllm_does_not_take_is_refused(tmp_path: Path):
+    (tmp_path / "adapter_config.json").write_text('{"r": 513}')
+    with pytest.raises(InputError, match="rank 513, vLLM takes 512 at most"):
+        lora_arguments([str(tmp_path)])
