@@ -172,8 +172,8 @@ def held_out(folder: Path, measure: str) -> dict[int, float]:
 
 def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples: Path, tmp_path: Path):
     """They are the weights of a training that ends there, and the figures are those of that step."""
-    values = settings(tiny_model, examples, tmp_path / "best", lr_scheduler_type="constant", **KEPT)
-    result = run(values | {"stop_patience": 0}, [sys.executable])
+    values = settings(tiny_model, examples, tmp_path / "best", lr_scheduler_type="constant", stop_patience=0, **KEPT)
+    result = run(values, [sys.executable])
     assert result.returncode == 0, result.stderr
     losses = held_out(tmp_path / "best", "eval_letter_loss")
     best = min(losses, key=losses.__getitem__)
@@ -273,7 +273,7 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
         ({"load_in_4bit": True}, "need an NVIDIA GPU"),
         ({"push_to_hub": True}, "push_to_hub uploads every checkpoint"),
         ({"packing": True}, "packing"),
-        ({"load_best_model_at_end": True}, "save_steps 2 is not eval_steps 4"),
+        ({"load_best_model_at_end": True, "save_steps": 8}, "save_steps 8 is not eval_steps 4"),
         ({"load_best_model_at_end": True, "eval_steps": 2, "validation_file": None}, "no validation_file to choose by"),
         ({"stop_patience": -1}, "stop_patience -1"),
         ({"use_dora": True}, "use_dora"),
