@@ -41,7 +41,8 @@ from train.hardware import check_quantization, gpu_memory, settings_for, split_b
 from train.letters import LetterTrainer
 from train.model_card import published_name, upload_adapter, write_card
 from train.safeguards import CollapseStop, CollapseWarning
-from train.tracking import begin_segment, prepare_wandb
+from train.segments import begin_segment
+from train.tracking import prepare_wandb
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""
@@ -163,8 +164,8 @@ def main() -> None:
     if checkpoint:
         state.print(f"resuming from {checkpoint}")
     if "wandb" in sft.report_to and state.is_main_process:
-        step = step_of(checkpoint) if checkpoint else 0
-        trainer.args.run_name = begin_segment(stage.folder, sft.run_name or stage.folder.name, step)
+        name = sft.run_name or stage.folder.name
+        begin_segment(trainer, stage.folder, name, step_of(checkpoint) if checkpoint else 0)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.reason:
         state.print(f"{sft.output_dir}: stopped early at {stop.reason}")
