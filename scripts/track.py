@@ -50,6 +50,9 @@ def track(run: Path) -> str:
         return "logged before, nothing to do"
     import wandb  # slow to load, and of no use to those who only plan a run
 
+    logged: dict[str, Any] = {f"evaluation/{name}": t for name, t in evaluation_tables(run, record, found).items()}
+    logged |= {f"figures/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in figures}
+    shown = headline(record, found)
     try:
         # The id comes from the content: logged once more after a kill, it is the same run.
         tracked = wandb.init(
@@ -63,9 +66,8 @@ def track(run: Path) -> str:
     except wandb.Error as error:
         raise InputError(f"W&B: {error}; log in (wandb login), or set WANDB_MODE=offline or disabled") from None
     with tracked:
-        tracked.log({f"evaluation/{name}": table for name, table in evaluation_tables(run, record, found).items()})
-        tracked.log({f"figures/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in figures})
-        tracked.summary.update(headline(record, found))
+        tracked.log(logged)
+        tracked.summary.update(shown)
     stage.finish({"id": tracked.id, "mode": mode, "figures": len(figures)})
     return f"logged ({mode})"
 
@@ -92,8 +94,8 @@ def headline(record: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {f"gate/{name}": found["gate"][name] for name in ("passed", "agreement", "share_a")}
     for name in ("learned_vs_target", *(c["name"] for c in record["comparisons"])):
         values |= {f"{name}/{measure}": found[name][measure] for measure in HEADLINE}
-    for name in (d["name"] for d in record["differences"]):
-        values |= {f"{name}/{m}": found[name][m] for m in ("difference", "boot_low", "boot_high")}
+    for name, gain in found["differences"].items():
+        values |= {f"{name}/{measure}": gain[measure] for measure in ("difference", "boot_low", "boot_high")}
     values |= {f"stopped_early/{arm}": reason for arm, reason in found["stopped_early"].items()}
     return {name: value for name, value in values.items() if value is not None}
 

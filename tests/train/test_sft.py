@@ -15,7 +15,6 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from wandb_records import files_with, offline_runs
 
 from support import ROOT, kill_when, make_tiny_model
 from task.chat import letter_ids, prompt_ids
@@ -24,6 +23,7 @@ from task.prompts import messages
 from task.trials import sample_trials
 from task.weights import sample_weights, save_weights
 from train.examples import ExamplesConfig, write_examples
+from wandb_records import files_with, offline_runs
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
 SCRIPT = "train/sft.py"
