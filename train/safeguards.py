@@ -24,6 +24,9 @@ ANSWERS = 0.5
 CONFIDENT = 1.25 * math.log(2)
 """Letter loss above this is worse than not knowing (ln 2): the model is sure, and wrong."""
 
+RISEN = 0.1
+"""Letter loss this much above the lowest one before: what was learned is lost again."""
+
 EXPLODED = 10.0
 """Growth of the gradient's norm over a training that speaks of steps that are too large."""
 
@@ -148,6 +151,8 @@ def likely_cause(log: Log, last: Log, learning_rate: float) -> str:
     if quarter and (grown := statistics.median(norms[-quarter:])) > EXPLODED * statistics.median(norms[:quarter]):
         return f"{lower} (the gradient's norm grew to {grown:.3g})"
     mass, loss = (statistics.mean(entry[f"eval_{name}"] for entry in last) for name in ("letter_mass", "letter_loss"))
+    if loss > (lowest := min(e["eval_letter_loss"] for e in log if "eval_letter_loss" in e)) + RISEN:
+        return f"{lower} (letter loss rose from {lowest:.2f} to {loss:.2f})"
     if mass < ANSWERS:
         return (
             f"the form of the answer is not learned (P(A) + P(B) is {mass:.2f}): check the template arguments, "

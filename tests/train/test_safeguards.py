@@ -65,6 +65,13 @@ def test_chance_depends_on_how_many_decisions_are_held_out():
     assert not reason_to_stop(log_of(*best), 3, 4, 1e-4), "few decisions do not make 65% chance"
 
 
+def test_what_was_learned_and_lost_again_is_told_from_what_never_was():
+    lost = reason_to_stop(log_of(GOOD, CHANCE, CHANCE, CHANCE), 3, 1000, 0.01)
+    assert lost is not None and "learning_rate 0.01 is too high" in lost and "rose from 0.30 to 0.70" in lost
+    never = reason_to_stop(log_of(*[CHANCE] * 4), 3, 1000, 0.01)
+    assert never is not None and "nothing is learned" in never
+
+
 @pytest.mark.parametrize(
     ("change", "norms", "cause"),
     [
