@@ -64,7 +64,8 @@ def track(run: Path) -> str:
             config={"seed": record["seed"], "experiment": record["experiment"], "model": record["model"]},
         )
     except wandb.Error as error:
-        raise InputError(f"W&B: {error}; log in (wandb login), or set WANDB_MODE=offline or disabled") from None
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"W&B: {reason}; log in (wandb login), or set WANDB_MODE=offline or disabled") from None
     with tracked:
         tracked.log(logged)
         tracked.summary.update(shown)

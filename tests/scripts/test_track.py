@@ -114,14 +114,28 @@ def test_it_is_logged_once_and_again_when_the_analysis_is_another_one(folder: Pa
     assert "training stopped at step 9" in table(second, "gate").set_index("measure").loc["reasons", "found"]
 
 
-def test_disabled_it_writes_nothing(folder: Path, tmp_path: Path):
-    (tmp_path / "run").mkdir()
+@pytest.fixture
+def untracked(folder: Path, tmp_path: Path) -> Path:
+    """The run's results in a folder where nothing was logged."""
     for name in ("run.json", "analysis"):
-        (tmp_path / "run" / name).symlink_to(folder / name)
-    done = track(tmp_path / "run", WANDB_MODE="disabled")
+        (tmp_path / name).symlink_to(folder / name)
+    return tmp_path
+
+
+def test_disabled_it_writes_nothing(untracked: Path):
+    done = track(untracked, WANDB_MODE="disabled")
     assert done.returncode == 0 and "disabled" in done.stdout
-    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"run.json", "analysis", "wandb"}
-    assert not [*tmp_path.glob("run/wandb/*")]
+    assert {path.name for path in untracked.iterdir()} == {"run.json", "analysis"}
+
+
+@pytest.mark.parametrize("key", ["", SECRETS["WANDB_API_KEY"]], ids=["no login", "no network"])
+def test_without_w_and_b_online_mode_is_one_clear_line(untracked: Path, key: str):
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2", "NETRC": "/nowhere"}
+    done = track(untracked, WANDB_MODE="online", WANDB_API_KEY=key, **nowhere)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.strip()]
+    assert line.startswith("error: W&B: ") and line.endswith("or set WANDB_MODE=offline or disabled")
+    assert not (untracked / "tracked" / "manifest.json").exists(), "it is tried again the next time"
 
 
 def test_without_an_analysis_it_says_what_to_do(tmp_path: Path):
