@@ -24,6 +24,10 @@ ANSWERS = 0.5
 CONFIDENT = 1.25 * math.log(2)
 """Letter loss above this is worse than not knowing (ln 2): the model is sure, and wrong."""
 
+PLATEAU = 0.25
+"""Share of a training's steps that are not judged: the model organism stands at chance, with one letter, until 30% of
+its steps before it begins to learn."""
+
 RISEN = 0.1
 """Letter loss this much above the lowest one before: what was learned is lost again."""
 
@@ -73,7 +77,7 @@ class CollapseStop(TrainerCallback):
         """Set up.
 
         Args:
-            patience: Evaluations in a row, after the warm-up; 0 never stops.
+            patience: Evaluations in a row, after the warm-up and the first quarter of the steps; 0 never stops.
             decisions: How many decisions are held out.
         """
         self.patience, self.decisions = patience, decisions
@@ -84,7 +88,8 @@ class CollapseStop(TrainerCallback):
     ) -> TrainerControl:
         """Stop where there is a reason to; at the last step the training ends by itself."""
         if state.global_step < state.max_steps:
-            log = [e for e in state.log_history if e["step"] > args.get_warmup_steps(state.max_steps)]
+            ignored = max(args.get_warmup_steps(state.max_steps), PLATEAU * state.max_steps)
+            log = [e for e in state.log_history if e["step"] > ignored]
             self.reason = reason_to_stop(log, self.patience, self.decisions, args.learning_rate)
         return self._stop(control)
 
@@ -104,7 +109,7 @@ def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float
     """Why a training should stop, None if it should not.
 
     Args:
-        log: What was logged after the warm-up.
+        log: What was logged after the steps that are not judged.
         patience: Evaluations in a row that must show nothing of use; 0 is never.
         decisions: How many decisions are held out.
         learning_rate: The training's, for the message.

@@ -86,8 +86,8 @@ class TeachingArguments:
     stop_patience: int = field(
         default=5,
         metadata={
-            "help": "evaluations in a row, after the warm-up, with one letter, agreement at chance or no finite loss, "
-            "after which training stops; 0: never"
+            "help": "evaluations in a row, after warm-up and first quarter, with one letter, agreement at chance or no "
+            "finite loss, after which training stops; 0: never"
         },
     )
     hub_repository: str | None = field(

@@ -34,7 +34,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
             "eval_steps": 2,
             "save_steps": 2,
             "metric_for_best_model": "letter_loss",
-            "stop_patience": 4,
+            "stop_patience": 3,
         },
         "reports": {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"},
     }
@@ -102,11 +102,12 @@ def test_a_random_model_does_not_pass_the_gate_and_no_correlation_is_given(strai
 
 def test_a_training_that_stops_early_goes_on_to_a_report_that_says_why(straight: Path):
     manifest = json.loads((straight / "adapters" / "instilled" / "manifest.json").read_text())
-    assert manifest["stopped_early"].startswith("step 8: ") and manifest["steps"] == 8 and manifest["kept"]["step"] < 8
+    assert manifest["stopped_early"].startswith("step 10: ") and manifest["steps"] == 10
+    assert manifest["kept"]["step"] < 10
     found = summary(straight)
     assert found["stopped_early"] == {"instilled": manifest["stopped_early"]}
     assert found["gate"]["reasons"][-1] == f"training stopped at {manifest['stopped_early']}"
-    assert "stopped early, at step 8: " in (straight / "analysis" / "report.html").read_text()
+    assert "stopped early, at step 10: " in (straight / "analysis" / "report.html").read_text()
     for fold in (1, 2):
         kept = json.loads((straight / "adapters" / f"introspection_fold_{fold}" / "manifest.json").read_text())["kept"]
         assert kept["by"] == "eval_loss"
@@ -118,7 +119,7 @@ def test_trainings_and_analysis_are_one_group(straight: Path):
     assert {run.name for run in tracked} == {f"tiny-seed0/{arm}" for arm in (ARMS - {"off_the_shelf"}) | {"analysis"}}
     assert len(tracked) == len(ARMS)
     [instilled] = [run for run in tracked if run.name == "tiny-seed0/instilled"]
-    assert instilled.steps("eval/share_a") == [2, 4, 6, 8]
+    assert instilled.steps("eval/share_a") == [2, 4, 6, 8, 10]
 
 
 def test_killed_in_training_and_in_evaluation_it_ends_the_same(experiment: Path, straight: Path, tmp_path: Path):

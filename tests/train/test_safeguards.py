@@ -106,6 +106,7 @@ def test_it_stops_without_a_checkpoint_and_not_in_the_warm_up_or_at_the_end():
     assert not control.should_training_stop and control.should_save and stop.reason is None, "two are in the warm-up"
     ended = evaluated(stop, log_of(*[ALL_A] * 5), max_steps=50)
     assert not ended.should_training_stop and stop.reason is None, "it ends by itself"
+    assert not evaluated(stop, log_of(*[ALL_A] * 5), max_steps=160).should_training_stop, "one is in the first quarter"
     control = evaluated(stop, log_of(*[ALL_A] * 5))
     assert control.should_training_stop and not control.should_save and stop.reason is not None
     ending = stop.on_epoch_end(Arguments(), TrainerState(), TrainerControl(should_save=True))
