@@ -118,8 +118,8 @@ def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float
     if not patience or len(last) < patience or not all(useless(entry, decisions) for entry in last):
         return None
     return (
-        f"step {last[-1]['step']}: {_seen(last)} in {patience} evaluation{'s in a row' if patience > 1 else ''}; "
-        f"likely cause: {likely_cause(log, last, learning_rate)}"
+        f"step {last[-1]['step']}: {_seen(last)} in {patience} evaluation{'s in a row' if patience > 1 else ''}, "
+        f"most likely because {likely_cause(log, last, learning_rate)}"
     )
 
 

@@ -225,7 +225,7 @@ def test_the_verdict_of_a_failed_gate_gives_the_reasons_and_the_cause(passed: Ru
 def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
     failed: RunResults, passed: RunResults, figures: list[Figure], tmp_path: Path
 ) -> None:
-    reason = "step 9: all one letter; likely cause: learning_rate 1 is too high"
+    reason = "step 9: all one letter, most likely because learning_rate 1 is too high"
     decisions = failed.decisions["instilled", "instilled"]
     stopped = dataclasses.replace(
         failed, gate=judge(decisions, failed.gate.r, reason), stopped_early={"instilled": reason}
