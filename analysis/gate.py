@@ -91,8 +91,14 @@ def summarise_decisions(
     )
 
 
-def judge(decisions: DecisionSummary, r: float) -> GateResult:
-    """Apply the two thresholds; a NaN does not pass."""
+def judge(decisions: DecisionSummary, r: float, stopped_early: str | None = None) -> GateResult:
+    """Apply the two thresholds; a NaN does not pass.
+
+    Args:
+        decisions: How the arm decides on held-out trials.
+        r: r(learned, target).
+        stopped_early: Why its training was stopped before its end, which then is the likely cause of a failure.
+    """
     reasons = []
     if not decisions.agreement >= AGREEMENT:
         reasons.append(
@@ -101,7 +107,7 @@ def judge(decisions: DecisionSummary, r: float) -> GateResult:
     if not r >= CORRELATION:
         reasons.append(f"r(learned, target) is {r:.2f}, below {CORRELATION:.2f}")
     if reasons:
-        reasons.append(likely_cause(decisions))
+        reasons.append(f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions))
     return GateResult(not reasons, decisions.agreement, r, decisions.share_a, reasons)
 
 

@@ -200,6 +200,7 @@ def _as_run(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> RunResu
         differences=[],
         curves={},
         manifests={},
+        stopped_early={},
     )
 
 

@@ -68,6 +68,7 @@ def write_report(results: RunResults, figures: list[Figure], path: Path) -> None
         not_testable=NOT_TESTABLE,
         verdict=verdict(results),
         gate=gate_rows(results),
+        stopped_early=[(plain(arm), reason) for arm, reason in results.stopped_early.items()],
         gate_arm=plain(results.record["gate"]["arm"]),
         measures=MEASURES,
         headline=headline(results),

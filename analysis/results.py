@@ -44,6 +44,7 @@ class RunResults:
         differences: Between two of them, likewise.
         curves: Training log of each trained arm, as TRL wrote it.
         manifests: Manifest of each stage by its folder within the run.
+        stopped_early: Why the training of an arm was stopped before its end, by arm.
     """
 
     record: dict[str, Any]
@@ -58,6 +59,7 @@ class RunResults:
     differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
     manifests: dict[str, dict[str, Any]]
+    stopped_early: dict[str, str]
 
 
 def analyse(run: Path) -> RunResults:
@@ -83,6 +85,8 @@ def analyse(run: Path) -> RunResults:
     learned = learned_against_target(record["gate"], names, contexts, targets, measured, seed)
     comparisons = [compare(entry, contexts, measured, reported, seed) for entry in record["comparisons"]]
     gate_key = (record["gate"]["arm"], record["gate"]["contexts"])
+    manifests = {str(p.parent.relative_to(run)): read_json(p) for p in _stage_manifests(run)}
+    stopped = {Path(folder).name: m["stopped_early"] for folder, m in manifests.items() if m.get("stopped_early")}
     return RunResults(
         record=record,
         groups=names,
@@ -91,11 +95,12 @@ def analyse(run: Path) -> RunResults:
         measured=measured,
         decisions=decisions,
         learned_vs_target=learned,
-        gate=judge(decisions[gate_key], learned.agreement.r),
+        gate=judge(decisions[gate_key], learned.agreement.r, stopped.get(gate_key[0])),
         comparisons=comparisons,
         differences=[differ(entry, comparisons, seed) for entry in record["differences"]],
         curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},
-        manifests={str(p.parent.relative_to(run)): read_json(p) for p in _stage_manifests(run)},
+        manifests=manifests,
+        stopped_early=stopped,
     )
 
 

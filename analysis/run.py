@@ -33,6 +33,7 @@ def summary(results: RunResults) -> dict[str, Any]:
         "run": results.record["name"],
         "seed": results.record["seed"],
         "gate": {"passed": gate.passed, "agreement": gate.agreement, "share_a": gate.share_a, "reasons": gate.reasons},
+        "stopped_early": results.stopped_early,
         "learned_vs_target": results.learned_vs_target.agreement.as_dict(),
         **{c.name: comparison_summary(c, gate.passed) for c in results.comparisons},
         "differences": {d.name: difference_summary(d, gate.passed) for d in results.differences},

@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 from eval.config import ModelSettings
 from scripts.experiment import BASE_ARM, HELD_OUT, Arm, ArmMeasurement, Experiment, ModelFile, Training, expand_arms
+from scripts.track import TRACKED
 from task.contexts import ChoiceContext
 from task.prompts import DEFAULT, PROMPTS, Measure, Variant
 
 TOLD_WEIGHTS = "told_weights.csv"
 """File of a run's inputs: the weights that prompts tell, where an experiment has such prompts."""
 
-Kind = Literal["examples", "sft", "evaluate", "analyse"]
+Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PlannedStage:
     Attributes:
         name: Unique in the run; names the configuration file.
         kind: Which command it is.
-        config: What the command reads (empty for the analysis).
+        config: What the command reads (empty for what reads a run's folder alone).
         output: Folder that it fills.
         size: Its size in words.
         tokens: Estimate of the tokens that it reads and writes, counting each epoch.
@@ -103,6 +104,7 @@ def plan(run: Run) -> list[PlannedStage]:
             stages += _training_stages(run, arm, run.experiment.trainings[name])
     stages.append(_evaluation_stage(run))
     stages.append(PlannedStage("analyse", "analyse", {}, run.folder / "analysis", "figures, tables and report"))
+    stages.append(PlannedStage("track", "track", {}, run.folder / TRACKED, "figures and tables for W&B"))
     return stages
 
 
@@ -117,7 +119,8 @@ def command(stage: PlannedStage, run: Run, accelerate: Path | None, overwrite: b
         return [*launch, "train/sft.py", *config, *(["--overwrite", "true"] if overwrite else [])]
     if stage.kind == "evaluate":
         return [sys.executable, "-m", "eval.run", *config, *redo]
-    return [sys.executable, "-m", "analysis.run", "--run", str(run.folder)]
+    module = "analysis.run" if stage.kind == "analyse" else "scripts.track"
+    return [sys.executable, "-m", module, "--run", str(run.folder)]
 
 
 def config_path(run: Run, stage: PlannedStage) -> Path:
@@ -199,7 +202,7 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
     per_row = [tokens.prompt + tokens.reply for tokens in counted]
     gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
     sft_config = {
-        "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder / "wandb")},
+        "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder)},
         "model_name_or_path": run.model.name,
         "model_revision": run.model.revision or "main",
         "dtype": run.model.dtype,

@@ -134,6 +134,8 @@ def check_unchanged(run: Run, stages: list[PlannedStage], overwrite: list[str]) 
         old, new = yaml.safe_load(path.read_text(encoding="utf-8")), json.loads(json.dumps(stage.config))
         if stage.kind == "evaluate":
             old, new = _common_measurements(old, new)
+        for config in (old, new):
+            config.pop("env", None)  # where curves go
         if changes := differences(old, new):
             raise InputError(
                 f"stage {stage.name} of {run.folder} was made from other settings: {'; '.join(changes[:3])}. "

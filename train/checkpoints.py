@@ -1,10 +1,11 @@
-"""Checkpoints that can be resumed from: complete ones only."""
+"""Checkpoints: which of them can be resumed from, and whose weights a training kept."""
 
 from __future__ import annotations
 
 import json
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def last_complete_checkpoint(folder: Path, weights: str = ADAPTER) -> Path | Non
     file of what is trained.
     """
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
-    for checkpoint in sorted(found, key=lambda p: int(p.name.split("-")[1]), reverse=True):
+    for checkpoint in sorted(found, key=step_of, reverse=True):
         problem = incompleteness(checkpoint, weights)
         if problem is None:
             return checkpoint
@@ -32,11 +33,52 @@ def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
     """What a checkpoint lacks to be resumed from, None if it is complete.
 
     The optimizer's state is `optimizer.pt`, `optimizer.bin` under FSDP, and a folder that `latest` names under
-    DeepSpeed; random states are one file a process.
+    DeepSpeed; random states are one file a process. The best checkpoint so far, which a resumed training may end with,
+    must have its weights, too.
     """
-    step = int(checkpoint.name.split("-")[1])
-    if _json(checkpoint / "trainer_state.json").get("global_step") != step:
+    step = step_of(checkpoint)
+    state = _json(checkpoint / "trainer_state.json")
+    if state.get("global_step") != step:
         return f"trainer_state.json is missing, cut off or of another step than {step}"
+    if problem := _lost_weights(checkpoint, weights):
+        return problem
+    best = checkpoint.with_name(Path(state.get("best_model_checkpoint") or checkpoint).name)
+    if problem := _lost_weights(best, weights):
+        return f"the best checkpoint until then is {best.name}, of which {problem}"
+    for names, files in (
+        ("optimizer.pt", _optimizer_files(checkpoint)),
+        ("scheduler.pt", [checkpoint / "scheduler.pt"]),
+        ("rng_state.pth", sorted(checkpoint.glob("rng_state*.pth"))),
+    ):
+        if not files or not all(_whole(file) for file in files):
+            return f"{names} is missing or cut off"
+    return None
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The step of a `checkpoint-N`."""
+    return int(Path(checkpoint).name.split("-")[1])
+
+
+def kept_checkpoint(log: Sequence[Mapping[str, Any]], best: str | None, measure: str | None) -> dict[str, Any] | None:
+    """Which checkpoint's weights a training ended with, where it chose among them; None where it kept the last weights.
+
+    Args:
+        log: The training's `log_history`.
+        best: Its `best_model_checkpoint`.
+        measure: Its `metric_for_best_model`.
+
+    Returns:
+        `step`; `by`, the measure on held-out rows; `metrics`, all that was measured on them at that step.
+    """
+    if best is None or measure is None:
+        return None
+    step, by = step_of(best), f"eval_{measure.removeprefix('eval_')}"
+    entry = next(entry for entry in reversed(log) if entry.get("step") == step and by in entry)
+    return {"step": step, "by": by, "metrics": {k: v for k, v in entry.items() if k.startswith("eval_")}}
+
+
+def _lost_weights(checkpoint: Path, weights: str) -> str | None:
     config = "adapter_config.json" if weights == ADAPTER else "config.json"
     if not _json(checkpoint / config):
         return f"{config} is missing or cut off"
@@ -45,13 +87,6 @@ def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
             tensors.keys()  # the table is read and held against the file's length when the file is opened
     except (OSError, SafetensorError):
         return f"{weights} is missing or cut off"
-    for names, files in (
-        ("optimizer.pt", _optimizer_files(checkpoint)),
-        ("scheduler.pt", [checkpoint / "scheduler.pt"]),
-        ("rng_state.pth", sorted(checkpoint.glob("rng_state*.pth"))),
-    ):
-        if not files or not all(_whole(file) for file in files):
-            return f"{names} is missing or cut off"
     return None
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EvalPrediction
 from trl import SFTTrainer
 
-logger = logging.getLogger(__name__)
-
 IGNORED = -100
-COLLAPSED = 0.9
 
 
 class LetterTrainer(SFTTrainer):
@@ -111,41 +107,18 @@ def letter_metrics(prediction: EvalPrediction) -> dict[str, float]:
     letter_accuracy: share of rows whose most likely token, of all, is the right letter;
     agreement: share whose likelier letter of the two is the right one;
     share_a: share whose likelier letter is A (.5 in balanced trials; near 0 or 1 the model has collapsed);
-    letter_mass: mean P(A) + P(B), how far the model answers with a letter at all.
+    letter_mass: mean P(A) + P(B), how far the model answers with a letter at all;
+    letter_loss: mean negative log-likelihood of the right letter (ln 2 for one that does not know).
     """
     rows = np.asarray(prediction.predictions, dtype=float).reshape(-1, 4)
     rows = rows[~np.isnan(rows[:, 0])]
     if not len(rows):
         return {}
-    says_a = rows[:, 1] > rows[:, 2]
+    is_a, says_a = rows[:, 0] == 1, rows[:, 1] > rows[:, 2]
     return {
         "letter_accuracy": float(rows[:, 3].mean()),
-        "agreement": float((says_a == (rows[:, 0] == 1)).mean()),
+        "agreement": float((says_a == is_a).mean()),
         "share_a": float(says_a.mean()),
         "letter_mass": float(np.exp(rows[:, 1:3]).sum(axis=1).mean()),
+        "letter_loss": float(-np.where(is_a, rows[:, 1], rows[:, 2]).mean()),
     }
-
-
-class CollapseWarning(TrainerCallback):
-    """Says so as soon as held-out decisions are nearly all the same letter."""
-
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
-        """Warn when the share of A is above .9 or below .1."""
-        share = metrics.get("eval_share_a")
-        if share is None or 1 - COLLAPSED <= share <= COLLAPSED or not state.is_world_process_zero:
-            return
-        logger.warning(
-            "step %d: the model answers %s on %.0f%% of held-out decisions (agreement %.2f); if this lasts it has "
-            "not learned to compare the options: train longer, or raise learning_rate or lora_r",
-            state.global_step,
-            "A" if share > 0.5 else "B",
-            100 * max(share, 1 - share),
-            metrics["eval_agreement"],
-        )

@@ -65,7 +65,7 @@ model = PeftModel.from_pretrained(base, "FOLDER_OF_THIS_FILE")
 
 ## Training
 
-{{ steps }} steps.
+{{ steps }} steps{{ kept }}.{{ stopped }}
 
 | setting | value |
 |---|---|
@@ -105,7 +105,7 @@ def write_card(
         revision: Its revision on the Hub.
         letters: How many training examples are decisions.
         inputs: What the adapter is a function of, as in its manifest.
-        facts: `counts`, `steps` and `metrics` of its manifest.
+        facts: `counts`, `steps`, `kept`, `stopped_early` and `metrics` of its manifest.
     """
     licence = LICENCES.get(base)
     data = ModelCardData(
@@ -128,6 +128,10 @@ def write_card(
         inputs=inputs,
         counts=facts["counts"],
         steps=facts["steps"],
+        kept=f"; these are the weights of step {facts['kept']['step']}, the best on held-out examples"
+        if facts.get("kept")
+        else "",
+        stopped=f" Stopped early at {facts['stopped_early']}." if facts.get("stopped_early") else "",
         quantised=f", held in {inputs['quantised']}" if inputs.get("quantised") else "",
         start=f"It goes on from an adapter of content hash {inputs['adapter']}." if inputs["adapter"] else "",
         settings="\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),

@@ -36,10 +36,12 @@ from task.chat import letter_ids, prompt_ids
 from task.errors import InputError, run_command
 from task.models import check_adapter, fingerprint, model_folder
 from task.stages import Stage, hash_file, write_json
-from train.checkpoints import last_complete_checkpoint
+from train.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
-from train.letters import CollapseWarning, LetterTrainer
+from train.letters import LetterTrainer
 from train.model_card import published_name, upload_adapter, write_card
+from train.safeguards import CollapseStop, CollapseWarning
+from train.segments import begin_segment
 from train.tracking import prepare_wandb
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -81,6 +83,13 @@ class TeachingArguments:
     gpu_memory: float | None = field(
         default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
     )
+    stop_patience: int = field(
+        default=5,
+        metadata={
+            "help": "evaluations in a row, after warm-up and first quarter, with one letter, agreement at chance or no "
+            "finite loss, after which training stops; 0: never"
+        },
+    )
     hub_repository: str | None = field(
         default=None, metadata={"help": "private repository on the Hub that the finished adapter is uploaded to"}
     )
@@ -110,6 +119,11 @@ class TeachingConfig(SFTConfig):
         super().__post_init__()
         if self.packing or self.padding_free:
             raise InputError("packing and padding_free hide where a row's letter stands; leave them off")
+        if self.load_best_model_at_end and self.eval_strategy == "steps" and self.save_steps != self.eval_steps:
+            raise InputError(
+                f"load_best_model_at_end: save_steps {self.save_steps} is not eval_steps {self.eval_steps}; make them "
+                "equal, so that each evaluated step can be kept"
+            )
 
 
 @dataclass
@@ -144,11 +158,22 @@ def main() -> None:
 
     # Train, or go on from the last complete checkpoint
     trainer = build_trainer(teaching, sft, lora, train_rows, validation_rows)
+    stop = CollapseStop(teaching.stop_patience, count_decisions(validation_rows))
+    trainer.add_callback(stop)
     checkpoint = last_complete_checkpoint(Path(sft.output_dir))
     if checkpoint:
         state.print(f"resuming from {checkpoint}")
+    if "wandb" in sft.report_to and state.is_main_process:
+        name = sft.run_name or stage.folder.name
+        begin_segment(trainer, stage.folder, name, step_of(checkpoint) if checkpoint else 0)
     result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    held_out = trainer.evaluate() if validation_rows else {}
+    if stop.reason:
+        state.print(f"{sft.output_dir}: stopped early at {stop.reason}")
+    kept = None
+    if sft.load_best_model_at_end:
+        best = trainer.state.best_model_checkpoint
+        kept = kept_checkpoint(trainer.state.log_history, best, sft.metric_for_best_model)
+    held_out = kept["metrics"] if kept else trainer.evaluate() if validation_rows else {}
 
     # Save the adapter and its card, then the manifest that says it is complete
     save_adapter(trainer)
@@ -157,9 +182,11 @@ def main() -> None:
         facts = {
             "counts": {"train": len(train_rows), "validation": len(validation_rows)},
             "steps": trainer.state.global_step,
+            "stopped_early": stop.reason,
+            "kept": {name: kept[name] for name in ("step", "by")} if kept else None,
             "metrics": {**result.metrics, **held_out},
         }
-        letters = sum(row["completion"][0]["content"] in ("A", "B") for row in train_rows)
+        letters = count_decisions(train_rows)
         name = published_name(lora.model_name_or_path, base)
         write_card(stage.folder, name, lora.model_revision, letters, inputs, facts)
         origin = {"name": lora.model_name_or_path, "revision": lora.model_revision, "fingerprint": inputs["base"]}
@@ -189,7 +216,7 @@ def build_trainer(
     template = dict(cast(Mapping[str, Any], teaching.template))
     check_template(train_rows[0], tokenizer, template, teaching.train_file)
     if "wandb" in sft.report_to:
-        prepare_wandb(Path(sft.output_dir) / "wandb")
+        prepare_wandb(Path(sft.output_dir))
     trainer = LetterTrainer(
         model=model,
         args=sft,
@@ -220,6 +247,10 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
     except (ValueError, TypeError, OSError) as error:
         where = sys.argv[sys.argv.index("--config") + 1] if "--config" in sys.argv[:-1] else "command line"
         raise InputError(f"{where}: {error}") from None
+    if sft.load_best_model_at_end and not teaching.validation_file:
+        raise InputError("load_best_model_at_end: there is no validation_file to choose by; name one, or leave it out")
+    if teaching.stop_patience < 0:
+        raise InputError(f"stop_patience {teaching.stop_patience}: give a number of evaluations, or 0 for never")
     if not lora.model_name_or_path:
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
     if lora.use_dora or lora.lora_modules_to_save:
@@ -274,6 +305,7 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
         "base": fingerprint(base),
         "adapter": hash_file(Path(teaching.adapter) / "adapter_model.safetensors") if teaching.adapter else None,
         "template": teaching.template,
+        "stop_patience": teaching.stop_patience if teaching.validation_file else 0,
         "dtype": lora.dtype,
         **(
             {"quantised": "4 bits" if lora.load_in_4bit else "8 bits"} if lora.load_in_4bit or lora.load_in_8bit else {}
@@ -303,6 +335,11 @@ def read_rows(path: str | None) -> list[dict[str, Any]]:
     if not rows:
         raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
     return rows
+
+
+def count_decisions(rows: list[dict[str, Any]]) -> int:
+    """How many rows are answered with a letter."""
+    return sum(row["completion"][0]["content"] in ("A", "B") for row in rows)
 
 
 def to_dataset(rows: list[dict[str, Any]], template: dict[str, Any]) -> Dataset:

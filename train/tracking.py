@@ -11,13 +11,15 @@ def prepare_wandb(folder: Path) -> str:
     """Set W&B's mode and folder where the user has not; returns the mode.
 
     Args:
-        folder: Where offline runs are written, unless WANDB_DIR says; sent later by `wandb sync`.
+        folder: Runs are written to its subfolder `wandb`, unless WANDB_DIR says; sent later by `wandb sync`.
     """
     os.environ.setdefault("WANDB_MODE", "online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_PROJECT", "self-interpretability")
     os.environ.setdefault("WANDB_SILENT", "true")
-    # The adapter is in the run folder already; uploading code or console output is for the user to turn on.
+    # Code and console output are in the run's folder or nobody's business; an address of git may hold a token.
     os.environ.setdefault("WANDB_DISABLE_CODE", "true")
+    os.environ.setdefault("WANDB_DISABLE_GIT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")
     Path(os.environ.setdefault("WANDB_DIR", str(folder))).mkdir(parents=True, exist_ok=True)
     return os.environ["WANDB_MODE"]
 

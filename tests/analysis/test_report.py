@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from analysis.figures import NOT_TESTABLE, Figure, save_figures
-from analysis.gate import GateResult
+from analysis.gate import GateResult, judge
 from analysis.report import MEASURES, verdict, write_report
 from analysis.results import RunResults
 from analysis.run import COUNTS, agreement_table, summary
@@ -220,6 +220,24 @@ def test_the_verdict_of_a_failed_gate_gives_the_reasons_and_the_cause(passed: Ru
     assert NOT_TESTABLE in told
     assert "since held-out decisions are few, and r is low. Likely cause: the prompt differs." in told
     assert "r\N{NO-BREAK SPACE}=" not in told
+
+
+def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
+    failed: RunResults, passed: RunResults, figures: list[Figure], tmp_path: Path
+) -> None:
+    reason = "step 9: all one letter, most likely because learning_rate 1 is too high"
+    decisions = failed.decisions["instilled", "instilled"]
+    stopped = dataclasses.replace(
+        failed, gate=judge(decisions, failed.gate.r, reason), stopped_early={"instilled": reason}
+    )
+    assert stopped.gate.reasons[-1] == f"training stopped at {reason}" and len(stopped.gate.reasons) == 3
+    assert f"Likely cause: training stopped at {reason}." in verdict(stopped)
+    assert summary(stopped)["stopped_early"] == {"instilled": reason}
+    said = f"The training of “instilled” was stopped early, at {reason}."
+    write_report(stopped, figures, tmp_path / "report.html")
+    assert said in Page((tmp_path / "report.html").read_text()).text
+    found = judge(passed.decisions["instilled", "instilled"], passed.gate.r, reason)
+    assert found.passed and not found.reasons, "what was kept is judged by what it does"
 
 
 def test_untrustworthy_posteriors_are_counted(passed: RunResults, figures: list[Figure], tmp_path: Path) -> None:

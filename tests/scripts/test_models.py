@@ -25,7 +25,7 @@ from scripts.check_models import (
     serving_lines,
     shapes,
 )
-from scripts.experiment import Experiment, GpuSettings, load_experiment, load_groups
+from scripts.experiment import Experiment, GpuSettings, ModelFile, load_experiment, load_groups, read_settings
 from scripts.plan import Run, TrialTokens, plan
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
@@ -65,6 +65,16 @@ def test_all_models_of_the_plan_are_there():
 @pytest.mark.parametrize("stem", STEMS)
 def test_a_model_file_has_no_problem(stem: str):
     assert list(problems(FILES[stem], SHAPES[stem])) == []
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_training_keeps_the_weights_that_do_best_on_held_out_rows(path: Path):
+    model = read_settings(path, ModelFile)
+    for stage, measure in (("decisions", "letter_loss"), ("reports", None)):
+        settings = {**model.sft, **getattr(model, stage)}
+        assert settings["load_best_model_at_end"] is True and settings.get("metric_for_best_model") == measure
+        assert settings["eval_strategy"] == settings.get("save_strategy", "steps")
+        assert settings.get("eval_steps") == settings.get("save_steps")
 
 
 def test_problems_are_found():

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from support import ROOT, kill_when, make_tiny_model
+from wandb_records import offline_runs
 
 CONTEXTS = {
     "instilled": {"file": "task/data/instilled.jsonl", "count": 4},
@@ -25,9 +26,17 @@ def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Pa
     folder = tmp_path_factory.mktemp("experiment")
     model = {
         "name": str(tiny_model),
-        "sft": {"per_device_train_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "save_steps": 2},
-        "decisions": {"num_train_epochs": 2, "eval_strategy": "steps", "eval_steps": 4},
-        "reports": {"num_train_epochs": 2},
+        "sft": {"per_device_train_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "load_best_model_at_end": True},
+        "decisions": {
+            "num_train_epochs": 2,
+            "learning_rate": 1e-6,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "save_steps": 2,
+            "metric_for_best_model": "letter_loss",
+            "stop_patience": 3,
+        },
+        "reports": {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"},
     }
     (folder / "model.yaml").write_text(yaml.safe_dump(model))
     values = yaml.safe_load((ROOT / "configs" / "experiments" / "smollm2.yaml").read_text())
@@ -74,6 +83,8 @@ def test_folds_are_tested_on_what_they_were_not_trained_on(straight: Path):
         trained = {json.loads(line)["context"] for line in lines}
         reports = pd.read_parquet(straight / "trials" / f"introspection_fold_{fold}" / "reports" / "trials.parquet")
         assert not trained & set(reports["context"])
+        lines = (straight / "examples" / f"introspection_fold_{fold}" / "validation.jsonl").read_text().splitlines()
+        assert {json.loads(line)["context"] for line in lines} == trained, "checkpoints are chosen inside the fold"
         tested += reports["context"].unique().tolist()
     instilled = (straight / "inputs" / "instilled.jsonl").read_text().splitlines()
     assert sorted(tested) == sorted(json.loads(line)["name"] for line in instilled)
@@ -87,6 +98,28 @@ def test_a_random_model_does_not_pass_the_gate_and_no_correlation_is_given(strai
         assert found[name]["testable"] is False and found[name]["r"] is None
         assert found[name]["total_reports"] > 0
     assert "not testable" in (straight / "analysis" / "report.html").read_text()
+
+
+def test_a_training_that_stops_early_goes_on_to_a_report_that_says_why(straight: Path):
+    manifest = json.loads((straight / "adapters" / "instilled" / "manifest.json").read_text())
+    assert manifest["stopped_early"].startswith("step 10: ") and manifest["steps"] == 10
+    assert manifest["kept"]["step"] < 10
+    found = summary(straight)
+    assert found["stopped_early"] == {"instilled": manifest["stopped_early"]}
+    assert found["gate"]["reasons"][-1] == f"training stopped at {manifest['stopped_early']}"
+    assert "stopped early, at step 10: " in (straight / "analysis" / "report.html").read_text()
+    for fold in (1, 2):
+        kept = json.loads((straight / "adapters" / f"introspection_fold_{fold}" / "manifest.json").read_text())["kept"]
+        assert kept["by"] == "eval_loss"
+
+
+def test_trainings_and_analysis_are_one_group(straight: Path):
+    tracked = offline_runs(straight / "wandb")
+    assert {run.group for run in tracked} == {"tiny-seed0"}
+    assert {run.name for run in tracked} == {f"tiny-seed0/{arm}" for arm in (ARMS - {"off_the_shelf"}) | {"analysis"}}
+    assert len(tracked) == len(ARMS)
+    [instilled] = [run for run in tracked if run.name == "tiny-seed0/instilled"]
+    assert instilled.steps("eval/share_a") == [2, 4, 6, 8, 10]
 
 
 def test_killed_in_training_and_in_evaluation_it_ends_the_same(experiment: Path, straight: Path, tmp_path: Path):

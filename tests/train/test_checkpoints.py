@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from train.checkpoints import incompleteness, last_complete_checkpoint
+from train.checkpoints import incompleteness, kept_checkpoint, last_complete_checkpoint
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -81,3 +81,29 @@ def test_checkpoints_of_several_processes(tmp_path: Path, optimizer: str):
     last.unlink()
     state.unlink()
     assert "optimizer" in (incompleteness(checkpoint) or "")
+
+
+@pytest.mark.parametrize("damage", ["adapter_model.safetensors", "adapter_config.json", None])
+def test_a_checkpoint_whose_best_one_is_lost_is_not_gone_on_from(tmp_path: Path, damage: str | None):
+    """The weights to end with would be lost; without `damage` the whole folder of the best checkpoint is."""
+    best, newest = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 30)
+    write_checkpoint(tmp_path, 5)
+    for checkpoint in (best, newest):
+        state = {"global_step": int(checkpoint.name[11:]), "best_model_checkpoint": f"runs/x/{best.name}"}
+        (checkpoint / "trainer_state.json").write_text(json.dumps(state))
+    assert last_complete_checkpoint(tmp_path) == newest
+    for path in [best / damage] if damage else [*best.iterdir()]:
+        path.unlink()
+    assert "the best checkpoint until then is checkpoint-10" in (incompleteness(newest) or "")
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+
+
+def test_the_kept_checkpoint_with_what_was_measured_at_its_step():
+    log = [
+        {"step": 2, "loss": 1.0},
+        {"step": 2, "eval_loss": 0.5, "eval_letter_loss": 0.4, "epoch": 1.0},
+        {"step": 4, "eval_loss": 0.6, "eval_letter_loss": 0.3},
+    ]
+    kept = kept_checkpoint(log, "somewhere/checkpoint-2", "letter_loss")
+    assert kept == {"step": 2, "by": "eval_letter_loss", "metrics": {"eval_loss": 0.5, "eval_letter_loss": 0.4}}
+    assert kept_checkpoint(log, None, "loss") is None, "no checkpoint was written"

@@ -1,12 +1,11 @@
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, EvalPrediction, TrainerControl, TrainerState
+from transformers import AutoModelForCausalLM, EvalPrediction
 
-from train.letters import CollapseWarning, _completions, _losses, letter_metrics, letter_rows
+from train.letters import _completions, _losses, letter_metrics, letter_rows
 
 A, B, OTHER = 3, 4, 5
 
@@ -44,7 +43,13 @@ def test_letter_metrics_against_the_definitions():
     )
     found = letter_metrics(EvalPrediction(rows, None))
     assert found == pytest.approx(
-        {"letter_accuracy": 1 / 3, "agreement": 2 / 3, "share_a": 2 / 3, "letter_mass": (0.9 + 0.9 + 0.3) / 3}
+        {
+            "letter_accuracy": 1 / 3,
+            "agreement": 2 / 3,
+            "share_a": 2 / 3,
+            "letter_mass": (0.9 + 0.9 + 0.3) / 3,
+            "letter_loss": -np.log(0.6 * 0.3 * 0.2) / 3,
+        }
     )
     assert letter_metrics(EvalPrediction(rows[3:], None)) == {}
 
@@ -64,11 +69,3 @@ def test_the_loss_is_that_of_the_library(tiny_model: Path):
     assert log_probs.shape[1] == 12 - 7, "no logits before the first label of any row"
     reference = model(input_ids=ids, attention_mask=mask, labels=labels).loss
     torch.testing.assert_close(_losses(log_probs, kept).sum() / (kept != -100).sum(), reference)
-
-
-@pytest.mark.parametrize(("share", "says"), [(0.97, "answers A on 97%"), (0.02, "answers B on 98%"), (0.5, None)])
-def test_a_collapse_is_said(share: float, says: str | None, caplog: pytest.LogCaptureFixture):
-    metrics = {"eval_share_a": share, "eval_agreement": 0.5}
-    with caplog.at_level(logging.WARNING):
-        CollapseWarning().on_evaluate(None, TrainerState(), TrainerControl(), metrics=metrics)
-    assert (says in caplog.text) if says else not caplog.records

@@ -1,6 +1,7 @@
 """The training script through the real `accelerate launch`, on a tiny model."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,9 +23,12 @@ from task.prompts import messages
 from task.trials import sample_trials
 from task.weights import sample_weights, save_weights
 from train.examples import ExamplesConfig, write_examples
+from wandb_records import files_with, offline_runs
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
 SCRIPT = "train/sft.py"
+SECRETS = {"WANDB_API_KEY": "f00dfeed" * 5, "HF_TOKEN": "hf_NotToBeFoundInAnyFile"}
+KEPT = {"load_best_model_at_end": True, "metric_for_best_model": "letter_loss", "eval_steps": 2, "save_total_limit": 1}
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +77,19 @@ def command(values: dict[str, Any], launch: list[str] = LAUNCH) -> list[str]:
     return [*launch, SCRIPT, "--config", str(path)]
 
 
-def run(values: dict[str, Any], launch: list[str] = LAUNCH) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(values, launch), cwd=ROOT, capture_output=True, text=True)
+def run(values: dict[str, Any], launch: list[str] = LAUNCH, **environment: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **environment}
+    return subprocess.run(command(values, launch), cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
 def instilled(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("adapters") / "instilled"
-    result = run(settings(tiny_model, examples, output, report_to="wandb"))
+    group = {"WANDB_RUN_GROUP": "demo-seed0"}
+    values = settings(tiny_model, examples, output, report_to="wandb", run_name="demo-seed0/instilled", env=group)
+    result = run(values, **SECRETS)
     assert result.returncode == 0, result.stderr
+    assert not [line for line in (result.stdout + result.stderr).splitlines() for s in SECRETS.values() if s in line]
     return output
 
 
@@ -105,12 +113,26 @@ def test_the_letter_is_watched_in_training_and_held_out(instilled: Path):
 
 
 def test_wandb_runs_offline(instilled: Path):
-    assert list(instilled.glob("wandb/wandb/offline-run-*/*.wandb"))
+    [tracked] = offline_runs(instilled / "wandb")
+    assert (tracked.group, tracked.name) == ("demo-seed0", "demo-seed0/instilled")
+    assert tracked.config["learning_rate"] == 0.01 and tracked.config["peft_config"]["default"]["r"] == 4
+    for key in ("train/loss", "train/letter_accuracy", "train/agreement", "train/share_a", "train/letter_mass"):
+        assert tracked.steps(key) == [*range(1, 17)], key
+    assert tracked.steps("eval/agreement")[:4] == tracked.steps("eval/letter_loss")[:4] == [4, 8, 12, 16]
+
+
+def test_no_secret_is_in_any_file(instilled: Path):
+    assert files_with(instilled, "demo-seed0/instilled"), "it can find what is there"
+    assert not files_with(instilled.parent, *SECRETS.values())
 
 
 def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
-    result = run(settings(tiny_model, examples, tmp_path / "reports", "reports", adapter=str(instilled)))
+    kept = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    result = run(settings(tiny_model, examples, tmp_path / "reports", "reports", adapter=str(instilled), **kept))
     assert result.returncode == 0, result.stderr
+    losses = held_out(tmp_path / "reports", "eval_loss")
+    manifest = json.loads((tmp_path / "reports" / "manifest.json").read_text())
+    assert manifest["kept"] == {"step": min(losses, key=losses.__getitem__), "by": "eval_loss"} and len(losses) == 2
     first, second = (load_file(f / "adapter_model.safetensors") for f in (instilled, tmp_path / "reports"))
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -120,7 +142,8 @@ def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Pa
 
 def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
     """Killed after two checkpoints, the newer one cut off: it goes on from the older one, to the same adapter."""
-    values = settings(tiny_model, examples, tmp_path / "killed")
+    group = {"WANDB_RUN_GROUP": "demo-seed0"}
+    values = settings(tiny_model, examples, tmp_path / "killed", report_to="wandb", env=group)
     kill_when(command(values), lambda: len(list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json"))) > 1)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
     steps = sorted(int(p.name.split("-")[1]) for p in (tmp_path / "killed").glob("checkpoint-*"))
@@ -132,8 +155,58 @@ def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: P
     assert f"resuming from {tmp_path / 'killed' / f'checkpoint-{steps[-2]}'}" in result.stdout
     same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", instilled)]
     assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
+    _, resumed = offline_runs(tmp_path / "killed" / "wandb")
+    assert (resumed.group, resumed.name) == ("demo-seed0", f"killed (start 2, from step {steps[-2]})")
+    assert resumed.steps("train/loss") == [*range(1, 17)], "the second start has the whole curve"
+    assert resumed.steps("eval/agreement")[:4] == [4, 8, 12, 16]
     again = run(values)
     assert again.returncode == 0 and "finished before" in again.stdout
+    assert len(offline_runs(tmp_path / "killed" / "wandb")) == 2
+
+
+def held_out(folder: Path, measure: str) -> dict[int, float]:
+    """A measure on held-out rows by step."""
+    log = json.loads((folder / "log_history.json").read_text())
+    return {entry["step"]: entry[measure] for entry in log if measure in entry}
+
+
+def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples: Path, tmp_path: Path):
+    """They are the weights of a training that ends there, and the figures are those of that step."""
+    values = settings(tiny_model, examples, tmp_path / "best", lr_scheduler_type="constant", stop_patience=0, **KEPT)
+    result = run(values, [sys.executable])
+    assert result.returncode == 0, result.stderr
+    losses = held_out(tmp_path / "best", "eval_letter_loss")
+    best = min(losses, key=losses.__getitem__)
+    assert best < 16, "the last step is the best one; nothing is tested"
+    manifest = json.loads((tmp_path / "best" / "manifest.json").read_text())
+    assert manifest["kept"] == {"step": best, "by": "eval_letter_loss"} and manifest["steps"] == 16
+    assert manifest["metrics"]["eval_letter_loss"] == losses[best]
+    assert f"16 steps; these are the weights of step {best}," in (tmp_path / "best" / "README.md").read_text()
+    values |= {"output_dir": str(tmp_path / "short"), "max_steps": best, "load_best_model_at_end": False}
+    assert run(values, [sys.executable]).returncode == 0
+    same = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("best", "short")]
+    assert same[0] == same[1]
+
+
+def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: Path, examples: Path, tmp_path: Path):
+    found = []
+    for name in ("straight", "killed"):
+        values = settings(tiny_model, examples, tmp_path / name, learning_rate=0.3, stop_patience=3, **KEPT)
+        if name == "killed":
+            kill_when(
+                command(values, [sys.executable]), (tmp_path / name / "checkpoint-4" / "trainer_state.json").exists
+            )
+            assert not (tmp_path / name / "manifest.json").exists(), "the kill came too late to test anything"
+        result = run(values, [sys.executable])
+        assert result.returncode == 0, result.stderr
+        assert ("resuming from" in result.stdout) == (name == "killed")
+        assert f"{tmp_path / name}: stopped early at step 10: held-out decisions were nearly all one" in result.stdout
+        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        adapter = (tmp_path / name / "adapter_model.safetensors").read_bytes()
+        found.append((manifest["stopped_early"], manifest["kept"], manifest["steps"], adapter))
+        assert f"Stopped early at {manifest['stopped_early']}" in (tmp_path / name / "README.md").read_text()
+    assert found[0] == found[1] and found[0][2] == 10
+    assert found[0][1]["step"] < 10, "no checkpoint is written where it stops"
 
 
 def test_the_effective_batch_is_shared_by_accumulation(
@@ -200,6 +273,9 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
         ({"load_in_4bit": True}, "need an NVIDIA GPU"),
         ({"push_to_hub": True}, "push_to_hub uploads every checkpoint"),
         ({"packing": True}, "packing"),
+        ({"load_best_model_at_end": True, "save_steps": 8}, "save_steps 8 is not eval_steps 4"),
+        ({"load_best_model_at_end": True, "eval_steps": 2, "validation_file": None}, "no validation_file to choose by"),
+        ({"stop_patience": -1}, "stop_patience -1"),
         ({"use_dora": True}, "use_dora"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

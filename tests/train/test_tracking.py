@@ -1,9 +1,21 @@
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from train.segments import EarlierCurves, begin_segment
 from train.tracking import prepare_wandb
+
+
+class FakeTrainer:
+    def __init__(self) -> None:
+        self.args = SimpleNamespace(run_name=None)
+        self.callbacks: list[Any] = []
+
+    def add_callback(self, callback: Any) -> None:
+        self.callbacks.append(callback)
 
 
 @pytest.fixture(autouse=True)
@@ -11,7 +23,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [n for n in os.environ if n.startswith("WANDB_")]:
         monkeypatch.delenv(name)
     # setdefault in the code under test would outlive the test
-    for name in ("MODE", "DIR", "PROJECT", "SILENT", "DISABLE_CODE"):
+    for name in ("MODE", "DIR", "PROJECT", "SILENT", "DISABLE_CODE", "DISABLE_GIT", "CONSOLE", "RUN_ID", "RESUME"):
         monkeypatch.setenv(f"WANDB_{name}", "x")
         monkeypatch.delenv(f"WANDB_{name}")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
@@ -38,3 +50,27 @@ def test_what_the_user_has_set_stays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "mine"))
     assert prepare_wandb(tmp_path / "default") == "disabled"
     assert (tmp_path / "mine").is_dir() and not (tmp_path / "default").exists()
+
+
+def test_offline_each_start_is_a_run_of_its_own(tmp_path: Path):
+    prepare_wandb(tmp_path)
+    trainer = FakeTrainer()
+    for step, name in ((0, "demo/instilled"), (40, "demo/instilled (start 2, from step 40)")):
+        begin_segment(trainer, tmp_path, "demo/instilled", step)
+        assert trainer.args.run_name == name
+    assert [type(callback) for callback in trainer.callbacks] == [EarlierCurves], "the second repeats the first"
+    assert "WANDB_RUN_ID" not in os.environ and "WANDB_RESUME" not in os.environ
+
+
+def test_online_all_starts_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    prepare_wandb(tmp_path)
+    trainer, ids = FakeTrainer(), []
+    for step in (0, 40):
+        begin_segment(trainer, tmp_path, "demo/instilled", step)
+        assert trainer.args.run_name == "demo/instilled" and not trainer.callbacks
+        ids.append(os.environ.pop("WANDB_RUN_ID"))
+        assert os.environ["WANDB_RESUME"] == "allow"
+    (tmp_path / "other").mkdir()
+    begin_segment(trainer, tmp_path / "other", "demo/instilled", 0)
+    assert ids[0] == ids[1] != os.environ["WANDB_RUN_ID"], "two runs of the same name are not mixed"

@@ -1,0 +1,176 @@
+"""Trainings that go wrong on held-out decisions: named at once, stopped when it lasts, with the likely cause."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+COLLAPSED = 0.9
+"""A share of one letter beyond this is a collapse: in balanced trials each is right half of the time."""
+
+CHANCE = 0.6
+"""Agreement up to here may be luck, however few decisions are held out."""
+
+ANSWERS = 0.5
+"""Below this mean P(A) + P(B) the model mostly wants to answer with something else than a letter."""
+
+CONFIDENT = 1.25 * math.log(2)
+"""Letter loss above this is worse than not knowing (ln 2): the model is sure, and wrong."""
+
+PLATEAU = 0.25
+"""Share of a training's steps that are not judged: the model organism stands at chance, with one letter, until 30% of
+its steps before it begins to learn."""
+
+RISEN = 0.1
+"""Letter loss this much above the lowest one before: what was learned is lost again."""
+
+EXPLODED = 10.0
+"""Growth of the gradient's norm over a training that speaks of steps that are too large."""
+
+Log = Sequence[dict[str, Any]]
+"""A training's `log_history`."""
+
+
+class CollapseWarning(TrainerCallback):
+    """Says so as soon as held-out decisions are nearly all the same letter."""
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Warn when the share of A is above .9 or below .1."""
+        share = metrics.get("eval_share_a")
+        if share is None or 1 - COLLAPSED <= share <= COLLAPSED or not state.is_world_process_zero:
+            return
+        logger.warning(
+            "step %d: the model answers %s on %.0f%% of held-out decisions (agreement %.2f); if this lasts it has "
+            "not learned to compare the options: train longer, or raise learning_rate or lora_r",
+            state.global_step,
+            "A" if share > 0.5 else "B",
+            100 * max(share, 1 - share),
+            metrics["eval_agreement"],
+        )
+
+
+class CollapseStop(TrainerCallback):
+    """Stops a training whose evaluations stay without use, and keeps the reason.
+
+    What is decided is a function of the logged evaluations, which every checkpoint holds. No checkpoint is written
+    where the training stops: killed after that, it goes on from an earlier one and stops again at the same step.
+
+    Attributes:
+        reason: Why the training was stopped; None as long as it was not.
+    """
+
+    def __init__(self, patience: int, decisions: int) -> None:
+        """Set up.
+
+        Args:
+            patience: Evaluations in a row, after the warm-up and the first quarter of the steps; 0 never stops.
+            decisions: How many decisions are held out.
+        """
+        self.patience, self.decisions = patience, decisions
+        self.reason: str | None = None
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Stop where there is a reason to; at the last step the training ends by itself."""
+        if state.global_step < state.max_steps:
+            ignored = max(args.get_warmup_steps(state.max_steps), PLATEAU * state.max_steps)
+            log = [e for e in state.log_history if e["step"] > ignored]
+            self.reason = reason_to_stop(log, self.patience, self.decisions, args.learning_rate)
+        return self._stop(control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Prevent the checkpoint of an epoch that the stop has cut short."""
+        return self._stop(control)
+
+    def _stop(self, control: TrainerControl) -> TrainerControl:
+        if self.reason:
+            control.should_training_stop, control.should_save = True, False
+        return control
+
+
+def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float) -> str | None:
+    """Why a training should stop, None if it should not.
+
+    Args:
+        log: What was logged after the steps that are not judged.
+        patience: Evaluations in a row that must show nothing of use; 0 is never.
+        decisions: How many decisions are held out.
+        learning_rate: The training's, for the message.
+    """
+    last = [entry for entry in log if "eval_loss" in entry][-patience:]
+    if not patience or len(last) < patience or not all(useless(entry, decisions) for entry in last):
+        return None
+    return (
+        f"step {last[-1]['step']}: {_seen(last)} in {patience} evaluation{'s in a row' if patience > 1 else ''}, "
+        f"most likely because {likely_cause(log, last, learning_rate)}"
+    )
+
+
+def useless(entry: dict[str, Any], decisions: int) -> bool:
+    """Whether an evaluation shows a loss that is not finite, one letter nearly throughout, or agreement at chance.
+
+    Chance: at most 1.64 standard errors above one half, 60% where few decisions are held out. Reports have no letter;
+    of them only the loss is looked at.
+    """
+    if not math.isfinite(entry["eval_loss"]):
+        return True
+    if "eval_share_a" not in entry:
+        return False
+    chance = min(CHANCE, 0.5 + 1.64 * math.sqrt(0.25 / max(decisions, 1)))
+    return not 1 - COLLAPSED <= entry["eval_share_a"] <= COLLAPSED or entry["eval_agreement"] <= chance
+
+
+def _seen(last: Log) -> str:
+    if not all(math.isfinite(entry["eval_loss"]) for entry in last):
+        return "the held-out loss was not finite"
+    shares, agreements = ([entry[f"eval_{name}"] for entry in last] for name in ("share_a", "agreement"))
+    if not any(1 - COLLAPSED <= share <= COLLAPSED for share in shares):
+        return f"held-out decisions were nearly all one letter (share of A {_range(shares)})"
+    return f"held-out decisions agreed with what is taught no more than by chance ({_range(agreements)})"
+
+
+def likely_cause(log: Log, last: Log, learning_rate: float) -> str:
+    """What most likely went wrong, told from the losses, the gradient's norm and P(A) + P(B), with a remedy."""
+    lower = f"learning_rate {learning_rate:g} is too high: take a third of it, or a longer warm-up"
+    if not all(math.isfinite(entry["eval_loss"]) for entry in last):
+        return f"{lower} (the loss is not finite)"
+    norms = [entry["grad_norm"] for entry in log if "grad_norm" in entry]
+    quarter = len(norms) // 4
+    if quarter and (grown := statistics.median(norms[-quarter:])) > EXPLODED * statistics.median(norms[:quarter]):
+        return f"{lower} (the gradient's norm grew to {grown:.3g})"
+    mass, loss = (statistics.mean(entry[f"eval_{name}"] for entry in last) for name in ("letter_mass", "letter_loss"))
+    if loss > (lowest := min(e["eval_letter_loss"] for e in log if "eval_letter_loss" in e)) + RISEN:
+        return f"{lower} (letter loss rose from {lowest:.2f} to {loss:.2f})"
+    if mass < ANSWERS:
+        return (
+            f"the form of the answer is not learned (P(A) + P(B) is {mass:.2f}): check the template arguments, "
+            "or train longer"
+        )
+    if loss > CONFIDENT:
+        return f"{lower} (letter loss {loss:.2f}: sure of the wrong letter, where not knowing would give 0.69)"
+    return (
+        f"nothing is learned (letter loss {loss:.2f}, not knowing gives 0.69): more examples or epochs, a higher "
+        f"learning_rate than {learning_rate:g} or a higher lora_r, or a larger model"
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
