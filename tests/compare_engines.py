@@ -78,11 +78,11 @@ def make_adapters(folder: Path) -> dict[str, str]:
 
 
 def evaluate(
-    folder: Path, engine: str, arms: dict[str, str | None], pairs: int, reports: int
+    folder: Path, engine: str, arms: dict[str, str | None], pairs: int, reports: int, contexts: int = len(CONTEXTS)
 ) -> dict[str, pd.DataFrame]:
-    """Trial files of an evaluation by `arm/measure`, run as a process of its own."""
+    """Trial files by `arm/measure` of an evaluation, run as a process of its own; the awkward context comes on top."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_contexts([*CONTEXTS, AWKWARD], folder / "contexts.jsonl")
+    save_contexts([*CONTEXTS[:contexts], AWKWARD], folder / "contexts.jsonl")
     group = [{"name": "instilled", "file": str(folder / "contexts.jsonl")}]
     sizes = {"decisions": pairs, "reports": reports}
     config: dict[str, Any] = {

@@ -19,7 +19,8 @@ from support import SMALL_MODEL
 from task.errors import InputError
 from task.replies import parse_report
 
-PAIRS, REPORTS = 2, 1
+# Few, as they take minutes; results/benchmarks/agreement.json has the same of 414 decisions and 63 reports.
+SIZE = {"pairs": 3, "reports": 1, "contexts": 1}
 with_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed; pip install -r requirements-test.txt"
 )
@@ -34,7 +35,7 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 def vllm(arms: dict[str, str | None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of an evaluation of all arms by one vLLM engine, run as users run it."""
     folder = tmp_path_factory.mktemp("vllm") / "all"
-    compare_engines.evaluate(folder, "vllm", arms, PAIRS, REPORTS)
+    compare_engines.evaluate(folder, "vllm", arms, **SIZE)
     return folder
 
 
@@ -45,9 +46,9 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 
 @with_vllm
 def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str | None], tmp_path: Path):
-    reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, PAIRS, REPORTS)
+    reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **SIZE)
     found = compare_engines.compare(reference, tables(vllm))
-    assert found["decisions"] == 3 * 3 * 2 * PAIRS and found["reports"] == 3 * 3 * REPORTS
+    assert found["decisions"] == 3 * 2 * 2 * 3 and found["reports"] == 3 * 2 * 1
     assert found["same_letter"] >= 0.995 and found["largest_log_probability_difference"] <= 1e-3, found
     assert found["same_reply"] >= 0.95, found
     assert found["readable_replies"] == 1 and found["replies_outside_the_range"] == 0, found
@@ -57,14 +58,14 @@ def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str |
 
 @with_vllm
 def test_base_rows_beside_adapters_are_those_of_an_engine_without(vllm: Path, tmp_path: Path):
-    alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, PAIRS, REPORTS)
+    alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, **SIZE)
     for name, table in alone.items():
         pd.testing.assert_frame_equal(tables(vllm)[name], table, check_exact=True)
 
 
 @with_vllm
 def test_every_report_is_read_awkward_names_included(vllm: Path):
-    contexts = {c.name: c for c in [*compare_engines.CONTEXTS, compare_engines.AWKWARD]}
+    contexts = {c.name: c for c in [compare_engines.CONTEXTS[0], compare_engines.AWKWARD]}
     reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith("reports")])
     assert set(reports["context"]) == set(contexts)
     for _, row in reports.iterrows():
@@ -79,7 +80,7 @@ def test_the_manifest_says_what_the_cache_saved(vllm: Path):
     for measure in ("decisions", "reports"):
         said = json.loads((vllm / "trials" / "base" / measure / "manifest.json").read_text())["answering"]
         assert 0 < said["computed_tokens"] <= said["prompt_tokens"] and said["tokens_per_second"] > 0
-        if measure == "decisions":  # four prompts of each context, of which two or more whole blocks are the same
+        if measure == "decisions":  # six prompts of each context, of which two or more whole blocks are the same
             assert said["share_from_cache"] > 0.2
 
 
