@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -216,7 +217,7 @@ def test_shared_prefixes_resumed_in_the_second_epoch_end_the_same(
         assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the same batches, shared by two"
     values = settings(tiny_model, examples, tmp_path / "killed", **more)
     reached = tmp_path / "killed" / "checkpoint-10" / "trainer_state.json"  # 8 steps are an epoch
-    kill_when(command(values, launch), reached.exists)
+    kill_when(command(values, launch), reached.exists, by=signal.SIGKILL if processes == 1 else signal.SIGTERM)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
     result = run(values, launch)
     assert result.returncode == 0 and "resuming from" in result.stdout, result.stderr
