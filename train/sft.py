@@ -313,7 +313,7 @@ def read_rows(path: str | None) -> list[dict[str, Any]]:
                 raise InputError(f"{path}:{number}: no readable `messages` ({error!r}); correct the row") from None
             if role != "assistant" or len(messages) < 2:
                 raise InputError(f"{path}:{number}: the last message is by {role!r}; needed: a prompt, then an answer")
-            rows.append({"prompt": messages[:-1], "completion": messages[-1:], "context": row.get("context")})
+            rows.append({"prompt": messages[:-1], "completion": messages[-1:], "context": str(row.get("context", ""))})
     if not rows:
         raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
     return rows

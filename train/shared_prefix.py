@@ -37,7 +37,7 @@ class Sharing:
         additive: Whether the attention adds its mask to the scores (eager) instead of reading it as yes and no.
     """
 
-    contexts: Sequence[str | None]
+    contexts: Sequence[str]
     rows: int
     additive: bool
 
@@ -137,9 +137,9 @@ class ContextOrder(Sampler[int]):
     row comes once. The order is a function of (seed, epoch) alone, the same in every process and after a resumption.
     """
 
-    def __init__(self, contexts: Sequence[str | None], size: int, seed: int, epoch: Callable[[], int]) -> None:
+    def __init__(self, contexts: Sequence[str], size: int, seed: int, epoch: Callable[[], int]) -> None:
         self.size, self.seed, self.epoch = size, seed, epoch
-        self.rows: dict[str | None, list[int]] = {}
+        self.rows: dict[str, list[int]] = {}
         for row, context in enumerate(contexts):
             self.rows.setdefault(context, []).append(row)
 

@@ -154,7 +154,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_rows_without_a_context_are_one_context():
-    assert sorted(ContextOrder([None] * 6, 4, 0, lambda: 0)) == list(range(6))
+    assert sorted(ContextOrder([""] * 6, 4, 0, lambda: 0)) == list(range(6))
 
 
 def test_what_cannot_share_is_refused_in_one_line():
