@@ -9,6 +9,7 @@ optimizer does its work and the model stays as it was, so that the mean loss of 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from datasets.utils.logging import disable_progress_bar
-from transformers import AutoTokenizer, TrainerCallback
+from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.utils.logging import set_verbosity_error
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
@@ -140,6 +141,7 @@ def measure(recipe: Recipe, model: str, rows: Path, folder: Path) -> dict[str, A
     """Examples a second, mean loss of the epoch, and tokens that go through the model for one epoch."""
     trainer, clock = trainer_of(recipe, model, rows, folder), StepClock()
     trainer.add_callback(clock)
+    trainer.remove_callback(PrinterCallback)
     tokens = 0
     forward = trainer.model.forward
 
@@ -173,6 +175,7 @@ def compare(model: str, rows: Path, folder: Path, show: Callable[[str], None]) -
     found = []
     for recipe in RECIPES:
         found.append(measure(recipe, model, rows, folder))
+        gc.collect()  # a trainer refers to itself and would keep its model
         show(f"{recipe.name}: {found[-1]['examples_per_second']:.2f} examples/s")
     plain = max(
         (entry for entry, recipe in zip(found, RECIPES, strict=True) if recipe.plain),
