@@ -67,6 +67,7 @@ def load_of(model: ModelFile, gpu: int, stage: Measure) -> Load:
         half=model.dtype != "float32",
         checkpointing=entry.gradient_checkpointing,
         four_bit=entry.load_in_4bit,
+        joined="share_prefixes" in settings,
     )
 
 

@@ -78,8 +78,13 @@ def plain_decisions(model: Any, tokenizer: Any, trials: Sequence[ShownTrial]) ->
     return np.stack(found)
 
 
-def kill_when(command: list[str], condition: Callable[[], bool], seconds: float = 240) -> None:
-    """Run a command from the repository's root and kill -9 it with all its children as soon as a condition holds."""
+def kill_when(
+    command: list[str], condition: Callable[[], bool], seconds: float = 240, by: signal.Signals = signal.SIGKILL
+) -> None:
+    """Run a command from the repository's root and kill it with all its children as soon as a condition holds.
+
+    `accelerate launch` starts several processes in sessions of their own and takes them with it on SIGTERM only.
+    """
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
@@ -88,5 +93,5 @@ def kill_when(command: list[str], condition: Callable[[], bool], seconds: float 
         assert process.poll() is None, "the command ended before it could be killed"
         assert time.monotonic() < end, "the moment to kill never came"
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, by)
     process.wait()

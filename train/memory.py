@@ -96,6 +96,8 @@ class Load:
         half: Base in 16 bits and autocast (a GPU), or all in float32 (a CPU).
         checkpointing: Whether each layer's activations are computed again in the backward pass.
         four_bit: Whether the linear layers of the base are held in NF4 (QLoRA).
+        joined: Whether the rows are one sequence (`share_prefixes`). How much of them is shared is not counted on, as a
+            batch may hold rows of different contexts; but the mask is as long as all rows together.
     """
 
     rank: int
@@ -105,6 +107,12 @@ class Load:
     half: bool = True
     checkpointing: bool = False
     four_bit: bool = False
+    joined: bool = False
+
+    @property
+    def sequence(self) -> int:
+        """Most tokens that attend to one another."""
+        return self.row_tokens * (self.rows if self.joined else 1)
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ def layer_bytes(shape: Shape, load: Load) -> int:
       output, f for down. Under autocast each is a copy of its own; in float32 the first three share one, as do the
       next two, and the output's is the attention's result;
     - attention (sdpa with a mask for padding): queries, keys and values repeated to all heads, its result, its
-      log-normaliser (4 bytes a head) and the mask (a row of the row's length);
+      log-normaliser (4 bytes a head) and the mask (a row of the sequence's length);
     - MLP: gate, its activation, up (the product is the input of down's adapter).
     """
     h, f = shape.hidden, shape.intermediate
@@ -180,5 +188,5 @@ def layer_bytes(shape: Shape, load: Load) -> int:
     norms = shape.norms * (4 * h + 4)
     if shape.head_norms:
         norms += 4 * (q + k) + 4 * (shape.heads + shape.kv_heads)
-    attention = width * (4 * q + load.row_tokens) + 4 * shape.heads
+    attention = width * (4 * q + load.sequence) + 4 * shape.heads
     return norms + width * (7 * load.rank + inputs + 3 * f) + attention

@@ -42,6 +42,7 @@ from train.letters import LetterTrainer
 from train.model_card import published_name, upload_adapter, write_card
 from train.safeguards import CollapseStop, CollapseWarning
 from train.segments import begin_segment
+from train.shared_prefix import check_window, plan_sharing
 from train.tracking import prepare_wandb
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -76,6 +77,10 @@ class TeachingArguments:
     row_tokens: int | None = field(
         default=None, metadata={"help": "most tokens of a row that the memory is planned for; longer rows are refused"}
     )
+    share_prefixes: int | None = field(
+        default=None,
+        metadata={"help": "deal rows of a context in groups of this many and compute what prompts share once a batch"},
+    )
     gpus: dict[str, Any] | str = field(
         default_factory=dict,
         metadata={"help": "settings by GPU memory in GB, e.g. {24: {per_device_train_batch_size: 4}}"},
@@ -99,6 +104,10 @@ class TeachingArguments:
         for name in ("template", "gpus"):  # text when given on the command line
             if isinstance(value := getattr(self, name), str):
                 setattr(self, name, json.loads(value))
+        if self.share_prefixes is not None and self.share_prefixes < 2:
+            raise InputError(
+                f"share_prefixes {self.share_prefixes}: at least 2 rows share a beginning; or leave it out"
+            )
 
 
 @dataclass
@@ -226,6 +235,7 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=None if teaching.adapter else get_peft_config(lora),
         callbacks=[CollapseWarning()],
+        sharing=plan_sharing(model.config, train_rows, teaching.share_prefixes),
     )
     kept = len(trainer.train_dataset)
     if kept != len(train_rows):
@@ -234,6 +244,8 @@ def build_trainer(
     longest = max(len(row) for row in trainer.train_dataset["input_ids"])
     if teaching.row_tokens and longest > teaching.row_tokens:
         raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
+    if trainer.sharing:
+        check_window(model.config, longest)
     if not any(p.requires_grad for p in trainer.model.parameters()):
         raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
     return trainer
@@ -306,6 +318,7 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
         "adapter": hash_file(Path(teaching.adapter) / "adapter_model.safetensors") if teaching.adapter else None,
         "template": teaching.template,
         "stop_patience": teaching.stop_patience if teaching.validation_file else 0,
+        **({"share_prefixes": teaching.share_prefixes} if teaching.share_prefixes else {}),
         "dtype": lora.dtype,
         **(
             {"quantised": "4 bits" if lora.load_in_4bit else "8 bits"} if lora.load_in_4bit or lora.load_in_8bit else {}
@@ -316,7 +329,7 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
 
 
 def read_rows(path: str | None) -> list[dict[str, Any]]:
-    """Read JSON Lines with `messages`, whose last message is the assistant's; other keys are ignored."""
+    """Read JSON Lines with `messages`, whose last message is the assistant's, and `context` where there is one."""
     if path is None:
         return []
     if not Path(path).is_file():
@@ -325,13 +338,14 @@ def read_rows(path: str | None) -> list[dict[str, Any]]:
     with Path(path).open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
-                messages = json.loads(line)["messages"]
+                row = json.loads(line)
+                messages = row["messages"]
                 role = messages[-1]["role"]
             except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
                 raise InputError(f"{path}:{number}: no readable `messages` ({error!r}); correct the row") from None
             if role != "assistant" or len(messages) < 2:
                 raise InputError(f"{path}:{number}: the last message is by {role!r}; needed: a prompt, then an answer")
-            rows.append({"prompt": messages[:-1], "completion": messages[-1:]})
+            rows.append({"prompt": messages[:-1], "completion": messages[-1:], "context": str(row.get("context", ""))})
     if not rows:
         raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
     return rows

@@ -119,6 +119,14 @@ def test_shape_and_adapter_agree_with_the_model_itself(stem: str):
     assert not any("vision" in name for name in trained)
 
 
+def test_memory_is_planned_for_rows_in_one_sequence_where_they_share_prefixes():
+    plain, shape = FILES["qwen2.5-7b-instruct"], SHAPES["qwen2.5-7b-instruct"]
+    shared = plain.model_copy(update={"sft": {**plain.sft, "share_prefixes": 4}})
+    loads = [load_of(model, 80, "decisions") for model in (plain, shared)]
+    assert [load.sequence for load in loads] == [512, 512 * loads[0].rows] and loads[0].rows > 1
+    assert estimate(shape, loads[1]).activations > estimate(shape, loads[0]).activations
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_more_memory_is_never_asked_than_the_model_explains(stem: str):
     """The estimate lies above the weights alone and, on a larger GPU without tricks, grows with the rows."""

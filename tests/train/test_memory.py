@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from support import ROOT, SMALL_MODEL
 from train.memory import ADAPTER_BYTES, Load, estimate, layer_bytes, shape_of
 from train.sft import LORA_TARGETS
+from train.shared_prefix import join_rows
 
 SMALL = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 24}
@@ -22,7 +24,9 @@ KINDS = ("llama", "qwen2", "qwen3", "olmo2", "gemma3_text")
 ROWS, TOKENS, KEPT, RANK = 2, 100, 4, 8
 
 
-def saved_bytes(kind: str, half: bool, checkpointing: bool, values: dict[str, int]) -> tuple[int, Any, torch.nn.Module]:
+def saved_bytes(
+    kind: str, half: bool, checkpointing: bool, values: dict[str, int], joined: bool = False
+) -> tuple[int, Any, torch.nn.Module]:
     """Bytes of the storages that autograd keeps after a forward pass, without parameters."""
     config = AutoConfig.for_model(kind, **{**values, **HEADS, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2})
     dtype = torch.bfloat16 if half else torch.float32
@@ -42,12 +46,18 @@ def saved_bytes(kind: str, half: bool, checkpointing: bool, values: dict[str, in
         return tensor
 
     ids = torch.randint(3, 900, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones_like(ids)
-    mask[0, -5:] = 0
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "logits_to_keep": KEPT}
+    batch["attention_mask"][0, -5:] = 0
+    if joined:  # rows that share nothing
+        rows = [[*row, row[-1]] for row in ids.tolist()]
+        tree = join_rows(rows, [[-100] * (TOKENS + 1 - (KEPT - 1)) + row[1 - KEPT :] for row in rows], False)
+        assert tree["input_ids"].numel() == ROWS * TOKENS
+        batch = {k: tree[k] for k in ("input_ids", "position_ids", "attention_mask")}
+        batch["logits_to_keep"] = tree["sources"].flatten()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=KEPT, use_cache=False).logits
-            loss = logits[:, :-1].float().log_softmax(dim=-1).mean()
+            logits = model(**batch, use_cache=False).logits
+            loss = (logits if joined else logits[:, :-1]).float().log_softmax(dim=-1).mean()
         total = sum(found.values())
     loss.backward()
     return total, config, model
@@ -64,6 +74,18 @@ def test_saved_tensors_are_counted(kind: str, half: bool, values: dict[str, int]
     copies = 2 * shape.adapter_parameters(RANK) if half else 0
     kept = estimate(shape, load).activations + 4 * ROWS * (KEPT - 1) * shape.vocabulary + copies
     assert kept == pytest.approx(measured, rel=0.03)
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["bfloat16", "float32"])
+def test_joined_rows_keep_a_mask_of_their_whole_length(half: bool):
+    """One sequence of all rows (`share_prefixes`), in the worst case, where they share nothing."""
+    measured, config, model = saved_bytes("qwen2", half, False, SMALL, joined=True)
+    shape, load = shape_of(config.to_dict(), model.num_parameters()), Load(RANK, ROWS, TOKENS, KEPT, half, joined=True)
+    copies = 2 * shape.adapter_parameters(RANK) if half else 0
+    kept = estimate(shape, load).activations + 4 * ROWS * (KEPT - 1) * shape.vocabulary + copies
+    assert kept == pytest.approx(measured, rel=0.03)
+    alone = estimate(shape, replace(load, joined=False)).activations
+    assert estimate(shape, load).activations > 1.03 * alone, "or the mask would not be worth counting"
 
 
 @pytest.mark.parametrize("half", [True, False], ids=["bfloat16", "float32"])

@@ -3,8 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from task.prompts import messages
 from task.trials import sample_trials
 from task.weights import sample_weights, save_weights
 from train.examples import ExamplesConfig, write_examples
+from train.letters import LetterTrainer
+from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer, read_rows, to_dataset
 from wandb_records import files_with, offline_runs
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
@@ -248,9 +253,75 @@ def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examp
     assert (tmp_path / "two" / "adapter_model.safetensors").is_file()
 
 
-def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path, examples: Path):
-    from train.sft import read_rows, to_dataset
+SHARED = {"share_prefixes": 3}
+"""Groups of 3, 3 and 2 rows of each context in batches of 4: groups are cut in two, and rows are left over."""
 
+
+@pytest.fixture(scope="module")
+def shared(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("adapters") / "shared"
+    result = run(settings(tiny_model, examples, output, **SHARED))
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def test_shared_prefixes_learn_as_much(shared: Path, instilled: Path):
+    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, shared)]
+    assert manifests[0]["key"] != manifests[1]["key"], "other batches, another adapter"
+    assert manifests[1]["steps"] == 16
+    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_shared_prefixes_resumed_in_the_second_epoch_end_the_same(
+    tiny_model: Path, examples: Path, tmp_path: Path, shared: Path, processes: int
+):
+    launch = LAUNCH if processes == 1 else [*LAUNCH[:-1], "configs/accelerate/cpu_ddp.yaml"]
+    more = {**SHARED, "per_device_train_batch_size": 4 // processes}
+    whole = shared
+    if processes == 2:
+        whole = tmp_path / "whole"
+        result = run(settings(tiny_model, examples, whole, **more), launch)
+        assert result.returncode == 0, result.stderr
+        manifests = [json.loads((f / "manifest.json").read_text()) for f in (shared, whole)]
+        assert manifests[0]["key"] == manifests[1]["key"] and manifests[1]["steps"] == 16
+        losses = [m["metrics"]["eval_loss"] for m in manifests]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the same batches, shared by two"
+    values = settings(tiny_model, examples, tmp_path / "killed", **more)
+    reached = tmp_path / "killed" / "checkpoint-10" / "trainer_state.json"  # 8 steps are an epoch
+    kill_when(command(values, launch), reached.exists, by=signal.SIGKILL if processes == 1 else signal.SIGTERM)
+    assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
+    result = run(values, launch)
+    assert result.returncode == 0 and "resuming from" in result.stdout, result.stderr
+    same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", whole)]
+    assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
+
+
+def trainer_of(model: Path, examples: Path, output: Path, **more: Any) -> LetterTrainer:
+    """The trainer that the script would build, in this process."""
+    names = {f.name for f in fields(TeachingArguments)}
+    values = settings(model, examples, output, **more)
+    teaching = TeachingArguments(**{k: v for k, v in values.items() if k in names})
+    lora = LoraArguments(model_name_or_path=str(model), lora_r=4)
+    sft = TeachingConfig(**{k: v for k, v in values.items() if k not in names | {"model_name_or_path", "lora_r"}})
+    return build_trainer(teaching, sft, lora, *(read_rows(f) for f in (teaching.train_file, teaching.validation_file)))
+
+
+def test_a_shared_epoch_has_every_row_and_the_same_held_out_metrics(tiny_model: Path, examples: Path, tmp_path: Path):
+    plain, shared = (trainer_of(tiny_model, examples, tmp_path, **more) for more in ({}, SHARED))
+    seen: Counter[tuple[int, ...]] = Counter()
+    for batch in shared.get_train_dataloader():
+        for labels, sources in zip(batch["labels"][:, 1:].tolist(), batch["sources"].tolist(), strict=True):
+            prompt = batch["input_ids"][0][batch["attention_mask"][0, 0, sources[0]]].tolist()
+            seen[(*prompt, *(label for label in labels if label != -100))] += 1
+    assert seen == Counter(tuple(ids) for ids in plain.train_dataset["input_ids"]) and seen.total() == 32
+    wanted, found = plain.evaluate(), shared.evaluate()
+    for name in ("loss", "letter_accuracy", "agreement", "share_a", "letter_mass"):
+        assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], rel=1e-5), name
+
+
+def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path, examples: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     context = load_contexts(examples / "contexts.jsonl")[0]
     trial = sample_trials(0, "train_decisions", context, 1)
@@ -270,6 +341,7 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
         ({"adapter": "nowhere"}, "nowhere: no adapter here"),
         ({"max_length": 20}, "max_length 20: 32 of 32 rows are too long"),
         ({"row_tokens": 100}, "row_tokens 100: the longest row has"),
+        ({"share_prefixes": 1}, "share_prefixes 1: it takes 2 rows or more"),
         ({"load_in_4bit": True}, "need an NVIDIA GPU"),
         ({"push_to_hub": True}, "push_to_hub uploads every checkpoint"),
         ({"packing": True}, "packing"),
@@ -317,7 +389,6 @@ def test_changed_settings_do_not_overwrite(instilled: Path, tiny_model: Path, ex
 )
 def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
     from task.errors import InputError
-    from train.sft import read_rows
 
     path = tmp_path / "rows.jsonl"
     path.write_text(line)
