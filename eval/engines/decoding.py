@@ -3,6 +3,9 @@
 What a grammar leaves no choice about, such as the names in a report, is guessed ahead and computed in one pass with the
 token before it. The guess is only the text; which tokens the model would spell it in is still read from its logits, and
 where they differ from the guessed ones the guess is dropped. So replies are those of one token after another.
+
+A vocabulary of whole words can spell itself into a corner: "pass" begins "passes", which the grammar asks for, and no
+token goes on with "es". Such a reply is stuck; asked again as a dictated one, it takes every guess as it is.
 """
 
 from __future__ import annotations
@@ -17,12 +20,27 @@ from eval.engines.batches import Batch, in_columns
 
 
 class Reply:
-    """A reply as it grows: its tokens, and those that the grammar is guessed to go on with."""
+    """A reply as it grows: its tokens, and those that the grammar is guessed to go on with.
 
-    def __init__(self, grammar: xgrammar.CompiledGrammar | None, tokenizer: Any, stop_ids: Sequence[int]) -> None:
+    Attributes:
+        tokens: What it consists of so far.
+        guess: The tokens that are guessed to come next.
+        ended: Whether it is complete, or cannot go on.
+        stuck: Whether it ended because no token goes on with what the grammar asks for.
+        dictated: Whether a guess is taken as it is, whatever the model would spell instead.
+    """
+
+    def __init__(
+        self,
+        grammar: xgrammar.CompiledGrammar | None,
+        tokenizer: Any,
+        stop_ids: Sequence[int],
+        dictated: bool = False,
+    ) -> None:
         self.tokens: list[int] = []
         self.guess: list[int] = []
-        self.ended = False
+        self.ended = self.stuck = False
+        self.dictated = dictated
         self._tokenizer, self._stop_ids = tokenizer, stop_ids
         self._matcher = None if grammar is None else xgrammar.GrammarMatcher(grammar)
 
@@ -30,6 +48,7 @@ class Reply:
         """Leave in a row of the bitmask only the tokens that the grammar allows next."""
         if self._matcher is not None and not self.ended:
             self._matcher.fill_next_token_bitmask(bitmask, row)
+            self.ended = self.stuck = not bool(bitmask[row].any())
 
     def add(self, token: int, limit: int) -> None:
         """Add the next token; a token that ends replies, the grammar's end or `limit` tokens end it."""
@@ -90,11 +109,14 @@ def _read(logits: Tensor, replies: Sequence[Reply], limit: int, batch: Batch) ->
         scores = logits[:, column].float().contiguous()
         xgrammar.apply_token_bitmask_inplace(scores, bitmask.to(scores.device))
         for row, token in enumerate(scores.argmax(dim=-1).tolist()):
-            if not going_on[row]:
-                continue
             reply = replies[row]
-            reply.add(token, limit)
-            guessed = column < len(reply.guess) and reply.guess[column] == token
+            if not going_on[row] or reply.ended:
+                going_on[row] = False
+                continue
+            within = column < len(reply.guess)
+            chosen = reply.guess[column] if within and reply.dictated else token
+            reply.add(chosen, limit)
+            guessed = within and reply.guess[column] == chosen
             right[row] += guessed
             going_on[row] = guessed and not reply.ended
         if not any(going_on):

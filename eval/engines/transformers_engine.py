@@ -89,17 +89,22 @@ class TransformersEngine(ModelArms):
     @torch.inference_mode()
     def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
         """Greedy replies, within the grammar of each trial's context if reports are constrained."""
-        texts = [""] * len(trials)
         with self._switched_to(arm):
-            for rows, batch, rest in self._batches(arm, "reports", trials):
-                contexts = [trials[row].context for row in rows]
-                replies = [Reply(self._grammar(context), self.tokenizer, self._stop_ids) for context in contexts]
-                greedy_replies(batch, rest, replies, self._limit(contexts), ahead=not self._windowed)
-                self.tokens["reply"] += sum(len(reply.tokens) for reply in replies)
-                decoded = self.tokenizer.batch_decode([r.tokens for r in replies], skip_special_tokens=True)
-                for row, text in zip(rows, decoded, strict=True):
-                    texts[row] = text
-        return texts
+            replies = self._replies(arm, trials)
+            if stuck := [i for i, reply in enumerate(replies) if reply.stuck]:
+                again = self._replies(arm, [trials[i] for i in stuck], dictated=True)
+                for i, reply in zip(stuck, again, strict=True):
+                    replies[i] = reply
+        return list(self.tokenizer.batch_decode([r.tokens for r in replies], skip_special_tokens=True))
+
+    def _replies(self, arm: str, trials: Sequence[ShownTrial], dictated: bool = False) -> list[Reply]:
+        grammars = [self._grammar(trial.context) for trial in trials]
+        replies = [Reply(grammar, self.tokenizer, self._stop_ids, dictated) for grammar in grammars]
+        for rows, batch, rest in self._batches(arm, "reports", trials):
+            limit = self._limit([trials[row].context for row in rows])
+            greedy_replies(batch, rest, [replies[row] for row in rows], limit, ahead=not self._windowed)
+        self.tokens["reply"] += sum(len(reply.tokens) for reply in replies)
+        return replies
 
     def _batches(
         self, arm: str, measure: Measure, trials: Sequence[ShownTrial]
