@@ -91,13 +91,16 @@ def summarise_decisions(
     )
 
 
-def judge(decisions: DecisionSummary, r: float, stopped_early: str | None = None) -> GateResult:
+def judge(
+    decisions: DecisionSummary, r: float, stopped_early: str | None = None, missing_skill: str | None = None
+) -> GateResult:
     """Apply the two thresholds; a NaN does not pass.
 
     Args:
         decisions: How the arm decides on held-out trials.
         r: r(learned, target).
         stopped_early: Why its training was stopped before its end, which then is the likely cause of a failure.
+        missing_skill: What the probes of the base model said that it lacks.
     """
     reasons = []
     if not decisions.agreement >= AGREEMENT:
@@ -108,6 +111,7 @@ def judge(decisions: DecisionSummary, r: float, stopped_early: str | None = None
         reasons.append(f"r(learned, target) is {r:.2f}, below {CORRELATION:.2f}")
     if reasons:
         reasons.append(f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions))
+        reasons += [f"the base model lacks {missing_skill}"] if missing_skill else []
     return GateResult(not reasons, decisions.agreement, r, decisions.share_a, reasons)
 
 

@@ -95,7 +95,12 @@ def analyse(run: Path) -> RunResults:
         measured=measured,
         decisions=decisions,
         learned_vs_target=learned,
-        gate=judge(decisions[gate_key], learned.agreement.r, stopped.get(gate_key[0])),
+        gate=judge(
+            decisions[gate_key],
+            learned.agreement.r,
+            stopped.get(gate_key[0]),
+            manifests.get(f"adapters/{gate_key[0]}", {}).get("missing_skill"),
+        ),
         comparisons=comparisons,
         differences=[differ(entry, comparisons, seed) for entry in record["differences"]],
         curves={p.parent.name: read_json(p) for p in sorted(run.glob("adapters/*/log_history.json"))},

@@ -30,7 +30,8 @@ from task.contexts import DATA, load_contexts, save_contexts
 from task.errors import InputError, run_command
 from task.weights import sample_weights, save_weights
 from train.examples import ExamplesConfig, write_examples
-from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer, load_model, read_rows, to_dataset
+from train.rows import read_rows, to_dataset
+from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer, load_model
 
 BATCH = 8
 """Rows of a step, the effective batch of SmolLM2's instillation."""

@@ -214,6 +214,7 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
         "adapter": run.adapter(start),
         "train_file": str(examples / "train.jsonl"),
         "validation_file": str(examples / "validation.jsonl"),
+        "probe_contexts": str(run.inputs / f"{training.contexts}.jsonl") if training.teach == "decisions" else None,
         "output_dir": run.adapter(arm),
         "run_name": f"{run.name}/{arm.name}",
         "report_to": "wandb",

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from task.chat import letter_ids, prompt_ids
 from task.contexts import DATA, LAYOUTS, ChoiceContext, load_contexts
@@ -100,6 +100,33 @@ def ask(
     for_first = (log_odds[::2] - log_odds[1::2]) / 2
     right = (for_first > 0) == np.array([probe.first_is_right for probe in probes])
     return {s: float(np.mean([r for r, p in zip(right, probes, strict=True) if p.skill == s])) for s in SKILLS}
+
+
+def diagnose(trainer: Trainer, template: Mapping[str, Any], contexts: str, seed: int, number: int = 20) -> str | None:
+    """Which skill the base model of a training lacks, with what each skill came to; None if it has all of them.
+
+    Args:
+        trainer: Its model is asked with the adapter switched off: one that failed says nothing of what was there.
+        template: Arguments of the chat template.
+        contexts: File of the contexts whose decisions were not learned.
+        seed: Seed of the trials.
+        number: Probes of each skill.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    was_training = model.training
+    with model.disable_adapter():
+        shares = ask(
+            model.eval(), trainer.processing_class, template, all_probes(load_contexts(contexts), number, seed)
+        )
+    model.train(was_training)
+    found = lines(shares, number)
+    if trainer.is_world_process_zero():
+        print("\n".join(["probes of the base model:", *found]))
+    missing = missing_skill(shares, NEEDED)
+    if missing is None:
+        return None
+    measured = ", ".join(f"{skill} {shares[skill]:.2f}" for skill in SKILLS)
+    return f"{missing} ({measured} of {number} probes, chance .50): {LACKING[missing]}"
 
 
 def lines(shares: dict[Skill, float], number: int) -> list[str]:

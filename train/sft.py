@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -26,20 +25,22 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config, get_quantization_config
 
-from task.chat import letter_ids, prompt_ids
+from task.chat import letter_ids
 from task.errors import InputError, run_command
 from task.models import check_adapter, fingerprint, model_folder
 from task.stages import Stage, hash_file, write_json
+from train.adapters import save_adapter
 from train.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.letters import LetterTrainer
 from train.model_card import published_name, upload_adapter, write_card
+from train.probes import NEEDED, diagnose
+from train.rows import check_template, count_decisions, read_rows, to_dataset
 from train.safeguards import CollapseStop, CollapseWarning
 from train.segments import begin_segment
 from train.shared_prefix import check_window, plan_sharing
@@ -87,6 +88,9 @@ class TeachingArguments:
     )
     gpu_memory: float | None = field(
         default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
+    )
+    probe_contexts: str | None = field(
+        default=None, metadata={"help": "contexts to probe the base model with where held-out decisions fail"}
     )
     stop_patience: int = field(
         default=5,
@@ -183,6 +187,9 @@ def main() -> None:
         best = trainer.state.best_model_checkpoint
         kept = kept_checkpoint(trainer.state.log_history, best, sft.metric_for_best_model)
     held_out = kept["metrics"] if kept else trainer.evaluate() if validation_rows else {}
+    missing = None
+    if teaching.probe_contexts and held_out.get("eval_agreement", 1.0) < NEEDED:
+        missing = diagnose(trainer, template_of(teaching), teaching.probe_contexts, sft.seed)
 
     # Save the adapter and its card, then the manifest that says it is complete
     save_adapter(trainer)
@@ -192,6 +199,7 @@ def main() -> None:
             "counts": {"train": len(train_rows), "validation": len(validation_rows)},
             "steps": trainer.state.global_step,
             "stopped_early": stop.reason,
+            "missing_skill": missing,
             "kept": {name: kept[name] for name in ("step", "by")} if kept else None,
             "metrics": {**result.metrics, **held_out},
         }
@@ -222,7 +230,7 @@ def build_trainer(
     """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
     tokenizer = AutoTokenizer.from_pretrained(lora.model_name_or_path, revision=lora.model_revision)
     model = load_model(lora, teaching.adapter, sft.trust_remote_code)
-    template = dict(cast(Mapping[str, Any], teaching.template))
+    template = template_of(teaching)
     check_template(train_rows[0], tokenizer, template, teaching.train_file)
     if "wandb" in sft.report_to:
         prepare_wandb(Path(sft.output_dir))
@@ -296,6 +304,11 @@ def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: Lora
         check_quantization()
 
 
+def template_of(teaching: TeachingArguments) -> dict[str, Any]:
+    """Arguments of the chat template."""
+    return dict(cast(Mapping[str, Any], teaching.template))
+
+
 def known_arguments() -> set[str]:
     """Names of all that a configuration file of this script may set."""
     return {f.name for kind in (TeachingArguments, TeachingConfig, LoraArguments) for f in fields(kind)}
@@ -328,50 +341,6 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
     }
 
 
-def read_rows(path: str | None) -> list[dict[str, Any]]:
-    """Read JSON Lines with `messages`, whose last message is the assistant's, and `context` where there is one."""
-    if path is None:
-        return []
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such examples file; write it with: python -m train.examples")
-    rows = []
-    with Path(path).open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-                messages = row["messages"]
-                role = messages[-1]["role"]
-            except (json.JSONDecodeError, KeyError, TypeError, IndexError) as error:
-                raise InputError(f"{path}:{number}: no readable `messages` ({error!r}); correct the row") from None
-            if role != "assistant" or len(messages) < 2:
-                raise InputError(f"{path}:{number}: the last message is by {role!r}; needed: a prompt, then an answer")
-            rows.append({"prompt": messages[:-1], "completion": messages[-1:], "context": str(row.get("context", ""))})
-    if not rows:
-        raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
-    return rows
-
-
-def count_decisions(rows: list[dict[str, Any]]) -> int:
-    """How many rows are answered with a letter."""
-    return sum(row["completion"][0]["content"] in ("A", "B") for row in rows)
-
-
-def to_dataset(rows: list[dict[str, Any]], template: dict[str, Any]) -> Dataset:
-    """Rows in TRL's prompt/completion form, for which the loss covers the completion only."""
-    return Dataset.from_list([{**row, **({"chat_template_kwargs": template} if template else {})} for row in rows])
-
-
-def check_template(row: dict[str, Any], tokenizer: Any, template: dict[str, Any], path: str) -> None:
-    """Refuse a chat template under which training would see other prompt tokens than evaluation does."""
-    before = prompt_ids(tokenizer, row["prompt"], template)
-    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False, **template)
-    if list(whole[: len(before)]) != before:
-        raise InputError(
-            f"{path}:1: under this chat template the prompt is not the beginning of prompt and answer; "
-            "set the model's template arguments, e.g. template: {enable_thinking: false}"
-        )
-
-
 def load_model(
     lora: LoraArguments, adapter: str | None, trust_remote_code: bool = False
 ) -> PreTrainedModel | PeftModel:
@@ -390,16 +359,6 @@ def load_model(
     # ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
     upcast = not is_deepspeed_zero3_enabled()
     return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=upcast)
-
-
-def save_adapter(trainer: LetterTrainer) -> None:
-    """Save the adapter as safetensors into output_dir and remove what only a resumption needs."""
-    folder = Path(trainer.args.output_dir)
-    trainer.save_model(str(folder))
-    if trainer.is_world_process_zero():
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from task.trials import sample_trials
 from task.weights import sample_weights, save_weights
 from train.examples import ExamplesConfig, write_examples
 from train.letters import LetterTrainer
-from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer, read_rows, to_dataset
+from train.rows import read_rows, to_dataset
+from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer
 from wandb_records import files_with, offline_runs
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
