@@ -110,8 +110,8 @@ def judge(
     if not r >= CORRELATION:
         reasons.append(f"r(learned, target) is {r:.2f}, below {CORRELATION:.2f}")
     if reasons:
-        reasons.append(f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions))
-        reasons += [f"the base model lacks {missing_skill}"] if missing_skill else []
+        cause = f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions)
+        reasons.append(f"{cause}; the base model lacks {missing_skill}" if missing_skill else cause)
     return GateResult(not reasons, decisions.agreement, r, decisions.share_a, reasons)
 
 

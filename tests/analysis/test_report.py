@@ -240,6 +240,15 @@ def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
     assert found.passed and not found.reasons, "what was kept is judged by what it does"
 
 
+def test_a_skill_that_the_base_model_lacks_is_told_with_the_cause(failed: RunResults, passed: RunResults) -> None:
+    lacks = "comparing (reading 0.95, comparing 0.55, weighing 0.50 of 20 probes, chance .50): teach that first"
+    gate = judge(failed.decisions["instilled", "instilled"], failed.gate.r, missing_skill=lacks)
+    assert gate.reasons[:-1] == failed.gate.reasons[:-1]
+    assert gate.reasons[-1] == f"{failed.gate.reasons[-1]}; the base model lacks {lacks}"
+    assert f"; the base model lacks {lacks}." in verdict(dataclasses.replace(failed, gate=gate))
+    assert not judge(passed.decisions["instilled", "instilled"], passed.gate.r, missing_skill=lacks).reasons
+
+
 def test_untrustworthy_posteriors_are_counted(passed: RunResults, figures: list[Figure], tmp_path: Path) -> None:
     assert "Pareto" not in Page(written(passed, figures, tmp_path)).text
     arm = passed.measured["instilled"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import xgrammar
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
@@ -18,14 +20,16 @@ from xgrammar.contrib.hf import LogitsProcessor
 
 from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
-from eval.engines.decoding import Reply
+from eval.engines.batches import Batch
+from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from eval.engines.transformers_engine import TransformersEngine
 from eval.runner import evaluate, list_work
 from support import SMALL_MODEL, make_engine, plain_decisions
 from task.chat import prompt_ids
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts, save_contexts
-from task.prompts import messages
+from task.contexts import DATA, Attribute, ChoiceContext, as_ratings, load_contexts, save_contexts
+from task.prompts import messages, report_grammar
+from task.replies import parse_report
 from task.trials import sample_trials
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl", 4)
@@ -232,3 +236,62 @@ def test_typical_prompts_share_what_all_trials_of_a_context_share(engine: Transf
         expected = common_length([prompt_ids(engine.tokenizer, p, {}) for p in typical_prompts("decisions", context)])
         real = common_length(engine.prompts("decisions", shown("decisions", 30, [context])))
         assert expected == real
+
+
+ORGANISM = Path("results/organism/model")
+
+
+class OfWholeWords:
+    """A tokenizer and grammar in which a greedy reply can spell itself into a corner."""
+
+    tokenizer = AutoTokenizer.from_pretrained(ORGANISM)
+
+    def grammar(self, name: str) -> xgrammar.CompiledGrammar:
+        info = xgrammar.TokenizerInfo.from_huggingface(
+            self.tokenizer, vocab_size=len(self.tokenizer), stop_token_ids=[self.tokenizer.eos_token_id]
+        )
+        context = ChoiceContext("one", "a", "Q?", (Attribute(name, "", 0, 100), Attribute("mud", "", 0, 100)))
+        return xgrammar.GrammarCompiler(info).compile_grammar(report_grammar(context))
+
+
+class Misspelling(Batch):
+    """Stands for a model that always likes one token best, and after it the token 7."""
+
+    def __init__(self, favourite: int, vocabulary: int) -> None:
+        self.favourite, self.vocabulary = favourite, vocabulary
+
+    def feed(self, block: Sequence[Sequence[int | None]], logits: int) -> torch.Tensor:
+        scores = torch.zeros(len(block), logits, self.vocabulary)
+        scores[..., 7] = 1.0
+        scores[..., self.favourite] = 2.0
+        return scores
+
+    def forget(self, dropped: Sequence[int]) -> None:
+        pass
+
+
+def test_a_reply_that_spells_itself_into_a_corner_is_stuck_and_a_dictated_one_is_not():
+    words = OfWholeWords()
+    tokenizer, grammar = words.tokenizer, words.grammar("ploughing passes")
+    part, whole = tokenizer.convert_tokens_to_ids(["pass", "passes"])
+    assert part != whole
+    batch = Misspelling(part, len(tokenizer))
+    stuck, dictated = (Reply(grammar, tokenizer, [tokenizer.eos_token_id], dictated=d) for d in (False, True))
+    greedy_replies(batch, [[9]], [stuck], limit=60, ahead=True)
+    assert stuck.stuck and stuck.ended and stuck.tokens[-1] == part
+    greedy_replies(batch, [[9]], [dictated], limit=60, ahead=True)
+    assert not dictated.stuck
+    reply = json.loads(tokenizer.decode(dictated.tokens))
+    assert list(reply) == ["ploughing passes", "mud"]
+
+
+def test_an_engine_answers_a_stuck_report_again(tmp_path: Path):
+    """The untaught organism, whose spelling goes wrong on some names: every reply comes out readable."""
+    engine = make_engine(ORGANISM, {"base": None})
+    contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "native.jsonl", 24)]
+    trials = shown("reports", 2, contexts)
+    with engine._switched_to("base"):
+        first = engine._replies("base", trials)
+    assert any(reply.stuck for reply in first), "else this test shows nothing"
+    for trial, text in zip(trials, engine.report("base", trials), strict=True):
+        assert parse_report(text, trial.context.attribute_names).values is not None, text
