@@ -53,7 +53,7 @@ def main() -> None:
     experiment = load_experiment(arguments.experiment)
     site = read_settings(arguments.site, Site) if arguments.launcher == "slurm" else None
     model, groups = load_model_file(experiment), load_groups(experiment)
-    runs = [_make_run(experiment, model, groups, seed, arguments.runs) for seed in experiment.seeds]
+    runs = [make_run(experiment, model, groups, seed, arguments.runs) for seed in experiment.seeds]
     queued: list[str] = []
     for run in runs:
         stages = plan_or_explain(run, arguments.experiment)
@@ -95,9 +95,10 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _make_run(
+def make_run(
     experiment: Experiment, model: ModelFile | None, groups: dict[str, list[ChoiceContext]], seed: int, root: Path
 ) -> Run:
+    """The run of an experiment with one seed, in its folder under `root`."""
     folder = root / f"{experiment.name}-seed{seed}"
     return Run(experiment, model, groups, seed, folder, token_counter(model, experiment.engine, seed))
 

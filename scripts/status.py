@@ -11,6 +11,9 @@ from scripts.slurm_queue import job_states
 from scripts.standing import standing
 from task.errors import InputError
 
+WIDTH = 160
+"""Columns that the table may take."""
+
 
 def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
     """Print a line a stage: where it stands, and the jobs that were last submitted for it with their states."""
@@ -24,7 +27,7 @@ def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
     console.print(f"[bold]{run.folder}", soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("stage", "stands", *(("job", "slurm") if jobs else ())):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for stage in stages:
         mine = {name: job["id"] for name, job in jobs.items() if stage.name in job["stages"]}
         rows = [(f"{id_} {_task(name)}".strip(), states.get(id_, "no longer known")) for name, id_ in mine.items()]
@@ -33,7 +36,7 @@ def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
         stands = str(found).replace("interrupted", "under way", 1) if running else str(found)
         columns = ("\n".join(column) for column in zip(*rows, strict=True)) if rows else ("", "")
         table.add_row(stage.name, stands, *(columns if jobs else ()))
-    console.print(table)
+    console.print(table, width=WIDTH, crop=False)  # in a file or a narrow terminal, too, a stage is a line
     if silence:
         console.print(silence, soft_wrap=True)
 
