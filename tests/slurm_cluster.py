@@ -54,8 +54,11 @@ ReturnToService=2
 KillWait=5
 MinJobAge=300
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=100000
+GresTypes=gpu
 {nodes}
-PartitionName=tests Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+NodeName=gpu[1-2] CPUs=64 RealMemory=512000 Gres=gpu:8 State=DOWN
+PartitionName=tests Nodes={names} Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=gpu[1-2] MaxTime=INFINITE State=UP
 """
 
 
@@ -69,6 +72,9 @@ def missing() -> str | None:
 
 class Cluster:
     """A SLURM that runs; leaving the context ends its jobs and its daemons.
+
+    Its nodes are in the partition `tests`. The partition `gpu` has nodes that are down: jobs for GPUs can be submitted
+    to it, and wait.
 
     Attributes:
         folder: Where everything of it is.
@@ -85,7 +91,13 @@ class Cluster:
             for node, port in zip(self._nodes, ports[1:], strict=True)
         ]
         (folder / "state").mkdir(parents=True)
-        values = {"folder": folder, "host": host, "port": ports[0], "nodes": "\n".join(lines)}
+        values = {
+            "folder": folder,
+            "host": host,
+            "port": ports[0],
+            "nodes": "\n".join(lines),
+            "names": ",".join(self._nodes),
+        }
         (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
         (folder / "munge.key").write_bytes(os.urandom(1024))
         (folder / "munge.key").chmod(0o400)
@@ -100,7 +112,9 @@ class Cluster:
             self._start("slurmctld", "-D")
             for node in self._nodes:
                 self._start("slurmd", "-D", "-N", node)
-            self.wait(lambda: self._ask("sinfo", "-h", "-o", "%D %T") == f"{len(self._nodes)} idle\n", 30)
+            self.wait(
+                lambda: self._ask("sinfo", "-h", "-p", "tests", "-o", "%D %T") == f"{len(self._nodes)} idle\n", 30
+            )
         except BaseException:
             self.stop()
             raise

@@ -64,7 +64,6 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "refused").write_text("nothing is refused")
     (folder / "queue").write_text("")
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    monkeypatch.chdir(tmp_path)
     return folder
 
 
