@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.table import Table
 
 from scripts.launch_slurm import submitted
 from scripts.plan import PlannedStage, Run
 from scripts.slurm_queue import job_states
 from scripts.standing import standing
 from task.errors import InputError
-
-WIDTH = 160
-"""Columns that the table may take."""
 
 
 def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
@@ -23,24 +19,25 @@ def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
         try:
             states = job_states(job["id"] for job in jobs.values())
         except InputError as error:
-            silence = f"job states are not known: {error}"
+            silence = f"what became of the jobs is not known: {error}"
     console.print(f"[bold]{run.folder}", soft_wrap=True)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("stage", "stands", *(("job", "slurm") if jobs else ())):
-        table.add_column(column, no_wrap=True)
+    rows = [("stage", "stands", "jobs" if jobs else "")]
     for stage in stages:
-        mine = {name: job["id"] for name, job in jobs.items() if stage.name in job["stages"]}
-        rows = [(f"{id_} {_task(name)}".strip(), states.get(id_, "no longer known")) for name, id_ in mine.items()]
-        found = standing(run, stage)
-        running = any(state.startswith("RUNNING") or " RUNNING" in state for _, state in rows)
-        stands = str(found).replace("interrupted", "under way", 1) if running else str(found)
-        columns = ("\n".join(column) for column in zip(*rows, strict=True)) if rows else ("", "")
-        table.add_row(stage.name, stands, *(columns if jobs else ()))
-    console.print(table, width=WIDTH, crop=False)  # in a file or a narrow terminal, too, a stage is a line
+        mine = {job["id"]: name for name, job in jobs.items() if stage.name in job["stages"]}
+        found = str(standing(run, stage))
+        if any("RUNNING" in states.get(id_, "") for id_ in mine):
+            found = found.replace("interrupted", "under way", 1)
+        said = (f"{_task(name, id_)} {states.get(id_, 'no longer known')}" for id_, name in mine.items())
+        rows.append((stage.name, found, "; ".join(said)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print(line.rstrip(), soft_wrap=True, markup=False)
     if silence:
         console.print(silence, soft_wrap=True)
 
 
-def _task(job: str) -> str:
-    """What a job does for its stage, where several share it: `evaluate.merge` merges."""
-    return "" if job.endswith(".sft") else job.partition(".")[2]
+def _task(name: str, id_: str) -> str:
+    """A job's id, with what it does for its stage where several share it: `evaluate.merge` merges."""
+    stage, _, task = name.partition(".")
+    return f"{id_} {task}" if stage == "evaluate" and task in ("begin", "merge") else id_

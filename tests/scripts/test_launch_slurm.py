@@ -221,6 +221,22 @@ def test_a_failing_command_fails_the_job(begun: Run, tmp_path: Path):
     assert subprocess.run(script, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 127
 
 
+@pytest.mark.parametrize(("turns", "asked"), [("0", "requeue 31234\n"), ("20", "")])
+def test_the_warning_before_the_time_limit_requeues_the_job(slurm: Path, turns: str, asked: str):
+    program(slurm, "scontrol", f'echo "$@" >> {slurm}/asked')
+    (slurm / "asked").touch()
+    lines = f"""set -euo pipefail
+        source {FOLDER}/job.sh
+        trap requeue USR1
+        (sleep 0.5; kill -USR1 $$) &
+        run bash -c 'sleep 1.5; exit 7'"""
+    environment = {**os.environ, "SLURM_JOB_ID": "31234", "SLURM_RESTART_COUNT": turns}
+    result = subprocess.run(["bash", "-c", lines], env=environment, capture_output=True, text=True)
+    assert result.returncode == 7, "the command ends as it would have without the warning"
+    assert (slurm / "asked").read_text() == asked
+    assert ("has had 20 turns" in result.stderr) == (turns == "20")
+
+
 # The site file
 
 
@@ -338,7 +354,7 @@ def test_status_before_during_and_after(tmp_path: Path):
     assert status() == {"evaluate": "finished", "analyse": "finished"}
     folder = tmp_path / "runs" / "simulated-seed0"
     shutil.rmtree(folder / "trials" / "shuffled")
-    assert status() == {"evaluate": "interrupted: 57 of 60 shards", "analyse": "stale: made from other trial files"}
+    assert status() == {"evaluate": "interrupted: 63 of 66 shards", "analyse": "stale: made from other trial files"}
 
 
 def test_a_training_stands_at_its_last_complete_checkpoint(begun: Run):

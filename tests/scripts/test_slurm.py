@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from scripts import doctor
 from slurm_cluster import Cluster, missing
 from support import ROOT, experiment_command, run_experiment
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no SLURM to start: {missing()}")
 
 SIMULATED = ROOT / "configs" / "experiments" / "simulated.yaml"
-STAGES_OF_AN_ARM = ("examples", "sft")
+ARMS_AFTER = ("introspection_fold_1", "introspection_fold_2", "introspection_all")
+"""What starts from the instilled arm."""
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +151,6 @@ def test_arms_side_by_side_wait_for_nothing_but_their_start(chain: Chain):
     assert {name: job for job, name, _ in printed} == ids
 
 
-ARMS_AFTER = ("introspection_fold_1", "introspection_fold_2", "introspection_all")
-
-
 def test_it_is_not_submitted_twice(chain: Chain):
     assert chain.refused.returncode == 2 and len(chain.refused.stderr.splitlines()) == 1
     assert re.search(r"error: .*tiny-seed0: 7 jobs of this run wait or run .* scancel \d+", chain.refused.stderr)
@@ -215,6 +214,14 @@ def test_the_committed_site_is_accepted(cluster: Cluster, tiny_experiment: Path,
         assert "gres:gpu:1" in asked[name] and "NumNodes=1" in asked[name] and "Requeue=1" in asked[name]
     assert "TimeLimit=12:00:00" in asked["instilled.sft"] and "gres:gpu" not in asked["analyse"]
     assert "ArrayTaskId=1-4" in asked["evaluate"]
+
+
+def test_the_doctor_says_what_the_partitions_offer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SLURM_CONF", cluster.environment["SLURM_CONF"])
+    assert [finding.text for finding in doctor.check_slurm()] == [
+        "run_experiment.py --launcher slurm submits jobs",
+        *("partition tests (default): no GPU, up to infinite", "partition gpu: gpu:8, up to infinite"),
+    ]
 
 
 def test_nothing_is_left_of_a_cluster(tmp_path: Path):
