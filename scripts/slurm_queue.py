@@ -96,5 +96,6 @@ def _ask(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise InputError(f"{command[0]}: no answer in {SECONDS} s; try again when SLURM is back") from None
     if answer.returncode:
-        raise InputError(f"{command[0]}: {answer.stderr.strip() or 'failed'}; try again when SLURM answers")
+        reason = answer.stderr.strip().partition("\n")[0].removeprefix(f"{command[0]}: ") or "failed"
+        raise InputError(f"{command[0]}: {reason}; try again when SLURM answers")
     return answer.stdout

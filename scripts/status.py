@@ -15,11 +15,11 @@ def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
     """Print a line a stage: where it stands, and the jobs that were last submitted for it with their states."""
     jobs = submitted(run)
     states, silence = dict[str, str](), ""
-    if jobs:
-        try:
-            states = job_states(job["id"] for job in jobs.values())
-        except InputError as error:
-            silence = f"what became of the jobs is not known: {error}"
+    try:
+        if ids := [job["id"] for job in jobs.values()]:
+            states = dict.fromkeys(ids, "no longer known") | job_states(ids)
+    except InputError as error:
+        silence = f"what became of the jobs is not known: {error}"
     console.print(f"[bold]{run.folder}", soft_wrap=True)
     rows = [("stage", "stands", "jobs" if jobs else "")]
     for stage in stages:
@@ -27,7 +27,7 @@ def show_status(run: Run, stages: list[PlannedStage], console: Console) -> None:
         found = str(standing(run, stage))
         if any("RUNNING" in states.get(id_, "") for id_ in mine):
             found = found.replace("interrupted", "under way", 1)
-        said = (f"{_task(name, id_)} {states.get(id_, 'no longer known')}" for id_, name in mine.items())
+        said = (f"{_task(name, id_)} {states.get(id_, '')}".strip() for id_, name in mine.items())
         rows.append((stage.name, found, "; ".join(said)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

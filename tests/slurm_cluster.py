@@ -52,7 +52,7 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
 KillWait=5
-MinJobAge=300
+MinJobAge=3600
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=100000
 GresTypes=gpu
 {nodes}

@@ -50,8 +50,9 @@ def status(cluster: Cluster, experiment: Path, runs: Path) -> dict[str, str]:
     """What --status says of each stage."""
     result = cluster.run(*experiment_command(experiment, runs, "--status"))
     assert result.returncode == 0, result.stderr
-    lines = [line.split(None, 1) for line in result.stdout.splitlines() if re.match(r"[a-z_0-9.]+ {2,}", line)]
-    return {stage: " ".join(says.split()) for stage, says in lines}
+    head, *lines = result.stdout.splitlines()[1:]
+    assert head.split() == ["stage", "stands", "jobs"]
+    return {line.split()[0]: " ".join(line.split()[1:]) for line in lines}
 
 
 def jobs(run: Path) -> dict[str, str]:
