@@ -162,7 +162,8 @@ def carried_out(script: tuple[str, ...], folder: Path, **variables: str) -> list
     """The commands that a job script runs: its Python, noted instead of run."""
     program(folder, "python", f'printf "%s\\n" "$(printf "%q " "$@")" >> {folder}/ran')
     # Each task of srun learns its rank.
-    program(folder, "srun", 'for SLURM_PROCID in 0 1; do export SLURM_PROCID; [[ $1 == -* ]]; "${@:3}"; done')
+    options = f'while [[ $1 == -* ]]; do echo "$1" >> {folder}/options; shift; done'
+    program(folder, "srun", f'{options}\nfor SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done')
     (Path(script[1]) / "stages" / "environment.sh").write_text(f"PYTHON={folder}/python\n")
     (folder / "ran").unlink(missing_ok=True)
     environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "31234", **variables}
@@ -202,7 +203,10 @@ def test_several_gpus_and_several_nodes(begun: Run, tmp_path: Path):
         "-m accelerate.commands.launch --config_file configs/accelerate/ddp.yaml --num_processes 4 "
         "--main_process_port 21234 train/sft.py --config "
     )
-    [_, *tasks] = carried_out(script, tmp_path / "bin", SLURM_GPUS_ON_NODE="4", SLURM_NNODES="2")
+    nodes = {"SLURM_GPUS_ON_NODE": "4", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "16"}
+    [_, *tasks] = carried_out(script, tmp_path / "bin", **nodes)
+    options = (tmp_path / "bin" / "options").read_text().split()
+    assert options == ["--ntasks-per-node=1", "--cpus-per-task=16", "--kill-on-bad-exit=1"]
     host = subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
     for rank, task in enumerate(tasks):
         assert shlex.join(task).startswith(

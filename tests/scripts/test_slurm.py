@@ -15,7 +15,10 @@ from scripts import doctor
 from slurm_cluster import Cluster, missing
 from support import ROOT, experiment_command, run_experiment
 
-pytestmark = pytest.mark.skipif(missing() is not None, reason=f"no SLURM to start: {missing()}")
+pytestmark = [
+    pytest.mark.skipif(missing() is not None, reason=f"no SLURM to start: {missing()}"),
+    pytest.mark.timeout(1200),  # the first test waits for the whole chain and for the run that it is held against
+]
 
 SIMULATED = ROOT / "configs" / "experiments" / "simulated.yaml"
 ARMS_AFTER = ("introspection_fold_1", "introspection_fold_2", "introspection_all")
