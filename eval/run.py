@@ -5,6 +5,7 @@
     python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml --part 2/4          # one of them by itself
     python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml --part slurm        # ... as a SLURM array says
     python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml --merge             # join what the parts have made
+    python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml --begin --overwrite # before parts replace any
 
 Stopped and started again, it goes on where it was; a file measured from other inputs is kept until --overwrite. The
 files are the same, byte for byte, however the work is shared.
@@ -25,10 +26,11 @@ from eval.parts import Progress, parse_part, share_gpus, start_parts, visible_gp
 from eval.runner import Work, evaluate, list_work, merge, open_stage
 from eval.variants import open_engine
 from task.errors import InputError, run_command
+from task.stages import Stage
 
 
 def main() -> None:
-    """Command line: `--config FILE.yaml [--processes N | --part i/N | --part slurm | --merge] [--overwrite]`."""
+    """Command line: `--config FILE.yaml [--processes N | --part i/N | --begin | --merge] [--overwrite]`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true", help="redo trial files that were made from other inputs")
@@ -36,6 +38,7 @@ def main() -> None:
     sharing = parser.add_mutually_exclusive_group()
     sharing.add_argument("--processes", type=int, help="share the trials among so many processes (default: engine's)")
     sharing.add_argument("--part", metavar="i/N", help="answer only the shards of one part, or: slurm")
+    sharing.add_argument("--begin", action="store_true", help="open the trial folders; answers nothing")
     sharing.add_argument("--merge", action="store_true", help="join the shards of all parts; answers nothing")
     arguments = parser.parse_args()
     config = read_settings(arguments.config, EvalConfig)
@@ -43,9 +46,13 @@ def main() -> None:
     if processes < 1:
         raise InputError(f"--processes {processes}: give 1 or more")
     if arguments.overwrite and (arguments.part or arguments.merge):
-        raise InputError("--overwrite: parts cannot tell old shards from each other's; remove the trial folder first")
+        raise InputError("--overwrite: parts cannot tell old shards from each other's; give it to --begin, before them")
     if arguments.merge:
         folders = merge(config)
+    elif arguments.begin:
+        begun = begin(config, list_work(config), arguments.overwrite)
+        print(f"{config.output}: {len(begun)} trial files, {sum(stage.finished for stage in begun)} finished")
+        return
     elif arguments.part:
         part = parse_part(arguments.part, os.environ)
         evaluate(open_engine(config), config, part=part, quiet=arguments.quiet)
@@ -67,9 +74,9 @@ def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet
     """
     gpus = [] if config.engine.name == "simulated" else visible_gpus(os.environ)
     devices = share_gpus(gpus, processes, config.engine)
-    engine, works = open_engine(config), list_work(config)
+    works = list_work(config)
     # Folders are opened here, once, so that the processes find them begun.
-    finished = [open_stage(w, {**w.inputs(), **engine.identity(w.measurement.arm)}, overwrite).finished for w in works]
+    finished = [stage.finished for stage in begin(config, works, overwrite)]
     if all(finished):
         return merge(config)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended, too
@@ -82,6 +89,12 @@ def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet
     if failed := [i for i, process in enumerate(parts, start=1) if process.returncode]:
         raise InputError(f"part {failed[0]}/{processes} failed, see above; the same command goes on from here")
     return merge(config)
+
+
+def begin(config: EvalConfig, works: list[Work], overwrite: bool) -> list[Stage]:
+    """Open the trial folders; with `overwrite`, what other inputs have left in them is replaced."""
+    engine = open_engine(config)
+    return [open_stage(w, {**w.inputs(), **engine.identity(w.measurement.arm)}, overwrite) for w in works]
 
 
 def watch(parts: list[subprocess.Popen[bytes]], works: list[Work], quiet: bool) -> None:

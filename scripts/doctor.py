@@ -148,19 +148,23 @@ def check_wandb() -> Iterator[Finding]:
 
 
 def check_slurm() -> Iterator[Finding]:
-    """Whether jobs can be submitted from here."""
+    """Whether jobs can be submitted from here, and what the partitions offer."""
     if not shutil.which("sbatch"):
         yield Finding("slurm", "note", "no sbatch", "experiments run on this machine")
         return
     try:
-        answer = subprocess.run(["sinfo", "-h", "-o", "%P"], capture_output=True, text=True, timeout=10)
+        answer = subprocess.run(["sinfo", "-h", "-o", "%P %l %G"], capture_output=True, text=True, timeout=10)
         reason = answer.stderr.strip().partition("\n")[0]
     except (OSError, subprocess.TimeoutExpired) as error:
         answer, reason = None, str(error)
     if answer is None or answer.returncode:
         yield Finding("slurm", "problem", f"sbatch is here, but sinfo fails ({reason})", "start or ask for slurmctld")
     else:
-        yield Finding("slurm", "ok", "partitions " + ", ".join(answer.stdout.split()))
+        yield Finding("slurm", "ok", "run_experiment.py --launcher slurm submits jobs")
+        for line in answer.stdout.splitlines():
+            partition, longest, gpus = line.split(None, 2)
+            what = "no GPU" if gpus == "(null)" else gpus
+            yield Finding("slurm", "ok", f"partition {partition.replace('*', ' (default)')}: {what}, up to {longest}")
 
 
 def check_small_model() -> Iterator[Finding]:

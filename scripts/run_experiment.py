@@ -3,6 +3,8 @@
     python scripts/run_experiment.py configs/experiments/simulated.yaml
     python scripts/run_experiment.py configs/experiments/demo.yaml --dry-run
     python scripts/run_experiment.py configs/experiments/demo.yaml --overwrite instilled.sft evaluate
+    python scripts/run_experiment.py configs/experiments/demo.yaml --launcher slurm --site configs/slurm/site.yaml
+    python scripts/run_experiment.py configs/experiments/demo.yaml --status
 
 Each seed is a run of its own in `runs/<name>-seed<k>`. Stopped at any moment and started again, it goes on; a stage
 whose inputs changed refuses to overwrite what was made from the old ones until it is named after --overwrite.
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -23,51 +26,79 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from eval.config import EngineSettings
+from eval.config import EngineSettings, read_settings
 from scripts.check_models import memory_lines, serving_lines
 from scripts.experiment import Experiment, ModelFile, dump_yaml, load_experiment, load_groups, load_model_file
+from scripts.launch_slurm import chain, sbatch_command, still_queued, submit
 from scripts.plan import TOLD_WEIGHTS, PlannedStage, Run, command, config_path, plan, run_record
+from scripts.slurm_site import Site
+from scripts.status import show_status
 from scripts.tokens import token_counter
 from task.contexts import ChoiceContext, save_contexts
 from task.errors import InputError, run_command
-from task.stages import MANIFEST, STARTED, Stage, differences, write_json, write_text
+from task.stages import MANIFEST, STARTED, Stage, differences, read_json, write_json, write_text
 from task.weights import sample_weights, save_weights
 
 CONSOLE = Console(highlight=False)
+
+SITE = Path("configs/slurm/site.yaml")
 
 NO_RESULT = ("processes", "max_prompt_tokens", "max_reply_tokens")
 """Engine settings that no answer depends on; they may change between two starts of a run."""
 
 
 def main() -> None:
-    """Command line: an experiment file, `--runs`, `--dry-run`, `--overwrite`, `--accelerate`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiment", type=Path, help="file of configs/experiments/")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
-    parser.add_argument("--dry-run", action="store_true", help="list the stages and their sizes, do nothing")
-    parser.add_argument("--overwrite", nargs="+", default=[], metavar="STAGE", help="stages to redo, or: all")
-    parser.add_argument("--accelerate", type=Path, help="file of configs/accelerate/ (default: by hardware)")
-    arguments = parser.parse_args()
+    """Parse the command line; plan each run, and show it, run it here or submit it."""
+    arguments = parse_arguments()
     experiment = load_experiment(arguments.experiment)
+    site = read_settings(arguments.site, Site) if arguments.launcher == "slurm" else None
     model, groups = load_model_file(experiment), load_groups(experiment)
-    runs = [_make_run(experiment, model, groups, seed, arguments.runs) for seed in experiment.seeds]
+    runs = [make_run(experiment, model, groups, seed, arguments.runs) for seed in experiment.seeds]
+    queued: list[str] = []
     for run in runs:
         stages = plan_or_explain(run, arguments.experiment)
         check_overwrite(stages, arguments.overwrite)
-        if arguments.dry_run:
+        if arguments.status:
+            show_status(run, stages, CONSOLE)
+        elif arguments.dry_run:
             show_plan(run, stages)
-            continue
-        check_settings(stages)
-        check_unchanged(run, stages, arguments.overwrite)
-        prepare(run, stages, "all" in arguments.overwrite)
-        execute(run, stages, arguments.accelerate or default_accelerate(), arguments.overwrite)
-    if not arguments.dry_run:
+            if site:
+                show_chain(run, stages, site, arguments)
+        elif reason := still_queued(run, must_know=site is not None):
+            queued.append(reason)  # the other seeds are started all the same
+        else:
+            check_settings(stages)
+            check_unchanged(run, stages, arguments.overwrite)
+            prepare(run, stages, "all" in arguments.overwrite)
+            if site:
+                submit_chain(run, stages, site, arguments)
+            else:
+                execute(run, stages, arguments.accelerate or default_accelerate(), arguments.overwrite)
+    if queued:
+        raise InputError("; ".join(queued))
+    if not (arguments.dry_run or arguments.status or site):
         show_results(runs)
 
 
-def _make_run(
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("experiment", type=Path, help="file of configs/experiments/")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    parser.add_argument("--overwrite", nargs="+", default=[], metavar="STAGE", help="stages to redo, or: all")
+    parser.add_argument("--accelerate", type=Path, help="file of configs/accelerate/ (default: by hardware)")
+    parser.add_argument("--launcher", choices=("local", "slurm"), default="local", help="run here, or submit jobs")
+    parser.add_argument("--site", type=Path, default=SITE, help=f"what SLURM jobs ask for (default: {SITE})")
+    looking = parser.add_mutually_exclusive_group()
+    looking.add_argument("--dry-run", action="store_true", help="list the stages and their sizes, do nothing")
+    looking.add_argument("--status", action="store_true", help="say where each stage stands, do nothing")
+    return parser.parse_args()
+
+
+def make_run(
     experiment: Experiment, model: ModelFile | None, groups: dict[str, list[ChoiceContext]], seed: int, root: Path
 ) -> Run:
+    """The run of an experiment with one seed, in its folder under `root`."""
     folder = root / f"{experiment.name}-seed{seed}"
     return Run(experiment, model, groups, seed, folder, token_counter(model, experiment.engine, seed))
 
@@ -99,6 +130,32 @@ def show_plan(run: Run, stages: list[PlannedStage]) -> None:
         [engine] = [EngineSettings.model_validate(s.config["engine"]) for s in stages if s.kind == "evaluate"]
         for line in serving_lines(Path(run.experiment.model).stem, run.model, engine):
             CONSOLE.print(f"  {line}", soft_wrap=True)
+
+
+def show_chain(run: Run, stages: list[PlannedStage], site: Site, arguments: argparse.Namespace) -> None:
+    """Print the commands that would submit what a run still needs; jobs have names for ids."""
+    jobs = chain(run, stages, site, arguments.accelerate or site.train.launch_file, arguments.overwrite)
+    for job in jobs:
+        command = sbatch_command(run, job, site, {name: f"JOB({name})" for name in job.after})
+        CONSOLE.print(shlex.join(command), soft_wrap=True)
+
+
+def submit_chain(run: Run, stages: list[PlannedStage], site: Site, arguments: argparse.Namespace) -> None:
+    """Submit what a run still needs, and print the ids."""
+    jobs = chain(run, stages, site, arguments.accelerate or site.train.launch_file, arguments.overwrite)
+    CONSOLE.print(f"[bold]{run.folder}", soft_wrap=True)
+    if not jobs:
+        CONSOLE.print("every stage has finished, nothing to submit")
+        return
+    ids = submit(run, jobs, site)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("job", "does", "starts after"):
+        table.add_column(column, overflow="fold")
+    for job in jobs:
+        name = f"{job.name} ({job.parts} parts)" if job.parts else job.name
+        table.add_row(ids[job.name], name, " ".join(ids[other] for other in job.after))
+    CONSOLE.print(table)
+    CONSOLE.print("the same command with --status says where it stands; logs are in logs/", soft_wrap=True)
 
 
 def check_overwrite(stages: list[PlannedStage], overwrite: list[str]) -> None:
@@ -185,7 +242,9 @@ def prepare(run: Run, stages: list[PlannedStage], overwrite: bool) -> None:
     for planned in stages:
         if planned.config:
             write_text(config_path(run, planned), dump_yaml(planned.config))
-    write_json(run.folder / "run.json", run_record(run))
+    record, path = json.loads(json.dumps(run_record(run))), run.folder / "run.json"
+    if not path.is_file() or read_json(path) != record:  # its age says which analyses are older than the experiment
+        write_json(path, record)
 
 
 def execute(run: Run, stages: list[PlannedStage], accelerate: Path, overwrite: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from task.prompts import messages
 
 if TYPE_CHECKING:
     from eval.engines.transformers_engine import TransformersEngine
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
@@ -76,6 +79,45 @@ def plain_decisions(model: Any, tokenizer: Any, trials: Sequence[ShownTrial]) ->
         with torch.no_grad():
             found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
     return np.stack(found)
+
+
+def make_tiny_experiment(folder: Path, model: Path) -> Path:
+    """The SmolLM2 experiment on a tiny model, with fewer and shorter stages; writes `tiny.yaml` into a folder."""
+    settings = {
+        "name": str(model),
+        "sft": {"effective_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "load_best_model_at_end": True},
+        "decisions": {
+            "num_train_epochs": 2,
+            "learning_rate": 1e-6,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "save_steps": 2,
+            "metric_for_best_model": "letter_loss",
+            "stop_patience": 3,
+        },
+        "reports": {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"},
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(settings))
+    contexts = {
+        "instilled": {"file": "task/data/instilled.jsonl", "count": 4},
+        "native": {"file": "task/data/native.jsonl", "count": 2},
+    }
+    values = yaml.safe_load((ROOT / "configs" / "experiments" / "smollm2.yaml").read_text())
+    values |= {"name": "tiny", "model": str(folder / "model.yaml"), "contexts": contexts}
+    values["engine"] |= {"shard_size": 8}
+    values["trainings"]["instilled"]["train_per_context"] = 8
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    return folder / "tiny.yaml"
+
+
+def experiment_command(experiment: Path, runs: Path, *more: str) -> list[str]:
+    """The command line that runs an experiment, from the root of the repository."""
+    return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
+
+
+def run_experiment(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run an experiment, and keep what it prints."""
+    return subprocess.run(experiment_command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
 
 
 def kill_when(

@@ -74,11 +74,20 @@ def test_every_make_target_in_the_readme_exists():
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
+def test_every_option_of_run_experiment_in_the_readme_exists():
+    command = [sys.executable, "scripts/run_experiment.py", "--help"]
+    known = set(re.findall(r"--[a-z-]+", subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout))
+    quoted = re.findall(r"run_experiment\.py[^\n`#]*", README)
+    assert {"--dry-run", "--launcher", "--status"} <= known
+    assert {option for line in quoted for option in re.findall(r"--[a-z-]+", line)} <= known
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_parses(path: Path):
     from scripts.experiment import Experiment, ModelFile, read_settings
+    from scripts.slurm_site import Site
 
-    kinds = {"experiments": Experiment, "models": ModelFile}
+    kinds = {"experiments": Experiment, "models": ModelFile, "slurm": Site}
     if path.parent.name in kinds:
         settings = read_settings(path, kinds[path.parent.name])
         if isinstance(settings, Experiment) and settings.model:

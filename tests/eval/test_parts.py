@@ -151,6 +151,23 @@ def test_killed_with_all_its_processes_it_goes_on(settings: dict[str, Any], tmp_
     assert files(settings) == straight(settings, tmp_path)
 
 
+def test_begun_once_for_all_parts_other_inputs_are_replaced(settings: dict[str, Any], tmp_path: Path):
+    assert run(settings, tmp_path, "--processes", "1").returncode == 0
+    before = files(settings)
+    settings["planted"]["arm"]["report_accuracy"] = 0.9
+    refused = run(settings, tmp_path, "--begin")
+    assert refused.returncode == 2 and "made from other inputs" in refused.stderr and files(settings) == before
+    assert "give it to --begin" in run(settings, tmp_path, "--part", "1/2", "--overwrite").stderr
+    begun = run(settings, tmp_path, "--begin", "--overwrite")
+    assert "3 trial files, 0 finished" in begun.stdout and not files(settings)
+    config = EvalConfig.model_validate(settings)
+    evaluate(open_engine(config), config, part=Part(1, 2))
+    assert run(settings, tmp_path, "--begin", "--overwrite").returncode == 0, "asked for again, it keeps what is there"
+    evaluate(open_engine(config), config, part=Part(2, 2))
+    merge(config)
+    assert files(settings) == straight(settings, tmp_path) != before
+
+
 def test_a_merge_refuses_other_settings(settings: dict[str, Any]):
     config = EvalConfig.model_validate(settings)
     for number in (1, 2):

@@ -128,6 +128,19 @@ def test_models_are_recommended_by_the_gpu(monkeypatch: pytest.MonkeyPatch, giga
     assert "single_gpu.yaml" in findings("training")[0].text
 
 
+def test_partitions_with_their_gpus(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/bin/sbatch" if name == "sbatch" else None)
+    answer = SimpleNamespace(
+        returncode=0, stderr="", stdout="gpu* 2-00:00:00 gpu:a100:4(S:0-1)\nlong infinite (null)\n"
+    )
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: answer)
+    assert [(f.state, f.text) for f in findings("slurm")] == [
+        ("ok", "run_experiment.py --launcher slurm submits jobs"),
+        ("ok", "partition gpu (default): gpu:a100:4(S:0-1), up to 2-00:00:00"),
+        ("ok", "partition long: no GPU, up to infinite"),
+    ]
+
+
 def test_old_and_small_gpus(monkeypatch: pytest.MonkeyPatch):
     a_gpu(monkeypatch, 11.8, bf16=False)
     assert findings("gpu")[0].state == "problem" and "no bfloat16" in findings("gpu")[0].text

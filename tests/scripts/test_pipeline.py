@@ -7,61 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pytest
 import yaml
 
-from support import ROOT, kill_when, make_tiny_model
+from support import ROOT, experiment_command, kill_when, make_tiny_model, run_experiment
 from wandb_records import offline_runs
 
-CONTEXTS = {
-    "instilled": {"file": "task/data/instilled.jsonl", "count": 4},
-    "native": {"file": "task/data/native.jsonl", "count": 2},
-}
 ARMS = {"off_the_shelf", "instilled", "introspection_fold_1", "introspection_fold_2", "introspection_all"}
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The SmolLM2 experiment on a tiny model, with fewer and shorter stages."""
-    folder = tmp_path_factory.mktemp("experiment")
-    model = {
-        "name": str(tiny_model),
-        "sft": {"per_device_train_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "load_best_model_at_end": True},
-        "decisions": {
-            "num_train_epochs": 2,
-            "learning_rate": 1e-6,
-            "eval_strategy": "steps",
-            "eval_steps": 2,
-            "save_steps": 2,
-            "metric_for_best_model": "letter_loss",
-            "stop_patience": 3,
-        },
-        "reports": {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"},
-    }
-    (folder / "model.yaml").write_text(yaml.safe_dump(model))
-    values = yaml.safe_load((ROOT / "configs" / "experiments" / "smollm2.yaml").read_text())
-    values |= {"name": "tiny", "model": str(folder / "model.yaml"), "contexts": CONTEXTS}
-    values["engine"] |= {"shard_size": 8}
-    values["trainings"]["instilled"]["train_per_context"] = 8
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
-    return folder / "tiny.yaml"
-
-
-def command(experiment: Path, runs: Path, *more: str) -> list[str]:
-    return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
-
-
-def run(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def straight(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing interrupted."""
-    runs = tmp_path_factory.mktemp("straight")
-    result = run(experiment, runs)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return runs / "tiny-seed0"
 
 
 def summary(run_folder: Path) -> dict[str, Any]:
@@ -122,32 +73,32 @@ def test_trainings_and_analysis_are_one_group(straight: Path):
     assert instilled.steps("eval/share_a") == [2, 4, 6, 8, 10]
 
 
-def test_killed_in_training_and_in_evaluation_it_ends_the_same(experiment: Path, straight: Path, tmp_path: Path):
+def test_killed_in_training_and_in_evaluation_it_ends_the_same(tiny_experiment: Path, straight: Path, tmp_path: Path):
     folder = tmp_path / "tiny-seed0"
     stages = [
         lambda: any((folder / "adapters" / "instilled").glob("checkpoint-*/trainer_state.json")),
         lambda: (folder / "trials" / "instilled" / "decisions" / "shards" / "00001.parquet").exists(),
     ]
     for reached in stages:
-        kill_when(command(experiment, tmp_path), reached, seconds=500)
+        kill_when(experiment_command(tiny_experiment, tmp_path), reached, seconds=500)
     assert not (folder / "analysis").exists()
-    result = run(experiment, tmp_path)
+    result = run_experiment(tiny_experiment, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     for path in [*straight.rglob("adapter_model.safetensors"), *straight.rglob("trials.parquet")]:
         assert (folder / path.relative_to(straight)).read_bytes() == path.read_bytes(), path.name
     assert summary(folder) == summary(straight)
 
 
-def test_an_unknown_training_setting_is_found_before_anything_runs(experiment: Path, tmp_path: Path):
-    values = yaml.safe_load(experiment.read_text())
+def test_an_unknown_training_setting_is_found_before_anything_runs(tiny_experiment: Path, tmp_path: Path):
+    values = yaml.safe_load(tiny_experiment.read_text())
     values["trainings"]["introspection"]["sft"] = {"learning_rat": 1}
     (tmp_path / "typo.yaml").write_text(yaml.safe_dump(values))
-    result = run(tmp_path / "typo.yaml", tmp_path / "runs")
+    result = run_experiment(tmp_path / "typo.yaml", tmp_path / "runs")
     assert result.returncode == 2 and "unknown setting 'learning_rat'" in result.stderr
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_adapter_of_another_base_model_is_refused(experiment: Path, straight: Path, tmp_path: Path):
+def test_an_adapter_of_another_base_model_is_refused(tiny_experiment: Path, straight: Path, tmp_path: Path):
     config = yaml.safe_load((straight / "stages" / "evaluate.yaml").read_text())
     config["model"]["name"] = str(make_tiny_model(tmp_path / "other", seed=5))
     config["output"] = str(tmp_path / "trials")

@@ -12,25 +12,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from support import ROOT, kill_when
+from support import ROOT, experiment_command, kill_when, run_experiment
 
 SIMULATED = ROOT / "configs" / "experiments" / "simulated.yaml"
 GROUPS = {"native": {"file": "task/data/native.jsonl"}}
-
-
-def command(experiment: Path, runs: Path, *more: str) -> list[str]:
-    return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
-
-
-def run(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     started = time.monotonic()
-    result = run(SIMULATED, folder)
+    result = run_experiment(SIMULATED, folder)
     assert result.returncode == 0, result.stderr
     assert "report.html" in result.stdout, "it ends with the files to open"
     assert time.monotonic() - started < 60
@@ -92,16 +84,16 @@ def test_unreadable_reports_are_counted(summary: dict[str, Any]):
 def test_run_again_it_changes_nothing(runs: Path):
     folder = runs / "simulated-seed0"
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert run(SIMULATED, runs).returncode == 0
+    assert run_experiment(SIMULATED, runs).returncode == 0
     after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert before == after
 
 
 def test_killed_in_the_evaluation_it_ends_the_same(runs: Path, tmp_path: Path):
     part = tmp_path / "simulated-seed0" / "trials" / "instilled" / "decisions" / "shards" / "00002.parquet"
-    kill_when(command(SIMULATED, tmp_path), part.exists)
+    kill_when(experiment_command(SIMULATED, tmp_path), part.exists)
     assert not (tmp_path / "simulated-seed0" / "analysis").exists()
-    assert run(SIMULATED, tmp_path).returncode == 0
+    assert run_experiment(SIMULATED, tmp_path).returncode == 0
     for path in (runs / "simulated-seed0" / "trials").rglob("trials.parquet"):
         assert (tmp_path / path.relative_to(runs)).read_bytes() == path.read_bytes()
     for name in ("summary.json", "weights.csv", "agreement.csv", "report.html"):
@@ -122,42 +114,42 @@ def small(tmp_path: Path, **change: Any) -> Path:
 
 def test_a_changed_stage_refuses_and_says_what_changed(tmp_path: Path):
     runs = tmp_path / "runs"
-    assert run(small(tmp_path), runs).returncode == 0
+    assert run_experiment(small(tmp_path), runs).returncode == 0
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()}
     planted = yaml.safe_load(SIMULATED.read_text())["planted"]
     planted["introspection"]["report_accuracy"] = 0.1
     changed = small(tmp_path, planted=planted)
-    result = run(changed, runs)
+    result = run_experiment(changed, runs)
     assert result.returncode == 2
     assert "planted.report_accuracy: 0.75 -> 0.1" in result.stderr and "--overwrite" in result.stderr
     trials = {p: c for p, c in before.items() if "trials" in p.parts or "analysis" in p.parts}
     assert all(p.read_bytes() == content for p, content in trials.items())
-    assert run(changed, runs, "--overwrite", "evaluate").returncode == 0
+    assert run_experiment(changed, runs, "--overwrite", "evaluate").returncode == 0
     summary = json.loads((runs / "simulated-seed0" / "analysis" / "summary.json").read_text())
     assert summary["introspection_trained"]["r"] < 0.6
 
 
 def test_other_contexts_are_refused_before_anything_is_written(tmp_path: Path):
     runs = tmp_path / "runs"
-    assert run(small(tmp_path), runs).returncode == 0
+    assert run_experiment(small(tmp_path), runs).returncode == 0
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()}
     contexts = {
         "instilled": {"file": "task/data/spare.jsonl", "count": 6},
         "native": {"file": "task/data/native.jsonl"},
     }
-    result = run(small(tmp_path, contexts=contexts), runs)
+    result = run_experiment(small(tmp_path, contexts=contexts), runs)
     assert result.returncode == 2 and "made from other inputs" in result.stderr
     assert {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()} == before
 
 
 def test_a_measurement_may_be_added(tmp_path: Path):
     runs = tmp_path / "runs"
-    assert run(small(tmp_path), runs).returncode == 0
+    assert run_experiment(small(tmp_path), runs).returncode == 0
     old = next(runs.rglob("trials/instilled/decisions/trials.parquet"))
     before = (old.stat().st_mtime_ns, old.read_bytes())
     measurements = yaml.safe_load(SIMULATED.read_text())["measurements"]
     measurements.append({"arm": "introspection", "measure": "decisions", "contexts": "native", "per_context": 5})
-    result = run(small(tmp_path, measurements=measurements), runs)
+    result = run_experiment(small(tmp_path, measurements=measurements), runs)
     assert result.returncode == 0, result.stderr
     assert (old.stat().st_mtime_ns, old.read_bytes()) == before
     assert list(runs.rglob("trials/introspection/decisions/trials.parquet"))
@@ -165,7 +157,7 @@ def test_a_measurement_may_be_added(tmp_path: Path):
 
 def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
     runs = tmp_path / "runs"
-    assert run(small(tmp_path), runs).returncode == 0
+    assert run_experiment(small(tmp_path), runs).returncode == 0
     path = next(runs.rglob("trials/instilled/decisions/trials.parquet"))
     path.write_bytes(path.read_bytes()[:-100])
     analysed = (runs / "simulated-seed0" / "analysis" / "summary.json").read_bytes()
@@ -198,7 +190,7 @@ def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_bad_experiments_are_one_clear_line(tmp_path: Path, change: dict[str, Any], says: str):
-    result = run(small(tmp_path, **change), tmp_path / "runs")
+    result = run_experiment(small(tmp_path, **change), tmp_path / "runs")
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and says in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -221,7 +213,7 @@ def test_bad_contexts_are_one_clear_line(tmp_path: Path, edit: Any, says: str):
     lines[3] = json.dumps(context)
     (tmp_path / "contexts.jsonl").write_text("\n".join(lines))
     contexts = {"instilled": {"file": str(tmp_path / "contexts.jsonl")}, **GROUPS}
-    result = run(small(tmp_path, contexts=contexts), tmp_path / "runs")
+    result = run_experiment(small(tmp_path, contexts=contexts), tmp_path / "runs")
     assert result.returncode == 2
     assert "contexts.jsonl:4" in result.stderr and says in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -234,12 +226,12 @@ def test_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path):
         ("demo", ["instilled.examples", "instilled.sft", "introspection_fold_2.sft", "evaluate", "together"]),
         ("replication", ["shuffled_fold_1.sft", "97,000 trials", "replication-seed2"]),
     ):
-        result = run(ROOT / "configs" / "experiments" / f"{name}.yaml", tmp_path / "runs", "--dry-run")
+        result = run_experiment(ROOT / "configs" / "experiments" / f"{name}.yaml", tmp_path / "runs", "--dry-run")
         assert result.returncode == 0, result.stderr
         assert all(stage in result.stdout for stage in stages), result.stdout
     assert not (tmp_path / "runs").exists()
 
 
 def test_overwrite_takes_only_names_of_stages(tmp_path: Path):
-    result = run(small(tmp_path), tmp_path / "runs", "--overwrite", "evaluation")
+    result = run_experiment(small(tmp_path), tmp_path / "runs", "--overwrite", "evaluation")
     assert result.returncode == 2 and "no such stage; stages: evaluate, analyse" in result.stderr
