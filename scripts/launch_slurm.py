@@ -66,7 +66,9 @@ def chain(run: Run, stages: list[PlannedStage], site: Site, launch: Path, overwr
         jobs |= _evaluation(run, site.evaluate.parts, after, begin="evaluate" in redo)
     if not measured or "analyse" in redo or standing(run, analysis).state != "finished":
         script = (str(SCRIPTS / "analyse.sbatch"), str(run.folder))
-        jobs["analyse"] = Job("analyse", "analyse", ("analyse",), script, () if measured else ("evaluate.merge",))
+        jobs["analyse"] = Job(
+            "analyse", "analyse", ("analyse", "track"), script, () if measured else ("evaluate.merge",)
+        )
     return list(jobs.values())
 
 
