@@ -11,10 +11,12 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from eval.config import EvalConfig, read_settings
 from eval.engines.base import Engine
@@ -44,6 +46,8 @@ def shard_seconds(engine: Engine, works: list[Work], folder: Path) -> float:
 
 
 def main() -> None:
+    # The progress line has a lock that forked processes share: one killed with it in hand would stop the next.
+    tqdm.set_lock(threading.RLock())
     config, kills, random = read_settings(Path(sys.argv[1]), EvalConfig), int(sys.argv[2]), np.random.default_rng(0)
     output, engine, works = Path(config.output), open_engine(config), list_work(config)
     works[0].folder.mkdir(parents=True)
