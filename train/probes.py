@@ -32,10 +32,10 @@ NEEDED = 0.8
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), or use a "
     "larger model",
-    "comparing": "it reads values but does not tell which of two is larger: teach that first, with one attribute "
-    "(python -m train.warm_up), or use a larger model",
+    "comparing": "it reads values but does not tell which of two is larger: use a larger model, or teach it that first, "
+    "with one attribute, as the model organism was taught (train/organism/lessons.py)",
     "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
-    "examples, or warm it up with a growing number of attributes (python -m train.warm_up)",
+    "examples, or use a larger model",
 }
 
 
