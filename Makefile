@@ -1,4 +1,4 @@
-# make demo    the whole pipeline on a small open model, to a report (about 15 minutes on 2 cores)
+# make demo    the three experiments on the model organism, to a report (about 4 minutes on 2 cores)
 # make test    lint, types and all tests
 # Both create .venv first and fetch what they need; there is no other set-up.
 
@@ -28,7 +28,7 @@ $(VENV)/vllm: $(VENV)/installed requirements-test.txt
 model: env
 	@$(BIN)/python scripts/fetch_small_model.py $(MODEL)
 
-demo: model
+demo: env
 	$(BIN)/python scripts/run_experiment.py configs/experiments/demo.yaml
 
 test: model $(VENV)/vllm

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL_MODEL = Path("models/smollm2-135m-instruct")
 
 DEMO_MEMORY = 4e9
-"""Bytes that the demo needs free: the small model in float32, its training, and Python with torch."""
+"""Bytes that the tests and the small models need free: SmolLM2 in float32, its training, and Python with torch."""
 
 DISK = 5e9
 """Bytes that the demo needs free on the disk, and the least that a run of a larger model writes."""
@@ -168,7 +168,7 @@ def check_slurm() -> Iterator[Finding]:
 
 
 def check_small_model() -> Iterator[Finding]:
-    """Whether the demo's model is there, complete."""
+    """Whether the small model of the tests is there, complete."""
     folder = ROOT / SMALL_MODEL
     if not (folder / "manifest.json").is_file() or not list(folder.glob("*.safetensors")):
         yield Finding("model", "problem", f"{SMALL_MODEL} is missing or half fetched", "make model")
