@@ -171,7 +171,7 @@ def check_small_model() -> Iterator[Finding]:
     """Whether the small model of the tests is there, complete."""
     folder = ROOT / SMALL_MODEL
     if not (folder / "manifest.json").is_file() or not list(folder.glob("*.safetensors")):
-        yield Finding("model", "problem", f"{SMALL_MODEL} is missing or half fetched", "make model")
+        yield Finding("model", "note", f"{SMALL_MODEL} is missing or half fetched; the tests need it", "make model")
     else:
         yield Finding("model", "ok", f"{SMALL_MODEL}")
 
@@ -189,7 +189,7 @@ def recommend() -> Iterator[Finding]:
     yield Finding("training", "ok", f"accelerate launch --config_file {launch}")
     yield Finding("evaluation", "ok", f"engine auto is {choose('auto')}")
     if memory is None:
-        yield Finding("models", "note", "demo.yaml with SmolLM2-135M", "GPU tables: python scripts/check_models.py")
+        yield Finding("models", "note", "demo.yaml with the model organism", "GPU tables: python scripts/check_models.py")
         return
     fitting, plain = [], []
     for stem, model in model_files().items():

@@ -74,7 +74,6 @@ BREAKS: dict[str, Any] = {
     "disk": lambda m: m.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e9)),
     "wandb": lambda m: (m.delenv("WANDB_API_KEY"), m.setenv("WANDB_MODE", "online"), m.setenv("NETRC", "/nowhere")),
     "slurm": break_slurm,
-    "model": lambda m: m.setattr(doctor, "SMALL_MODEL", Path("models/nowhere")),
 }
 
 
@@ -99,6 +98,12 @@ def test_a_package_that_cannot_be_loaded_is_a_problem(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "psutil", None)
     [found] = findings("memory")
     assert found.state == "problem" and "psutil" in found.text and found.remedy == "make env"
+
+
+def test_the_model_of_the_tests_may_be_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor, "SMALL_MODEL", Path("models/nowhere"))
+    [found] = findings("model")
+    assert (found.state, found.remedy) == ("note", "make model")
 
 
 def test_states_that_limit_nothing_are_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
