@@ -189,7 +189,9 @@ def recommend() -> Iterator[Finding]:
     yield Finding("training", "ok", f"accelerate launch --config_file {launch}")
     yield Finding("evaluation", "ok", f"engine auto is {choose('auto')}")
     if memory is None:
-        yield Finding("models", "note", "demo.yaml with the model organism", "GPU tables: python scripts/check_models.py")
+        yield Finding(
+            "models", "note", "demo.yaml with the model organism", "GPU tables: python scripts/check_models.py"
+        )
         return
     fitting, plain = [], []
     for stem, model in model_files().items():
