@@ -3,7 +3,7 @@
     python -m train.probes --model models/smollm2-135m-instruct
     python -m train.probes --model Qwen/Qwen2.5-0.5B-Instruct --attributes 1 --layout side_by_side
 
-Run it before an instillation that takes hours. A training asks by itself where held-out decisions stay below the gate.
+Run it before an instillation that takes hours. A training asks by itself where held-out decisions stay near chance.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NEEDED = 0.8
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), or use a "
     "larger model",
-    "comparing": "it reads values but does not tell which of two is larger: use a larger model, or teach it that first, "
-    "with one attribute, as the model organism was taught (train/organism/lessons.py)",
+    "comparing": "it reads values but does not tell which of two is larger: use a larger model, or teach it that "
+    "first, with one attribute, as the model organism was taught (train/organism/lessons.py)",
     "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
     "examples, or use a larger model",
 }

@@ -39,9 +39,9 @@ from train.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.letters import LetterTrainer
 from train.model_card import published_name, upload_adapter, write_card
-from train.probes import NEEDED, diagnose
+from train.probes import diagnose
 from train.rows import check_template, count_decisions, read_rows, to_dataset
-from train.safeguards import CollapseStop, CollapseWarning
+from train.safeguards import CHANCE, CollapseStop, CollapseWarning
 from train.segments import begin_segment
 from train.shared_prefix import check_window, plan_sharing
 from train.tracking import prepare_wandb
@@ -90,7 +90,8 @@ class TeachingArguments:
         default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
     )
     probe_contexts: str | None = field(
-        default=None, metadata={"help": "contexts to probe the base model with where held-out decisions fail"}
+        default=None,
+        metadata={"help": "contexts to probe the base model with where held-out decisions stay near chance"},
     )
     stop_patience: int = field(
         default=5,
@@ -188,7 +189,7 @@ def main() -> None:
         kept = kept_checkpoint(trainer.state.log_history, best, sft.metric_for_best_model)
     held_out = kept["metrics"] if kept else trainer.evaluate() if validation_rows else {}
     missing = None
-    if teaching.probe_contexts and held_out.get("eval_agreement", 1.0) < NEEDED:
+    if teaching.probe_contexts and held_out.get("eval_agreement", 1.0) < CHANCE:
         missing = diagnose(trainer, template_of(teaching), teaching.probe_contexts, sft.seed)
 
     # Save the adapter and its card, then the manifest that says it is complete
