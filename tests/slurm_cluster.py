@@ -56,7 +56,7 @@ MinJobAge=3600
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=100000
 GresTypes=gpu
 {nodes}
-NodeName=gpu[1-2] CPUs=64 RealMemory=512000 Gres=gpu:8 State=DOWN
+NodeName=gpu[1-2] NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:8 State=DOWN
 PartitionName=tests Nodes={names} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes=gpu[1-2] MaxTime=INFINITE State=UP
 """
