@@ -1,4 +1,4 @@
-"""Make the model organism: train a small Llama from scratch on lessons, in about twenty minutes on two cores.
+"""Make the model organism: train a small Llama from scratch on lessons, in about half an hour on two cores.
 
     python -m train.organism.make --output results/organism/model
 
