@@ -10,6 +10,7 @@ import pandas as pd
 import yaml
 
 from support import ROOT, experiment_command, kill_when, make_tiny_model, run_experiment
+from task.probes import SKILLS
 from wandb_records import offline_runs
 
 ARMS = {"off_the_shelf", "instilled", "introspection_fold_1", "introspection_fold_2", "introspection_all"}
@@ -57,7 +58,9 @@ def test_a_training_that_stops_early_goes_on_to_a_report_that_says_why(straight:
     assert manifest["kept"]["step"] < 10
     found = summary(straight)
     assert found["stopped_early"] == {"instilled": manifest["stopped_early"]}
-    assert found["gate"]["reasons"][-1] == f"training stopped at {manifest['stopped_early']}"
+    cause = f"training stopped at {manifest['stopped_early']}; the base model lacks {manifest['missing_skill']}"
+    assert found["gate"]["reasons"][-1] == cause
+    assert manifest["missing_skill"].split()[0] in SKILLS, "a random model has none of them"
     assert "stopped early, at step 10: " in (straight / "analysis" / "report.html").read_text()
     for fold in (1, 2):
         kept = json.loads((straight / "adapters" / f"introspection_fold_{fold}" / "manifest.json").read_text())["kept"]
