@@ -89,7 +89,8 @@ def evaluation(measurements: list[dict[str, Any]], **engine: Any) -> Any:
     wanted = wanted.model_copy(update={"engine": EngineSettings(**engine)})
     groups = {"instilled": CONTEXTS[:4]}
     counter = token_counter(MODEL, wanted.engine, 0)
-    return plan(Run(wanted, MODEL, groups, 0, Path("runs/sizes-seed0"), counter))[-2]
+    stages = plan(Run(wanted, MODEL, groups, 0, Path("runs/sizes-seed0"), counter))
+    return next(stage for stage in stages if stage.kind == "evaluate")
 
 
 def test_unique_tokens_are_those_of_a_cache_that_holds_each_context_once():
