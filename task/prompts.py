@@ -186,18 +186,27 @@ def report_answer(context: ChoiceContext, weights: Iterable[float]) -> str:
     return json.dumps(dict(zip(context.attribute_names, values, strict=True)), ensure_ascii=False)
 
 
-def report_grammar(context: ChoiceContext) -> str:
+def report_grammar(context: ChoiceContext, after: int | None = None) -> str:
     """Grammar of the reports that can be read, for constrained decoding (GBNF, as xgrammar and vLLM take it).
 
     A JSON object with every attribute name in order, whole numbers from -100 to 100 and JSON's default spacing, just as
     `report_answer` writes it. A JSON schema says the same of the values, but engines differ in the spacing that they
     let it have, and xgrammar 0.2.8 mangles some names on the way (`ße` becomes another character).
+
+    Args:
+        context: Whose attributes are reported.
+        after: Only what comes after the key of this attribute; None is the whole report.
     """
-    keys = [json.dumps(name, ensure_ascii=False) + ": " for name in context.attribute_names]
-    # Names may hold quotes and backslashes: escaped by JSON above, and once more here as literals of the grammar.
-    literals = ['"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in keys]
-    pairs = ' ", " '.join(f"{literal} weight" for literal in literals)
-    return f'root ::= "{{" {pairs} "}}"\nweight ::= "0" | "-"? ([1-9] [0-9]? | "100")\n'
+    # Names may hold quotes and backslashes: escaped by JSON in the key, and once more here as literals of the grammar.
+    keys = ['"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in report_keys(context)]
+    pairs = ' weight ", " '.join(keys if after is None else ["", *keys[after + 1 :]])
+    opening = '"{" ' if after is None else ""
+    return f'root ::= {opening}{pairs} weight "}}"\nweight ::= "0" | "-"? ([1-9] [0-9]? | "100")\n'
+
+
+def report_keys(context: ChoiceContext) -> list[str]:
+    """What stands before each number of a report."""
+    return [json.dumps(name, ensure_ascii=False) + ": " for name in context.attribute_names]
 
 
 def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]:

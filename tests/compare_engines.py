@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,18 +79,24 @@ def make_adapters(folder: Path) -> dict[str, str]:
 
 
 def evaluate(
-    folder: Path, engine: str, arms: dict[str, str | None], pairs: int, reports: int, contexts: int = len(CONTEXTS)
+    folder: Path,
+    engine: str,
+    arms: dict[str, str | None],
+    pairs: int,
+    reports: int,
+    contexts: Sequence[ChoiceContext] = (*CONTEXTS, AWKWARD),
+    model: Path = SMALL_MODEL,
 ) -> dict[str, pd.DataFrame]:
-    """Trial files by `arm/measure` of an evaluation, run as a process of its own; the awkward context comes on top."""
+    """Trial files by `arm/measure` of an evaluation, run as a process of its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_contexts([*CONTEXTS[:contexts], AWKWARD], folder / "contexts.jsonl")
+    save_contexts(contexts, folder / "contexts.jsonl")
     group = [{"name": "instilled", "file": str(folder / "contexts.jsonl")}]
     sizes = {"decisions": pairs, "reports": reports}
     config: dict[str, Any] = {
         "seed": 0,
         "output": str(folder / "trials"),
         "engine": {**COMMON, "name": engine},
-        "model": {"name": str(SMALL_MODEL)},
+        "model": {"name": str(model)},
         "arms": arms,
         "measurements": [
             {"arm": arm, "measure": measure, "contexts": group, "per_context": size}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -16,7 +17,11 @@ from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.model_arms import ModelArms, longest_report
 from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
-from task.prompts import report_grammar
+from task.prompts import report_grammar, report_keys
+
+NUMBER = re.compile(r"-?\d+")
+NUMBER_TOKENS = 6
+"""Most tokens that are read of a number and what follows it: "-100" has four characters."""
 
 
 class VllmEngine(ModelArms):
@@ -56,13 +61,40 @@ class VllmEngine(ModelArms):
     def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
         """Greedy replies, within the grammar of each trial's context if reports are constrained."""
         params = [self._report_params(trial) for trial in trials]
-        return [output.outputs[0].text for output in self._generate(arm, self.prompts("reports", trials), params)]
+        outputs = self._generate(arm, self.prompts("reports", trials), params)
+        replies = [output.outputs[0].text for output in outputs]
+        # A vocabulary of whole words can spell itself into a corner (`eval.engines.decoding`); vLLM then cuts it off.
+        stuck = [i for i, text in enumerate(replies) if self.engine.constrain_reports and not text.endswith("}")]
+        for i, text in zip(stuck, self._dictated(arm, [trials[i] for i in stuck]), strict=True):
+            replies[i] = text
+        return replies
 
     def _report_params(self, trial: ShownTrial) -> SamplingParams:
         if not self.engine.constrain_reports:
             return SamplingParams(temperature=0, max_tokens=self.engine.report_tokens)
-        grammar = StructuredOutputsParams(grammar=report_grammar(trial.context))
-        return SamplingParams(temperature=0, max_tokens=longest_report(trial.context), structured_outputs=grammar)
+        return _within(report_grammar(trial.context), longest_report(trial.context))
+
+    def _dictated(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
+        """Replies in which only the numbers are the model's: each is asked for with all before it written out."""
+        prompts, replies = self.prompts("reports", trials), [""] * len(trials)
+        for place in range(max((len(trial.context.attributes) for trial in trials), default=0)):
+            asked = [i for i, trial in enumerate(trials) if place < len(trial.context.attributes)]
+            for i in asked:
+                key = (", " if place else "{") + report_keys(trials[i].context)[place]
+                replies[i] += key
+                prompts[i] += self.tokenizer.encode(key, add_special_tokens=False)
+            params = [_within(report_grammar(trials[i].context, after=place), NUMBER_TOKENS) for i in asked]
+            outputs = self._generate(arm, [prompts[i] for i in asked], params)
+            for i, output in zip(asked, outputs, strict=True):
+                tokens = self._number(output.outputs[0].token_ids)
+                replies[i] += self.tokenizer.decode(tokens)
+                prompts[i] += tokens
+        return [reply + "}" for reply in replies]
+
+    def _number(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens of the number that a text begins with, as the model spelled it."""
+        ends = [end for end in range(1, len(tokens) + 1) if NUMBER.fullmatch(self.tokenizer.decode(tokens[:end]))]
+        return list(tokens[: max(ends, default=0)])
 
     def _generate(
         self, arm: str, prompts: Sequence[list[int]], params: SamplingParams | Sequence[SamplingParams]
@@ -86,3 +118,8 @@ class VllmEngine(ModelArms):
         for output in outputs:
             asked, cached = len(output.prompt_token_ids or ()), output.num_cached_tokens or 0
             self.tokens.update(prompt=asked, computed=asked - cached, reply=len(output.outputs[0].token_ids))
+
+
+def _within(grammar: str, tokens: int) -> SamplingParams:
+    """Greedy decoding within a grammar."""
+    return SamplingParams(temperature=0, max_tokens=tokens, structured_outputs=StructuredOutputsParams(grammar=grammar))

@@ -1,11 +1,13 @@
 """The grammar of reports, with xgrammar itself as the judge."""
 
+import json
+
 import pytest
 import xgrammar
 from xgrammar.testing import _is_grammar_accept_string
 
 from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
-from task.prompts import report_answer, report_grammar
+from task.prompts import report_answer, report_grammar, report_keys
 from task.replies import parse_report
 from task.weights import sample_weights
 
@@ -52,3 +54,15 @@ def test_anything_else_is_not(value: str):
 )
 def test_other_forms_are_not(text: str):
     assert not accepts(context_of(["a", "b"]), text)
+
+
+@pytest.mark.parametrize("after", range(len(AWKWARD)))
+def test_what_comes_after_a_key_is_the_end_of_the_report(after: int):
+    context = context_of(AWKWARD)
+    answer = report_answer(context, [7, -42, 100, 0, -100, 5, 66])
+    key = report_keys(context)[after]
+    before, rest = answer.split(key)
+    grammar = xgrammar.Grammar.from_ebnf(report_grammar(context, after))
+    assert _is_grammar_accept_string(grammar, rest)
+    assert not _is_grammar_accept_string(grammar, key + rest)
+    assert json.loads(before + key + rest) == json.loads(answer)

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import AutoConfig, LlamaConfig
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 import compare_engines
 from eval.config import EngineSettings
 from eval.engines.vllm_settings import CPU_ROWS, LENGTH, cache_bytes, length_arguments, lora_arguments
-from support import SMALL_MODEL
+from support import ROOT, SMALL_MODEL
+from task.contexts import DATA, as_ratings, load_contexts
 from task.errors import InputError
 from task.replies import parse_report
+from train.adapters import drop_base_weights
+from train.checkpoints import ADAPTER
+from train.sft import LORA_TARGETS
+
+ORGANISM = ROOT / "results" / "organism" / "model"
 
 # Few, as they take minutes; results/benchmarks/agreement.json has the same of 414 decisions and 63 reports.
-SIZE = {"pairs": 3, "reports": 1, "contexts": 1}
+SIZE: dict[str, Any] = {
+    "pairs": 3,
+    "reports": 1,
+    "contexts": [compare_engines.CONTEXTS[0], compare_engines.AWKWARD],
+}
 with_vllm = pytest.mark.skipif(
     importlib.util.find_spec("vllm") is None, reason="vLLM is not installed; pip install -r requirements-test.txt"
 )
@@ -65,7 +78,7 @@ def test_base_rows_beside_adapters_are_those_of_an_engine_without(vllm: Path, tm
 
 @with_vllm
 def test_every_report_is_read_awkward_names_included(vllm: Path):
-    contexts = {c.name: c for c in [compare_engines.CONTEXTS[0], compare_engines.AWKWARD]}
+    contexts = {c.name: c for c in SIZE["contexts"]}
     reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith("reports")])
     assert set(reports["context"]) == set(contexts)
     for _, row in reports.iterrows():
@@ -82,6 +95,35 @@ def test_the_manifest_says_what_the_cache_saved(vllm: Path):
         assert 0 < said["computed_tokens"] <= said["prompt_tokens"] and said["tokens_per_second"] > 0
         if measure == "decisions":  # six prompts of each context, of which two or more whole blocks are the same
             assert said["share_from_cache"] > 0.2
+
+
+@with_vllm
+def test_adapters_of_embeddings_and_a_vocabulary_of_whole_words(tmp_path: Path):
+    """The organism: its adapters change embeddings, and names can be spelled into a corner that vLLM cuts off."""
+    adapter = organism_adapter(tmp_path / "adapter")
+    spare = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "instilled.jsonl", 3)]
+    size: dict[str, Any] = {"pairs": 4, "reports": 4, "contexts": spare, "model": ORGANISM}
+    arms = {"base": None, "other": str(adapter)}
+    reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **size)
+    found = compare_engines.compare(reference, compare_engines.evaluate(tmp_path / "vllm", "vllm", arms, **size))
+    assert found["same_letter"] == 1 and found["largest_log_probability_difference"] <= 1e-3, found
+    assert found["same_reply"] == 1 and found["readable_replies"] == 1, found
+    base, other = (reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms)
+    assert np.abs(base - other).max() > 1
+
+
+def organism_adapter(folder: Path) -> Path:
+    """A random adapter of all that the organism's trainings change, as they leave it."""
+    torch.manual_seed(0)
+    settings = LoraConfig(r=16, lora_alpha=32, init_lora_weights=False, target_modules=["embed_tokens", *LORA_TARGETS])
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(ORGANISM), settings)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if "lora_" in name:  # drawn with a size that leaves nothing of the model
+                values *= 0.3 if "embedding" in name else 0.5
+    model.save_pretrained(folder)
+    drop_base_weights(folder / ADAPTER)
+    return folder
 
 
 def test_length_and_memory_follow_from_the_model_and_the_prompts():
