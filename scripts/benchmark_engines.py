@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from eval.engines import make_engine
 from eval.engines.base import Engine, ShownTrial
 from eval.engines.batches import Batch, in_columns
 from eval.engines.transformers_engine import TransformersEngine
-from task.contexts import DATA, load_contexts
+from task.contexts import DATA, Layout, load_contexts
 from task.errors import InputError, run_command
 from task.prompts import Measure
 from task.stages import write_json, write_text
@@ -45,10 +46,11 @@ PLAIN = {"decisions": {"batch": 32, "new_tokens": 5}, "reports": {"batch": 10, "
 """The plain `generate` loop: prompts at a time and new tokens."""
 
 
-def shown(measure: Measure, contexts: int) -> list[ShownTrial]:
+def shown(measure: Measure, contexts: int, layout: Layout = "lists") -> list[ShownTrial]:
     """Trials as an evaluation shows them: by context, decisions in both orders."""
     count, orders = (PAIRS, (True, False)) if measure == "decisions" else (REPORTS, (True,))
-    drawn = [sample_trials(0, measure, c, count) for c in load_contexts(DATA / "instilled.jsonl", contexts)]
+    laid_out = [replace(c, layout=layout) for c in load_contexts(DATA / "instilled.jsonl", contexts)]
+    drawn = [sample_trials(0, measure, c, count) for c in laid_out]
     return [
         ShownTrial(t.context, i, t.first[i], t.second[i], order)
         for t in drawn
@@ -104,33 +106,41 @@ def compute_plainly(engine: TransformersEngine, prompts: Sequence[list[int]]) ->
 
 
 def beside_plain(model: Path, contexts: int) -> dict[str, Any]:
-    """The transformers engine against plain loops, in seconds, ratios and tokens."""
+    """The transformers engine against plain loops, in seconds, ratios and tokens, by measure (and layout)."""
     engine = make(model, {"base": None})
-    found: dict[str, Any] = {}
-    for measure in MEASURES:
-        trials = shown(measure, contexts)
-        prompts = engine.prompts(measure, trials)
-        ask(engine, measure, "base", trials[:2])  # loads the model
-        engine.take_token_counts()
-        taken = seconds(ask, engine, measure, "base", trials)
-        tokens = engine.take_token_counts()
-        plain = seconds(generate_plainly, engine, measure, prompts)
-        found[measure] = {
-            "trials": len(trials),
-            "seconds": taken,
-            "plain_generate_seconds": plain,
-            "times_as_fast": round(plain / taken, 2),
-            "tokens": tokens,
-        }
-        if measure == "decisions":
-            forward = seconds(compute_plainly, engine, prompts)
-            allowed = forward * tokens["computed"] / tokens["prompt"]
-            found[measure] |= {
-                "plain_forward_seconds": forward,
-                "tokens_over_unique": round(tokens["prompt"] / tokens["computed"], 3),
-                "share_of_the_bound": round(allowed / taken, 3),
-            }
-    return found
+    return {
+        "decisions": decisions_beside_plain(engine, shown("decisions", contexts)),
+        "decisions_side_by_side": decisions_beside_plain(engine, shown("decisions", contexts, "side_by_side")),
+        "reports": trials_beside_plain(engine, "reports", shown("reports", contexts)),
+    }
+
+
+def trials_beside_plain(engine: TransformersEngine, measure: Measure, trials: Sequence[ShownTrial]) -> dict[str, Any]:
+    """Trials of one measure, answered by the engine and by the plain `generate` loop."""
+    ask(engine, measure, "base", trials[:2])  # loads the model
+    engine.take_token_counts()
+    taken = seconds(ask, engine, measure, "base", trials)
+    tokens = engine.take_token_counts()
+    plain = seconds(generate_plainly, engine, measure, engine.prompts(measure, trials))
+    return {
+        "trials": len(trials),
+        "seconds": taken,
+        "plain_generate_seconds": plain,
+        "times_as_fast": round(plain / taken, 2),
+        "tokens": tokens,
+    }
+
+
+def decisions_beside_plain(engine: TransformersEngine, trials: Sequence[ShownTrial]) -> dict[str, Any]:
+    """The same of decisions, with the time that their unique tokens would take at the pace of plain forward passes."""
+    found = trials_beside_plain(engine, "decisions", trials)
+    forward = seconds(compute_plainly, engine, engine.prompts("decisions", trials))
+    computed, asked = found["tokens"]["computed"], found["tokens"]["prompt"]
+    return found | {
+        "plain_forward_seconds": forward,
+        "tokens_over_unique": round(asked / computed, 3),
+        "share_of_the_bound": round(forward * computed / asked / found["seconds"], 3),
+    }
 
 
 def one_engine_beside_merged(model: Path, folder: Path) -> dict[str, Any]:
@@ -195,7 +205,8 @@ def beside_vllm(arguments: Sequence[str]) -> dict[str, Any] | None:
 
 def page(found: dict[str, Any]) -> str:
     """The figures as a page: one table, a row a comparison."""
-    decisions, reports, arms = found["beside_plain"]["decisions"], found["beside_plain"]["reports"], found["arms"]
+    plain, arms = found["beside_plain"], found["arms"]
+    decisions, one_line, reports = plain["decisions"], plain["decisions_side_by_side"], plain["reports"]
     together = arms["loading_seconds"] + arms["answering_seconds"]
     apart = arms["merged_loading_seconds"] + arms["merged_answering_seconds"]
     rows = [
@@ -208,6 +219,11 @@ def page(found: dict[str, Any]) -> str:
             f"{decisions['trials']} decisions: one plain forward pass a prompt, sorted by length",
             decisions["plain_forward_seconds"],
             decisions["seconds"],
+        ),
+        (
+            f"{one_line['trials']} decisions, both values of an attribute on one line: `generate`",
+            one_line["plain_generate_seconds"],
+            one_line["seconds"],
         ),
         (
             f"{reports['trials']} reports: `generate`, 256 new tokens, batches of 10",
@@ -238,7 +254,8 @@ def page(found: dict[str, Any]) -> str:
             *lines,
             "",
             f"The prompts of the decisions hold {decisions['tokens_over_unique']:.2f} times the tokens that are unique "
-            "when what a context's prompts share counts once. The engine computes each of them once, at "
+            f"when what a context's prompts share counts once ({one_line['tokens_over_unique']:.2f} times with both "
+            "values on one line, which names each attribute once). The engine computes each of them once, at "
             f"{decisions['share_of_the_bound']:.0%} of the pace of a plain forward pass. Of the reports' replies, "
             f"{reports['tokens']['reply']} tokens, those that the grammar forces take no pass of their own. Loading "
             f"took {arms['loading_seconds']:.1f} s for one engine with {arms['arms']} arms, "
