@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,14 @@ class LetterTrainer(SFTTrainer):
             log_probs, labels = _completions(model, inputs)
         counts = (labels != IGNORED).sum(dim=1)
         return _losses(log_probs, labels).sum() / counts.sum(), letter_rows(log_probs, labels, self.letters), counts
+
+
+def keep_letters(labels: Sequence[int], letters: tuple[int, int]) -> list[int]:
+    """The labels of a row without those after the letter, if it is a decision; a report's stay as they are."""
+    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
+    if first == len(labels) or labels[first] not in letters:
+        return list(labels)
+    return [*labels[: first + 1], *[IGNORED] * (len(labels) - first - 1)]
 
 
 def _completions(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:

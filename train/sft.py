@@ -25,6 +25,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import PartialState
+from datasets import Dataset
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -37,7 +38,7 @@ from task.stages import Stage, hash_file, write_json
 from train.adapters import save_adapter
 from train.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
-from train.letters import LetterTrainer
+from train.letters import LetterTrainer, keep_letters
 from train.model_card import published_name, upload_adapter, write_card
 from train.probes import diagnose
 from train.rows import check_template, count_decisions, read_rows, to_dataset
@@ -81,6 +82,10 @@ class TeachingArguments:
     share_prefixes: int | None = field(
         default=None,
         metadata={"help": "deal rows of a context in groups of this many and compute what prompts share once a batch"},
+    )
+    letter_only: bool = field(
+        default=False,
+        metadata={"help": "teach of a decision the letter alone, not the tokens that end the answer"},
     )
     gpus: dict[str, Any] | str = field(
         default_factory=dict,
@@ -246,6 +251,9 @@ def build_trainer(
         callbacks=[CollapseWarning()],
         sharing=plan_sharing(model.config, train_rows, teaching.share_prefixes),
     )
+    if teaching.letter_only:
+        trainer.train_dataset = only_letters(trainer.train_dataset, trainer.letters)
+        trainer.eval_dataset = only_letters(trainer.eval_dataset, trainer.letters)
     kept = len(trainer.train_dataset)
     if kept != len(train_rows):
         lost = len(train_rows) - kept
@@ -258,6 +266,11 @@ def build_trainer(
     if not any(p.requires_grad for p in trainer.model.parameters()):
         raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
     return trainer
+
+
+def only_letters(rows: Dataset | None, letters: tuple[int, int]) -> Dataset | None:
+    """Tokenised rows with the letter as the only label of a decision."""
+    return rows and rows.map(lambda row: {"labels": keep_letters(row["labels"], letters)}, desc="Keeping letters")
 
 
 def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]:
@@ -332,6 +345,7 @@ def depends_on(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArgum
         "adapter": hash_file(Path(teaching.adapter) / "adapter_model.safetensors") if teaching.adapter else None,
         "template": teaching.template,
         "stop_patience": teaching.stop_patience if teaching.validation_file else 0,
+        **({"letter_only": True} if teaching.letter_only else {}),
         **({"share_prefixes": teaching.share_prefixes} if teaching.share_prefixes else {}),
         "dtype": lora.dtype,
         **(

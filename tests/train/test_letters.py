@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, EvalPrediction
 
-from train.letters import _completions, _losses, letter_metrics, letter_rows
+from train.letters import _completions, _losses, keep_letters, letter_metrics, letter_rows
 
 A, B, OTHER = 3, 4, 5
 
@@ -30,6 +30,19 @@ def test_letter_rows_reads_the_first_label_of_each_row():
     assert rows[0].tolist() == pytest.approx([1.0, at[A].item(), at[B].item(), 1.0])
     assert rows[1, 0] == 0.0 and rows[1, 3] == 0.0  # a decision for B, though another token is likelier
     assert torch.isnan(rows[2, 0]), "a report is no decision"
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ([-100, -100, B, 7, 8], [-100, -100, B, -100, -100]),
+        ([-100, OTHER, A, 7], [-100, OTHER, A, 7]),
+        ([-100, -100], [-100, -100]),
+    ],
+    ids=["decision", "report", "nothing taught"],
+)
+def test_letters_alone_are_kept_of_decisions_and_all_of_reports(labels: list[int], kept: list[int]):
+    assert keep_letters(labels, (A, B)) == kept
 
 
 def test_letter_metrics_against_the_definitions():

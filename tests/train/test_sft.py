@@ -322,6 +322,19 @@ def test_a_shared_epoch_has_every_row_and_the_same_held_out_metrics(tiny_model: 
         assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], rel=1e-5), name
 
 
+@pytest.mark.parametrize("sharing", [{}, SHARED], ids=["rows", "tree"])
+def test_with_letters_only_the_loss_is_that_of_the_letter(
+    tiny_model: Path, examples: Path, tmp_path: Path, sharing: dict[str, Any]
+):
+    plain, letters = (trainer_of(tiny_model, examples, tmp_path, **sharing, **m) for m in ({}, {"letter_only": True}))
+    counts = [{sum(t != -100 for t in row) for row in t.train_dataset["labels"]} for t in (plain, letters)]
+    assert min(counts[0]) > 1 and counts[1] == {1}
+    wanted, found = plain.evaluate(), letters.evaluate()
+    assert found["eval_loss"] == pytest.approx(found["eval_letter_loss"], rel=1e-5)
+    assert found["eval_letter_loss"] == pytest.approx(wanted["eval_letter_loss"], rel=1e-5)
+    assert found["eval_loss"] != pytest.approx(wanted["eval_loss"], rel=1e-3)
+
+
 def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path, examples: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     context = load_contexts(examples / "contexts.jsonl")[0]
