@@ -16,6 +16,7 @@ from slurm_cluster import Cluster, missing
 from support import ROOT, experiment_command, run_experiment
 
 pytestmark = [
+    pytest.mark.alone,  # a job that cannot be launched in time is held by SLURM
     pytest.mark.skipif(missing() is not None, reason=f"no SLURM to start: {missing()}"),
     pytest.mark.timeout(1200),  # the first test waits for the whole chain and for the run that it is held against
 ]
