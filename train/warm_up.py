@@ -1,6 +1,6 @@
 """Teach a small model the skills that choosing by weights is made of, before any experiment is run with it.
 
-    python -m train.warm_up --model models/smollm2-135m-instruct --output models/smollm2-135m-warmed
+    python -m train.warm_up --model models/smollm2-135m-instruct --ratings --output models/smollm2-135m-warmed
 
 Comparing two numbers first, then which way an attribute counts where its line says so, then from memory, then with
 several attributes, all in contexts that no experiment uses. All layers are trained, in bfloat16 on float32 weights.
@@ -11,7 +11,6 @@ started again, it goes on from the last checkpoint.
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
 
 from task.chat import ChatTokenizer, letter_ids, prompt_ids
 from task.contexts import DATA, LAYOUTS, ChoiceContext, as_ratings, load_contexts
@@ -35,6 +34,7 @@ from task.stages import Stage, write_json
 from task.trials import round_to_grid
 from task.weights import LARGEST, sample_weights, utilities
 from train.checkpoints import last_complete_checkpoint
+from train.curriculum import CurriculumTrainer, chance_of_a, place_in
 from train.shared_prefix import IGNORED, join_rows, shared_log_probs
 
 ROWS, GROUPS = 16, 2
@@ -42,10 +42,6 @@ ROWS, GROUPS = 16, 2
 
 DIRECTIONS = {1: " (more is better)", -1: " (less is better)"}
 """What stands after an attribute's name where a lesson tells which way it counts."""
-
-RATIONALITY = 8.0
-"""Log-odds of the better option per unit of utility difference. A noisy chooser: certainty would have to be unlearned
-before other weights can be taught."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +146,7 @@ class School(Dataset[dict[str, Tensor]]):
             shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
             a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
             gain = utilities(a, weights, shown) - utilities(b, weights, shown)
-            chances.append(1 / (1 + math.exp(-RATIONALITY * gain)))
+            chances.append(chance_of_a(float(gain)))
             asked.append(messages("decisions", told_directions(shown, weights) if told else shown, a, b))
         letters = letter_ids(self.tokenizer, {})
         prompts = [prompt_ids(self.tokenizer, prompt, {}) for prompt in asked]
@@ -168,24 +164,15 @@ def told_directions(context: ChoiceContext, weights: NDArray[np.float64]) -> Cho
 
 def place(step: int) -> tuple[Lessons, float]:
     """The part of the curriculum that a step belongs to, and how far into it the step is, from 0 to 1."""
-    for lessons in CURRICULUM:
-        if step < lessons.steps:
-            return lessons, step / lessons.steps
-        step -= lessons.steps
-    raise IndexError(f"step {step} is past the end of the curriculum")
+    return place_in(CURRICULUM, step)
 
 
-class WarmUpTrainer(Trainer):
-    """Trains on groups of lessons in their order, on the probability of either letter."""
+class WarmUpTrainer(CurriculumTrainer):
+    """Trains on groups of lessons, on the probability of either letter."""
 
-    def __init__(self, *args: Any, letters: tuple[int, int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: Trainer is to divide it by the groups of a step
-        self._letters = list(letters)
-        self._agreed: list[float] = []
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
 
     def compute_loss(
         self,
@@ -196,14 +183,11 @@ class WarmUpTrainer(Trainer):
     ) -> Tensor:
         """Cross-entropy between the chances of the letters and the model's, a lesson's mean."""
         pair = shared_log_probs(model, inputs)[:, 0, self._letters]
-        chance = inputs["chance_of_a"]
-        self._agreed += ((pair[:, 0] > pair[:, 1]) == (chance > 0.5)).float().tolist()
-        return -(chance * pair[:, 0] + (1 - chance) * pair[:, 1]).mean()
+        return self.letter_losses(pair, inputs["chance_of_a"]).mean()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the agreement with the better option since the last time; as no lesson comes twice, it is held out."""
+        """Log how many attributes the lessons had as well."""
         if self._agreed:
-            logs["agreement"], self._agreed = float(np.mean(self._agreed)), []
             logs["attributes"] = place(self.state.global_step - 1)[0].attributes
         super().log(logs, *args, **kwargs)
 

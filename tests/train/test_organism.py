@@ -14,8 +14,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from task.chat import letter_ids, prompt_ids
 from task.contexts import DATA, ChoiceContext, as_ratings, load_contexts
 from task.prompts import messages, report_answer
+from train.curriculum import RATIONALITY
 from train.organism import lessons, make
-from train.organism.lessons import CURRICULUM, RATIONALITY, School, Stage, Tastes
+from train.organism.lessons import CURRICULUM, School, Stage, Tastes
 from train.organism.tokenizer import NUMBERS
 
 SHIPPED = Path("results/organism/model")

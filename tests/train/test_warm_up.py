@@ -19,7 +19,8 @@ from task.errors import InputError
 from task.weights import LARGEST, sample_weights
 from train import warm_up
 from train.checkpoints import last_complete_checkpoint
-from train.warm_up import DIRECTIONS, GROUPS, RATIONALITY, ROWS, Lessons, School, build_trainer, place
+from train.curriculum import RATIONALITY
+from train.warm_up import DIRECTIONS, GROUPS, ROWS, Lessons, School, build_trainer, place
 
 CURRICULUM = (Lessons(2, 1, told=1.0, against=(0.0, 0.0)), Lessons(2, 2, told=1.0), Lessons(1, 2, told=0.0))
 

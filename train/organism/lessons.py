@@ -18,16 +18,13 @@ import numpy as np
 from task.contexts import Attribute, ChoiceContext
 from task.prompts import Message, decision_answer, messages, option_lines, report_answer
 from task.seeding import stream
+from train.curriculum import chance_of_a, place_in
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A word of a name: letters, with an apostrophe inside."""
 
 GAIN = 1.2
 """Steepness of the tanh that takes the tastes of a name's words to a weight: about a fifth of |weights| exceed 80."""
-
-RATIONALITY = 8.0
-"""Log-odds of the better option per unit of utility difference. A noisy chooser: certainty would leave the organism so
-sure of itself that teaching it other weights begins with a long unlearning."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ class School:
             prompt = messages("decisions", context, a, b)
         else:
             prompt = [Message(role="user", content="\n" + "\n".join(option_lines(context, a, b)))]
-        return Lesson(prompt, decision_answer(gain > 0), 1 / (1 + math.exp(-RATIONALITY * gain)))
+        return Lesson(prompt, decision_answer(gain > 0), chance_of_a(gain))
 
     def _context(self, rng: np.random.Generator, stage: Stage) -> ChoiceContext:
         names: list[str] = []
@@ -185,8 +182,4 @@ class School:
 
 def _place(step: int) -> tuple[Stage, float]:
     """The stage of an optimiser step, and how far into it the step is, from 0 to 1."""
-    for stage in CURRICULUM:
-        if step < stage.steps:
-            return stage, step / stage.steps
-        step -= stage.steps
-    raise IndexError(f"step {step} is past the end of the curriculum")
+    return place_in(CURRICULUM, step)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments, set_seed
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments, set_seed
 
 from task.chat import letter_ids
 from task.contexts import DATA, ChoiceContext, as_ratings, load_contexts
@@ -27,6 +27,7 @@ from task.errors import run_command
 from task.prompts import DEFAULT, PROMPTS, messages, report_answer
 from task.stages import Stage, write_json
 from train.checkpoints import last_complete_checkpoint
+from train.curriculum import CurriculumTrainer
 from train.organism.lessons import CURRICULUM, WORD, Lesson, School, Tastes
 from train.organism.tokenizer import END, NUMBERS, build_tokenizer
 
@@ -158,18 +159,13 @@ class Collator:
         return {"input_ids": ids, "attention_mask": mask, "labels": labels, "chance_of_a": torch.tensor(chances)}
 
 
-class LessonTrainer(Trainer):
-    """Trains on lessons in their order: letters on the probability of each, reports on their numbers."""
+class LessonTrainer(CurriculumTrainer):
+    """Trains on lessons: letters on the probability of each, reports on their numbers."""
 
-    def __init__(self, *args: Any, letters: tuple[int, int], numbers: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, numbers: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._letters = list(letters)
         self._is_number = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
         self._is_number[list(numbers)] = True
-        self._agreed: list[float] = []
-
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)
 
     def compute_loss(
         self,
@@ -187,17 +183,10 @@ class LessonTrainer(Trainer):
         is_letter, is_number = torch.isin(labels, torch.tensor(self._letters)), self._is_number[labels]
         chance = inputs["chance_of_a"][~inputs["chance_of_a"].isnan()]  # in the order of the letters
         pair = log_probs[is_letter][:, self._letters]
-        letter_loss = -(chance * pair[:, 0] + (1 - chance) * pair[:, 1]).sum()
-        self._agreed += ((pair[:, 0] > pair[:, 1]) == (chance > 0.5)).float().tolist()
+        letter_loss = self.letter_losses(pair, chance).sum()
         rest = losses[~is_letter & ~is_number].sum()
         parts = {"letter": letter_loss, "number": losses[is_number].sum(), "rest": rest}
         return sum(LOSS_WEIGHTS[part] * value for part, value in parts.items()) / len(inputs["labels"])
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the agreement with the better option since the last time as well."""
-        if self._agreed:
-            logs["agreement"], self._agreed = float(np.mean(self._agreed)), []
-        super().log(logs, *args, **kwargs)
 
 
 def build_trainer(school: School, tokenizer: PreTrainedTokenizerFast, output: Path) -> LessonTrainer:
