@@ -30,10 +30,10 @@ NEEDED = 0.8
 """Share of right answers from which a model has a skill: what the gate asks of decisions."""
 
 LACKING: dict[Skill, str] = {
-    "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side) and teach "
-    "it first (python -m train.warm_up), or use a larger model",
-    "comparing": "it reads values but does not tell which of two is larger: teach it that first (python -m "
-    "train.warm_up), or use a larger model",
+    "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
+    "model up (python -m train.warm_up; it then decides, and still fails this probe), or use a larger model",
+    "comparing": "it reads values but does not tell which of two is larger: warm the model up (python -m "
+    "train.warm_up; it then decides, and still fails this probe), or use a larger model",
     "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
     "examples, or use a larger model",
 }

@@ -107,7 +107,7 @@ def main() -> None:
         shutil.rmtree(folder)
     write_json(arguments.output / "learning_curve.json", trainer.state.log_history)
     stage.finish({"lessons": trainer.state.global_step * ROWS * GROUPS, "base": {"name": arguments.model}})
-    print(f"{arguments.output}: model saved; measure it: python -m train.probes --model {arguments.output}")
+    print(f"{arguments.output}: model saved; how far it came: {arguments.output}/learning_curve.json")
 
 
 @dataclass(frozen=True)

@@ -101,8 +101,8 @@ def test_the_manifest_says_what_the_cache_saved(vllm: Path):
 def test_adapters_of_embeddings_and_a_vocabulary_of_whole_words(tmp_path: Path):
     """The organism: its adapters change embeddings, and names can be spelled into a corner that vLLM cuts off."""
     adapter = organism_adapter(tmp_path / "adapter")
-    spare = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "instilled.jsonl", 3)]
-    size: dict[str, Any] = {"pairs": 4, "reports": 4, "contexts": spare, "model": ORGANISM}
+    contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "instilled.jsonl", 3)]
+    size: dict[str, Any] = {"pairs": 4, "reports": 4, "contexts": contexts, "model": ORGANISM}
     arms = {"base": None, "other": str(adapter)}
     reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **size)
     found = compare_engines.compare(reference, compare_engines.evaluate(tmp_path / "vllm", "vllm", arms, **size))
