@@ -36,17 +36,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.agreement import bootstrap_r, pearson
-from analysis.output import check_replaceable, output_folder, run_inputs
-from analysis.records import Record
-from analysis.released_files import find_model, load_model
-from analysis.released_results import analyse_released
-from analysis.results import RunResults, analyse
-from task.contexts import Attribute, ChoiceContext, load_contexts
+from analysis.stats.agreement import bootstrap_r, pearson
+from analysis.stats.records import Record
+from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.study.released_files import find_model, load_model
+from analysis.study.released_results import analyse_released
+from analysis.study.results import RunResults, analyse
+from store.contexts import load_contexts
+from store.files import write_json, write_text
+from store.provenance import provenance
+from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError, run_command
 from task.replies import report_key
 from task.seeding import stream
-from task.stages import provenance, write_json, write_text
 
 COMMAND = "analysis.baseline"
 

@@ -30,14 +30,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.agreement import RESAMPLES, pearson, percentile_interval, resampled_counts, resampled_r
-from analysis.cross_model_figure import save_heatmap
-from analysis.output import check_replaceable, output_folder, run_inputs
-from analysis.records import Record
-from analysis.results import analyse
-from task.contexts import ChoiceContext, load_contexts
+from analysis.pages.cross_model_figure import save_heatmap
+from analysis.stats.agreement import RESAMPLES, pearson, percentile_interval, resampled_counts, resampled_r
+from analysis.stats.records import Record
+from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.study.results import analyse
+from store.contexts import load_contexts
+from store.files import write_json, write_text
+from store.provenance import provenance
+from task.contexts import ChoiceContext
 from task.errors import InputError, run_command
-from task.stages import provenance, write_json, write_text
 
 COMMAND = "analysis.cross_model"
 

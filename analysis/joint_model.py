@@ -5,7 +5,7 @@
 
 Weights from 50 hard choices and means of 10 reports are noisy, and their correlation r is too small for that reason
 alone. The joint model estimates rho, the correlation of what is behind the two: the weights on the scale of the log
-odds, and the belief that single reports scatter about (`analysis.joint_sampler` holds the densities and priors). It
+odds, and the belief that single reports scatter about (densities and priors: `analysis.study.joint_sampler`). It
 sees the same letters as the paper's estimator, the first option shown as A. Missing reports are absent from it.
 
 Where r falls short of rho, measurement is to blame; where both are small, the reports are. rho stands beside r and
@@ -26,18 +26,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.comparisons import ComparisonResult
-from analysis.gate import GateResult
-from analysis.output import check_replaceable, output_folder, run_inputs
-from analysis.released_files import REPORTS, find_model, load_model
-from analysis.released_results import analyse_released
-from analysis.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
-from analysis.results import RunResults, analyse
-from analysis.trials import read_decisions, read_reports
-from task.contexts import ChoiceContext, load_contexts
+from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
+from analysis.study.comparisons import ComparisonResult
+from analysis.study.gate import GateResult
+from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.study.released_files import REPORTS, find_model, load_model
+from analysis.study.released_results import analyse_released
+from analysis.study.results import RunResults, analyse
+from store.contexts import load_contexts
+from store.files import write_json
+from store.provenance import provenance
+from store.trials import read_decisions, read_reports
+from task.contexts import ChoiceContext
 from task.errors import InputError, run_command
 from task.seeding import stream
-from task.stages import provenance, write_json
 
 COMMAND = "analysis.joint_model"
 
@@ -125,7 +127,7 @@ def import_sampler() -> Any:
         InputError: They are not installed.
     """
     try:
-        return importlib.import_module("analysis.joint_sampler")
+        return importlib.import_module("analysis.study.joint_sampler")
     except ModuleNotFoundError as error:
         raise InputError(f"{COMMAND} needs {error.name}, which is not installed: pip install -e '.[joint]'") from None
 

@@ -7,14 +7,15 @@
 A design is so many contexts, decision trials in each, and decisions that follow the weights (`--noise`: the share of
 them; 1 without noise). Reports have a planted accuracy before training (their correlation with the *true* weights) and
 that plus an effect after it; 10 reports a context, of which a tenth cannot be read. Each simulated study is analysed
-by the functions of `analysis.agreement` that analyse a real one. What is learned from decisions and what is reported
-are noisy, so r(reports, learned) comes out somewhat below the planted accuracy: `population_r` is what it estimates.
+by the functions of `analysis.stats.agreement` that analyse a real one. What is learned from decisions and what is
+reported are noisy, so r(reports, learned) comes out somewhat below the planted accuracy: `population_r` is what it
+estimates.
 
 The stable errors of the reports before and after training are independent unless `--error-correlation` says otherwise.
 They matter: errors that persist cancel in the difference, so that independent ones are the cautious assumption.
 
 Learned weights are estimated once for a pool of contexts for each number of trials and noise, and studies are drawn
-from it with replacement, see `analysis.simulation`. Writes power.csv, power.png, power.pdf and manifest.json.
+from it with replacement, see `analysis.stats.simulation`. Writes power.csv, power.png, power.pdf and manifest.json.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from analysis.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
-from analysis.output import output_folder
-from analysis.power_figure import LINES, MARKERS, save_power_figure
-from analysis.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
+from analysis.pages.power_figure import LINES, MARKERS, save_power_figure
+from analysis.stats.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
+from analysis.stats.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
+from analysis.study.output import output_folder
 from task.errors import InputError, run_command
 from task.seeding import stream
 
@@ -44,7 +45,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 POOL = 2000
-"""Contexts in a pool: more than enough to stand for all contexts, see `analysis.simulation`."""
+"""Contexts in a pool: more than enough to stand for all contexts, see `analysis.stats.simulation`."""
 
 RESAMPLES, PERMUTATIONS = 600, 199
 """Fewer than in the analysis of a real study: their noise averages out over studies."""
@@ -70,7 +71,7 @@ class Settings:
     Attributes:
         studies: Simulated studies of each design.
         seed: Of everything drawn.
-        error_correlation: Of the stable errors before and after, see `analysis.simulation.before_and_after`.
+        error_correlation: Of the stable errors before and after, see `analysis.stats.simulation.before_and_after`.
         resamples, permutations: Of each study's analysis.
     """
 

@@ -21,15 +21,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparisons import ComparisonResult, MeasuredWeights
-from analysis.figures import NOT_TESTABLE, interval, number, save_figures
-from analysis.output import check_replaceable, output_folder
-from analysis.released_files import find_model, load_model
-from analysis.released_page import write_page
-from analysis.released_results import SEED, ReleasedResults, analyse_released
+from analysis.pages.figures import NOT_TESTABLE, interval, number, save_figures
+from analysis.pages.released_page import write_page
 from analysis.run import agreement_table
+from analysis.study.comparisons import ComparisonResult, MeasuredWeights
+from analysis.study.output import check_replaceable, output_folder
+from analysis.study.released_files import find_model, load_model
+from analysis.study.released_results import SEED, ReleasedResults, analyse_released
+from store.files import write_json, write_text
 from task.errors import run_command
-from task.stages import write_json, write_text
 
 COMMAND = "analysis.released"
 

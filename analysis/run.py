@@ -15,12 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.comparisons import ComparisonResult, Difference
-from analysis.figures import save_figures
-from analysis.report import write_report
-from analysis.results import RunResults, analyse
+from analysis.pages.figures import save_figures
+from analysis.pages.report import write_report
+from analysis.study.comparisons import ComparisonResult, Difference
+from analysis.study.results import RunResults, analyse
+from store.files import write_json, write_text
+from store.provenance import provenance
 from task.errors import run_command
-from task.stages import provenance, write_json, write_text
 
 COUNTS = ("n_points", "n_contexts", "valid_reports", "total_reports")
 """What is said of a comparison whether or not the gate was passed."""

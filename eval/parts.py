@@ -13,7 +13,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from eval.config import EngineSettings
+from store.evaluation import EngineSettings
 from task.errors import InputError
 
 SLURM = "slurm"

@@ -21,12 +21,13 @@ import sys
 import time
 from pathlib import Path
 
-from eval.config import EvalConfig, read_settings
 from eval.parts import Progress, parse_part, share_gpus, start_parts, visible_gpus
 from eval.runner import Work, evaluate, list_work, merge, open_stage
 from eval.variants import open_engine
+from store.evaluation import EvalConfig
+from store.settings import read_settings
+from store.stages import Stage
 from task.errors import InputError, run_command
-from task.stages import Stage
 
 
 def main() -> None:

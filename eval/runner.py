@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from eval import trial_files
-from eval.config import EvalConfig, Measurement
 from eval.engines.base import Engine, ShownTrial
 from eval.parts import Part, Progress
 from eval.variants import after_own_choice, frame_contexts
-from task.contexts import ChoiceContext, load_named_contexts
+from store import shards as trial_files
+from store.contexts import load_named_contexts
+from store.evaluation import EvalConfig, Measurement
+from store.files import hash_file, read_json
+from store.stages import MANIFEST, STARTED, Stage
+from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT, PROMPTS, Measure, Message, measure_folder, messages
 from task.replies import parse_report
-from task.stages import MANIFEST, STARTED, Stage, hash_file, read_json
 from task.trials import sample_trials
 
 

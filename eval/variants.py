@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.config import EvalConfig, Measurement
 from eval.engines import make_engine
 from eval.engines.base import Engine, ShownTrial
 from eval.engines.simulated import SimulatedEngine
+from store.evaluation import EvalConfig, Measurement
+from store.weights import load_weights
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT, PROMPTS, FramedContext, Variant, frame
-from task.weights import load_weights
 
 
 def frame_contexts(

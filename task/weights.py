@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -64,34 +62,3 @@ def shuffle_across(names: Sequence[str], seed: int) -> dict[str, str]:
     order = stream(seed, "shuffle_weights").permutation(len(names))
     # A cycle through a random order: every context receives its successor's weights, so none keeps its own.
     return {names[i]: names[j] for i, j in zip(order, np.roll(order, -1), strict=True)}
-
-
-def save_weights(weights: Mapping[str, ArrayLike], path: Path) -> None:
-    """Write weights as CSV with columns `context, weight_1, ..., weight_n`."""
-    rows = {name: np.asarray(w, dtype=float) for name, w in weights.items()}
-    width = len(next(iter(rows.values())))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["context", *(f"weight_{i + 1}" for i in range(width))])
-        writer.writerows([name, *(f"{w:.10g}" for w in row)] for name, row in rows.items())
-
-
-def load_weights(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read `context, weight_1, ...` (other columns are ignored) or the released `scenario, attr1, ...`.
-
-    Raises:
-        InputError: No such file, no such columns, or a cell that is not a number.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; it is written by scripts/run_experiment.py or analysis.run")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        prefix, key = ("attr", "scenario") if "scenario" in header else ("weight_", "context")
-        columns = [c for c in header if c.startswith(prefix) and c.removeprefix(prefix).isdigit()]
-        if key not in header or not columns:
-            raise InputError(f"{path}: columns {header}; needed: context, weight_1, ... (or scenario, attr1, ...)")
-        try:
-            return {row[key]: np.array([float(row[c]) for c in columns]) for row in reader}
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}:{reader.line_num}: {error}; every weight must be a number") from None

@@ -84,8 +84,10 @@ def test_every_option_of_run_experiment_in_the_readme_exists():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_parses(path: Path):
-    from scripts.experiment import Experiment, ModelFile, read_settings
-    from scripts.slurm_site import Site
+    from experiment.file import Experiment
+    from experiment.models import ModelFile
+    from experiment.slurm.site import Site
+    from store.settings import read_settings
 
     kinds = {"experiments": Experiment, "models": ModelFile, "slurm": Site}
     if path.parent.name in kinds:
@@ -97,7 +99,8 @@ def test_every_configuration_parses(path: Path):
 
 
 def test_every_model_file_sets_only_arguments_of_the_training():
-    from scripts.experiment import ModelFile, read_settings
+    from experiment.models import ModelFile
+    from store.settings import read_settings
     from train.sft import known_arguments
 
     for path in (ROOT / "configs" / "models").glob("*.yaml"):

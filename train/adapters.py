@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from train.checkpoints import ADAPTER
+from store.checkpoints import ADAPTER
 
 
 def save_adapter(trainer: Trainer) -> None:

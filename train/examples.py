@@ -18,12 +18,15 @@ from typing import Any, Literal
 import yaml
 from numpy.typing import NDArray
 
-from task.contexts import ChoiceContext, load_named_contexts
+from store.contexts import load_named_contexts
+from store.files import hash_file, read_json, write_text
+from store.stages import MANIFEST, Stage
+from store.weights import load_weights
+from task.contexts import ChoiceContext
 from task.errors import InputError, run_command
 from task.prompts import decision_answer, messages, report_answer
-from task.stages import MANIFEST, Stage, hash_file, read_json, write_text
 from task.trials import Purpose, prefers_first, sample_trials
-from task.weights import load_weights, shuffle_across
+from task.weights import shuffle_across
 
 Part = Literal["train", "validation"]
 PURPOSES: dict[tuple[str, Part], Purpose] = {

@@ -9,8 +9,10 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 
+from store.files import read_json
+from store.provenance import provenance
+from store.stages import MANIFEST
 from task.errors import InputError
-from task.stages import MANIFEST, provenance, read_json
 
 LICENCES = {
     **dict.fromkeys(["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"], "apache-2.0"),

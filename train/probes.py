@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
+from store.contexts import DATA, load_contexts
+from store.models import model_folder
 from task.chat import letter_ids, prompt_ids
-from task.contexts import DATA, LAYOUTS, ChoiceContext, load_contexts
+from task.contexts import LAYOUTS, ChoiceContext
 from task.errors import InputError, run_command
-from task.models import model_folder
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
 from task.weights import sample_weights
 
@@ -31,9 +32,9 @@ NEEDED = 0.8
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
-    "model up (python -m train.warm_up; it then decides, and still fails this probe), or use a larger model",
+    "model up (python -m train.curriculum.warm_up; it then decides, and still fails this probe), or use a larger model",
     "comparing": "it reads values but does not tell which of two is larger: warm the model up (python -m "
-    "train.warm_up; it then decides, and still fails this probe), or use a larger model",
+    "train.curriculum.warm_up; it then decides, and still fails this probe), or use a larger model",
     "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
     "examples, or use a larger model",
 }

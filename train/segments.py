@@ -10,7 +10,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import rewrite_logs
 
-from task.stages import read_json, write_json
+from store.files import read_json, write_json
 
 SEGMENTS = "wandb.json"
 """File in a training's folder: the id of its W&B run, and how often the training was started."""

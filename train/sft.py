@@ -31,21 +31,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config, get_quantization_config
 
+from store.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
+from store.files import hash_file, write_json
+from store.models import check_adapter, fingerprint, model_folder
+from store.stages import Stage
 from task.chat import letter_ids
 from task.errors import InputError, run_command
-from task.models import check_adapter, fingerprint, model_folder
-from task.stages import Stage, hash_file, write_json
 from train.adapters import save_adapter
-from train.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
-from train.letters import LetterTrainer, keep_letters
 from train.model_card import published_name, upload_adapter, write_card
 from train.probes import diagnose
 from train.rows import check_template, count_decisions, read_rows, to_dataset
-from train.safeguards import CHANCE, CollapseStop, CollapseWarning
+from train.safeguards.collapse import CHANCE, CollapseStop, CollapseWarning
 from train.segments import begin_segment
-from train.shared_prefix import check_window, plan_sharing
 from train.tracking import prepare_wandb
+from train.trainer.letters import LetterTrainer, keep_letters
+from train.trainer.shared_prefix import check_window, plan_sharing
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""

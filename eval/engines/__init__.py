@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from eval.config import EvalConfig
 from eval.engines.base import Engine
+from store.evaluation import EvalConfig
 from task.errors import InputError
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
+from store.evaluation import EvalConfig
+from store.files import hash_file
+from store.models import check_adapter, fingerprint, model_folder
 from task.chat import letter_ids, prompt_ids
 from task.contexts import ChoiceContext
-from task.models import check_adapter, fingerprint, model_folder
 from task.prompts import Measure, messages, report_answer
-from task.stages import hash_file
 
 
 class ModelArms:

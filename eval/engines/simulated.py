@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.config import EvalConfig, PlantedArm
 from eval.engines.base import ShownTrial
+from store.evaluation import EvalConfig, PlantedArm
+from store.files import hash_file
+from store.weights import load_weights
 from task.seeding import stream, uniforms
-from task.stages import hash_file
-from task.weights import LARGEST, load_weights, shuffle_across, utilities
+from task.weights import LARGEST, shuffle_across, utilities
 
 REPORT_SCALE = 0.4
 """Reports are shrunk by this, so that noise seldom leaves +-100; a correlation does not depend on it."""

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.model_arms import ModelArms, longest_report
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
+from store.evaluation import EvalConfig
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Measure, report_grammar

@@ -13,10 +13,10 @@ from vllm import LLM, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.model_arms import ModelArms, longest_report
 from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
+from store.evaluation import EvalConfig
 from task.prompts import report_grammar, report_keys
 
 NUMBER = re.compile(r"-?\d+")

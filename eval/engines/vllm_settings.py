@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.config import EngineSettings, ModelSettings
+from store.evaluation import EngineSettings, ModelSettings
 from task.errors import InputError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)

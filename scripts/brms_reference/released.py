@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from analysis.released_files import Decisions, find_model, load_model
+from analysis.study.released_files import Decisions, find_model, load_model
 from scripts.brms_reference.trials import trials_table
 
 
@@ -18,7 +18,7 @@ def released_decisions(folder: Path) -> Decisions:
     """Decisions of the instilled model on the contexts that it was taught.
 
     Raises:
-        InputError: A file of the release is missing or of another form (see `analysis.released_files`).
+        InputError: A file of the release is missing or of another form (see `analysis.study.released_files`).
     """
     return load_model(folder, find_model(folder, "gpt-4o-mini")).decisions["instilled"]
 

@@ -1,6 +1,6 @@
 """Write the simulated trials on which our posterior and that of brms are compared.
 
-python scripts/brms_reference/simulate.py tests/analysis/fixtures/brms_reference.csv
+python scripts/brms_reference/simulate.py tests/analysis/stats/fixtures/brms_reference.csv
 
 A row a trial: context, choice (1 for A), x1 ... x5 (the last ones empty with fewer attributes).
 """
@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from analysis.released_files import Decisions
+from analysis.study.released_files import Decisions
 from scripts.brms_reference.trials import trials_table
 from task.seeding import stream
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.released_files import Decisions
+from analysis.study.released_files import Decisions
 
 
 def trials_table(decisions: Decisions) -> pd.DataFrame:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from analysis.gate import judge
-from analysis.results import RunResults, analyse
+from analysis.study.gate import judge
+from analysis.study.results import RunResults, analyse
 from support import ROOT
 
 EXPERIMENT = """

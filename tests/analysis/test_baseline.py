@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from released_layout import write_release
 
 from analysis import baseline as module
-from analysis.agreement import pearson, permutation_null
 from analysis.baseline import PENALTIES, baseline, leave_contexts_out, text_features, tokens
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from analysis.stats.agreement import pearson, permutation_null
+from store.contexts import DATA, load_contexts
+from store.files import read_json
+from task.contexts import Attribute, ChoiceContext
 from task.errors import run_command
 from task.seeding import stream
-from task.stages import read_json
 
 Array = NDArray[np.float64]
 

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis import cross_model as module
-from analysis.agreement import paired_difference, percentile_interval, resampled_counts
 from analysis.cross_model import SEED, Model, advantage, align, cross_model, taught_alike
-from analysis.cross_model_figure import draw_heatmap, save_heatmap
-from analysis.drawing import STYLE
-from analysis.results import RunResults
+from analysis.pages.cross_model_figure import draw_heatmap, save_heatmap
+from analysis.pages.drawing import STYLE
+from analysis.stats.agreement import paired_difference, percentile_interval, resampled_counts
+from analysis.study.results import RunResults
+from store.files import read_json
 from support import ROOT
 from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError, run_command
-from task.stages import read_json
 
 Array = NDArray[np.float64]
 

@@ -16,10 +16,10 @@ from released_layout import MODEL, write_release
 from scipy.stats import multivariate_normal
 
 from analysis import joint_model
-from analysis.agreement import mean_reports, pearson
-from analysis.estimators import logistic_posterior
 from analysis.joint_model import import_sampler, run_case, summary_of
-from analysis.results import RunResults
+from analysis.stats.agreement import mean_reports, pearson
+from analysis.stats.estimators import logistic_posterior
+from analysis.study.results import RunResults
 from task.errors import InputError, run_command
 from task.weights import rescale
 
@@ -191,7 +191,7 @@ def test_too_few_draws_are_refused(
 
 
 def test_without_numpyro_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.delitem(sys.modules, "analysis.joint_sampler", raising=False)
+    monkeypatch.delitem(sys.modules, "analysis.study.joint_sampler", raising=False)
     monkeypatch.setitem(sys.modules, "numpyro", None)
     assert command(monkeypatch, "--run", "nowhere") == 2
     assert capsys.readouterr().err == (

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.agreement import pearson
 from analysis.power import Design, Settings, check, console_table, power_row, run_design, run_studies
-from analysis.simulation import Pool, Reporter, make_pool
+from analysis.stats.agreement import pearson
+from analysis.stats.simulation import Pool, Reporter, make_pool
 from support import ROOT
 from task.errors import InputError
 

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from eval.config import EvalConfig, read_settings
 from eval.engines.base import Engine
 from eval.runner import Work, evaluate, list_work, write_shard
 from eval.variants import open_engine
+from store.evaluation import EvalConfig
+from store.settings import read_settings
 
 
 def start(engine: Engine, config: EvalConfig) -> int:

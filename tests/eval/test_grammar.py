@@ -6,7 +6,8 @@ import pytest
 import xgrammar
 from xgrammar.testing import _is_grammar_accept_string
 
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from store.contexts import DATA, load_contexts
+from task.contexts import Attribute, ChoiceContext
 from task.prompts import report_answer, report_grammar, report_keys
 from task.replies import parse_report
 from task.weights import sample_weights

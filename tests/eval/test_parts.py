@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from eval.config import EngineSettings, EvalConfig
 from eval.parts import Part, parse_part, share_gpus, start_parts, visible_gpus
 from eval.runner import evaluate, list_work, merge
 from eval.variants import open_engine
+from store.contexts import DATA, load_contexts, save_contexts
+from store.evaluation import EngineSettings, EvalConfig
+from store.weights import save_weights
 from support import ROOT, kill_when
-from task.contexts import DATA, load_contexts, save_contexts
 from task.errors import InputError
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 
 ARRAY = {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "3", "SLURM_ARRAY_TASK_COUNT": "3"}
 

@@ -8,16 +8,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from eval import trial_files
-from eval.config import EvalConfig, Measurement, read_settings
 from eval.engines.base import Engine
 from eval.runner import TrialList, evaluate, list_trials
 from eval.variants import open_engine
-from task.contexts import DATA, ChoiceContext, load_contexts, save_contexts
+from store import shards as trial_files
+from store.contexts import DATA, load_contexts, save_contexts
+from store.evaluation import EvalConfig, Measurement
+from store.settings import read_settings
+from store.weights import save_weights
+from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import PROMPTS
 from task.trials import sample_trials
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 
 
 @pytest.fixture(scope="module")

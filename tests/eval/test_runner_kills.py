@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from store.contexts import DATA, load_contexts, save_contexts
+from store.weights import save_weights
 from support import ROOT, make_tiny_model
-from task.contexts import DATA, load_contexts, save_contexts
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 
 KILLS = 20
 

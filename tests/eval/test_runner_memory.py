@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+from store.contexts import DATA, load_contexts, save_contexts
+from store.weights import save_weights
 from support import ROOT
-from task.contexts import DATA, load_contexts, save_contexts
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 
 # A small process in between: a process inherits the peak of the one that started it, and this one is large.
 MEASURE = (

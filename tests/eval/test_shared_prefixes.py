@@ -18,16 +18,17 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 from xgrammar.contrib.hf import LogitsProcessor
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.engines.batches import Batch
 from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from eval.engines.transformers_engine import TransformersEngine
 from eval.runner import evaluate, list_work
+from store.contexts import DATA, load_contexts, save_contexts
+from store.evaluation import EvalConfig
 from support import SMALL_MODEL, make_engine, plain_decisions
 from task.chat import prompt_ids
-from task.contexts import DATA, Attribute, ChoiceContext, as_ratings, load_contexts, save_contexts
+from task.contexts import Attribute, ChoiceContext, as_ratings
 from task.prompts import messages, report_grammar
 from task.replies import parse_report
 from task.trials import sample_trials

@@ -3,13 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.config import EvalConfig, PlantedArm
 from eval.engines.base import ShownTrial
 from eval.engines.simulated import SimulatedEngine, weight_sd
-from task.contexts import DATA, ChoiceContext, load_contexts
+from store.contexts import DATA, load_contexts
+from store.evaluation import EvalConfig, PlantedArm
+from store.weights import save_weights
+from task.contexts import ChoiceContext
 from task.replies import parse_report
 from task.trials import prefers_first, sample_trials
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl")
 

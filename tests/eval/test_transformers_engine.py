@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines.base import ShownTrial
 from eval.engines.transformers_engine import TransformersEngine
+from store.contexts import DATA, load_contexts
 from support import make_engine, make_tiny_model, plain_decisions
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError
 from task.replies import parse_report
 from task.trials import sample_trials

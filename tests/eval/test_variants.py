@@ -12,16 +12,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.config import EvalConfig
 from eval.engines.base import ShownTrial
 from eval.runner import evaluate
 from eval.variants import open_engine
+from store.contexts import DATA, load_contexts, save_contexts
+from store.evaluation import EvalConfig
+from store.weights import load_weights, save_weights
 from task.chat import letter_ids, prompt_ids
-from task.contexts import DATA, ChoiceContext, load_contexts, save_contexts
+from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import PROMPTS, frame, messages
 from task.trials import sample_trials
-from task.weights import load_weights, sample_weights, save_weights, utilities
+from task.weights import sample_weights, utilities
 
 ALL = [(measure, variant) for measure, variants in PROMPTS.items() for variant in variants]
 VALUES = [f"value_{i}" for i in range(1, 6)]

@@ -16,14 +16,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 import compare_engines
-from eval.config import EngineSettings
 from eval.engines.vllm_settings import CPU_ROWS, LENGTH, cache_bytes, length_arguments, lora_arguments
+from store.checkpoints import ADAPTER
+from store.contexts import DATA, load_contexts
+from store.evaluation import EngineSettings
 from support import ROOT, SMALL_MODEL
-from task.contexts import DATA, as_ratings, load_contexts
+from task.contexts import as_ratings
 from task.errors import InputError
 from task.replies import parse_report
 from train.adapters import drop_base_weights
-from train.checkpoints import ADAPTER
 from train.sft import LORA_TARGETS
 
 ORGANISM = ROOT / "results" / "organism" / "model"

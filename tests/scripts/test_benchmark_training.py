@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmark_training import RECIPES, compare, write_rows
+from scripts.benchmarks.training import RECIPES, compare, write_rows
 
 
 def test_all_recipes_have_the_same_loss_and_sharing_computes_fewer_tokens(tiny_model: Path, tmp_path: Path):

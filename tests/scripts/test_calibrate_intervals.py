@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.simulation import Pool, Reporter, sample_true_weights
-from scripts.calibrate_intervals import (
+from analysis.stats.simulation import Pool, Reporter, sample_true_weights
+from scripts.calibration.intervals import (
     ACCEPTED,
     NULLS,
     SITUATIONS,
@@ -22,9 +22,9 @@ from scripts.calibrate_intervals import (
     null_rows,
     situation_rows,
 )
-from scripts.calibration_page import save_coverage_figure, write_readme
+from scripts.calibration.page import save_coverage_figure, write_readme
+from store.files import read_json
 from support import ROOT
-from task.stages import read_json
 
 RESULTS = ROOT / "results" / "calibration"
 

@@ -16,18 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from task.contexts import (
-    DATA,
-    Attribute,
-    ChoiceContext,
-    as_ratings,
-    context_from_json,
-    load_contexts,
-    near_repetitions,
-    problems,
-    report_key,
-    save_contexts,
-)
+from store.contexts import DATA, context_from_json, load_contexts, save_contexts
+from task.contexts import Attribute, ChoiceContext, as_ratings, near_repetitions, problems, report_key
 from task.errors import InputError
 from task.trials import round_to_grid
 

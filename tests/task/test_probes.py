@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from task.contexts import DATA, load_contexts
+from store.contexts import DATA, load_contexts
 from task.probes import SKILLS, Skill, make_probes, missing_skill
 from task.prompts import PROMPTS
 from task.weights import sample_weights

@@ -9,7 +9,8 @@ from typing import get_args
 
 import pytest
 
-from task.contexts import DATA, Attribute, ChoiceContext, as_ratings, load_contexts
+from store.contexts import DATA, load_contexts
+from task.contexts import Attribute, ChoiceContext, as_ratings
 from task.prompts import (
     DEFAULT,
     PROMPTS,

@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from task.contexts import DATA, Attribute, ChoiceContext, load_contexts
+from store.contexts import DATA, load_contexts
+from task.contexts import Attribute, ChoiceContext
 from task.trials import Trials, prefers_first, round_to_grid, sample_trials
 from task.weights import shuffle_across
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from task.contexts import DATA, load_contexts
+from store.contexts import DATA, load_contexts
+from store.weights import load_weights, save_weights
 from task.errors import InputError
-from task.weights import load_weights, rescale, sample_weights, save_weights, shuffle_across, utilities
+from task.weights import rescale, sample_weights, shuffle_across, utilities
 
 RELEASED = Path(__file__).resolve().parents[3] / "shared" / "released"
 NATIVE = load_contexts(DATA / "native.jsonl")

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from task.contexts import DATA, ChoiceContext, load_contexts, save_contexts
+from store.contexts import DATA, load_contexts, save_contexts
+from store.weights import save_weights
+from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import messages
 from task.replies import parse_report
 from task.trials import sample_trials
-from task.weights import sample_weights, save_weights, utilities
+from task.weights import sample_weights, utilities
 from train.examples import ExamplesConfig, write_examples
 
 

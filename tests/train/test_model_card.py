@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from scripts.check_models import model_files
+from experiment.capacity import model_files
 from task.errors import InputError
 from train import model_card
 from train.model_card import LICENCES, published_name, upload_adapter, write_card

@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from store.contexts import DATA, load_contexts
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
-from task.contexts import DATA, load_contexts
 from task.probes import SKILLS, Probe
 from train.probes import all_probes, ask, lines, shortened
 

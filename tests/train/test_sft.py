@@ -19,16 +19,17 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from store.contexts import DATA, load_contexts, save_contexts
+from store.weights import save_weights
 from support import ROOT, kill_when, make_tiny_model
 from task.chat import letter_ids, prompt_ids
-from task.contexts import DATA, load_contexts, save_contexts
 from task.prompts import messages
 from task.trials import sample_trials
-from task.weights import sample_weights, save_weights
+from task.weights import sample_weights
 from train.examples import ExamplesConfig, write_examples
-from train.letters import LetterTrainer
 from train.rows import read_rows, to_dataset
 from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer
+from train.trainer.letters import LetterTrainer
 from wandb_records import files_with, offline_runs
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]

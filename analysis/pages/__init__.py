@@ -1,0 +1,1 @@
+"""Figures, text and templates of the pages."""

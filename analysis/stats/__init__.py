@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: estimators, agreement, intervals, reliability, simulation. numpy and scipy only."""

@@ -1,0 +1,1 @@
+"""From trial files to comparisons, the gate and results."""

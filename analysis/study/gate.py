@@ -1,0 +1,142 @@
+"""The gate: did instillation work? If not, no introspection figure means anything, and the report says why."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.stats.records import Record
+from store.trials import DecisionTrials
+
+AGREEMENT = 0.80
+"""Least share of held-out decisions that must follow the target weights."""
+
+CORRELATION = 0.80
+"""Least r(learned, target)."""
+
+COLLAPSED = 0.9
+"""A share of one letter beyond this is a collapse: in balanced trials each is right half of the time."""
+
+FLIPS = 0.5
+"""Above this share of choices that change with the order, the letter decides more than the option does."""
+
+ANSWERS = 0.5
+"""Below this mean P(A) + P(B) the model mostly wants to answer with something else than a letter."""
+
+
+@dataclass(frozen=True)
+class DecisionSummary(Record):
+    """How an arm decides, over all shown trials of some contexts.
+
+    Attributes:
+        pairs: Pairs shown, each in both orders.
+        share_a: Share of shown trials whose likelier letter is A.
+        letter_mass: Mean P(A) + P(B).
+        position_bias: Mean log odds of A whatever it stands for; 0 without position bias.
+        flips: Share of pairs whose choice changes when the options change place.
+        agreement: Share of shown trials that follow the target weights; NaN without targets.
+    """
+
+    pairs: int
+    share_a: float
+    letter_mass: float
+    position_bias: float
+    flips: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Whether instillation passed, by which figures, and if not, why.
+
+    Attributes:
+        passed: Both thresholds were reached.
+        agreement: Held-out agreement with the target weights.
+        r: r(learned, target).
+        share_a: Share of letter A.
+        reasons: Why it did not pass: which threshold, then the likely cause; empty if it passed.
+    """
+
+    passed: bool
+    agreement: float
+    r: float
+    share_a: float
+    reasons: list[str]
+
+
+def summarise_decisions(
+    trials: DecisionTrials, rows: NDArray[np.bool_], targets: NDArray[np.float64] | None
+) -> DecisionSummary:
+    """How an arm decides on the contexts where `rows` (contexts,) is true; `targets` is (contexts, attributes).
+
+    A pair of equal utility has no right answer and is left out of the agreement.
+    """
+    chose_a, shown = trials.chose_a[rows], ~np.isnan(trials.chose_a[rows])
+    first_chosen = np.stack([chose_a[..., 0], 1 - chose_a[..., 1]], axis=-1)
+    agreement = math.nan
+    if targets is not None:
+        gain = np.einsum("cpa,ca->cp", trials.difference[rows], targets[rows])[..., None]
+        decided = shown & (np.abs(gain) > 1e-9)
+        agreement = float((first_chosen == (gain > 0))[decided].mean()) if decided.any() else math.nan
+    return DecisionSummary(
+        pairs=int(shown[..., 0].sum()),
+        share_a=float(chose_a[shown].mean()),
+        letter_mass=float(trials.letter_mass[rows][shown].mean()),
+        position_bias=float(trials.log_odds[rows].mean(axis=-1)[shown[..., 0]].mean()),
+        flips=float((first_chosen[..., 0] != first_chosen[..., 1])[shown[..., 0]].mean()),
+        agreement=agreement,
+    )
+
+
+def judge(
+    decisions: DecisionSummary, r: float, stopped_early: str | None = None, missing_skill: str | None = None
+) -> GateResult:
+    """Apply the two thresholds; a NaN does not pass.
+
+    Args:
+        decisions: How the arm decides on held-out trials.
+        r: r(learned, target).
+        stopped_early: Why its training was stopped before its end, which then is the likely cause of a failure.
+        missing_skill: What the probes of the base model said that it lacks.
+    """
+    reasons = []
+    if not decisions.agreement >= AGREEMENT:
+        reasons.append(
+            f"held-out decisions follow the target weights in {decisions.agreement:.0%}, below {AGREEMENT:.0%}"
+        )
+    if not r >= CORRELATION:
+        reasons.append(f"r(learned, target) is {r:.2f}, below {CORRELATION:.2f}")
+    if reasons:
+        cause = f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions)
+        reasons.append(f"{cause}; the base model lacks {missing_skill}" if missing_skill else cause)
+    return GateResult(not reasons, decisions.agreement, r, decisions.share_a, reasons)
+
+
+def likely_cause(decisions: DecisionSummary) -> str:
+    """What most likely went wrong with an instillation, told from how the arm decides."""
+    letter = "A" if decisions.share_a > 0.5 else "B"
+    share = max(decisions.share_a, 1 - decisions.share_a)
+    if decisions.letter_mass < ANSWERS:
+        return (
+            f"the model hardly answers with a letter (mean P(A) + P(B) is {decisions.letter_mass:.2f}): "
+            "check that training and evaluation use the same prompt and chat template, or train longer"
+        )
+    if share > COLLAPSED:
+        return (
+            f"the model answers {letter} on {share:.0%} of trials whatever the options are (collapse): it learned the "
+            "form of the answer, not the comparison; train longer, on more examples, with a higher rate or rank"
+        )
+    if decisions.flips > FLIPS:
+        return (
+            f"{decisions.flips:.0%} of the choices change when the options change place: the letter, not the option, "
+            "decides; train longer, on more examples"
+        )
+    if decisions.agreement < 0.6:
+        return (
+            "decisions are close to chance: the model has not learned to weigh the attributes; "
+            "train longer, on more examples, or use a larger model"
+        )
+    return "decisions follow the target weights in part: more examples, more epochs or more trials a context may do"

@@ -1,0 +1,172 @@
+"""Hold every file of configs/models/ against what training and vLLM ask of it, and print what each GPU would train.
+
+    python scripts/check_models.py                      # all models
+    python scripts/check_models.py qwen2.5-7b-instruct  # the parts of its memory, too
+
+Nothing is downloaded: shapes come from configs/models/architectures.json, memory from the arithmetic of
+experiment/memory.py. On a GPU neither was ever measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from eval.engines.vllm_settings import BYTES, GPU_SHARE, RANKS, cache_bytes, needed_length
+from experiment.memory import Estimate, Load, Shape, estimate, shape_of
+from experiment.models import ModelFile
+from store.evaluation import EngineSettings
+from store.files import read_json
+from store.settings import read_settings
+from task.errors import InputError, run_command
+from task.prompts import Measure
+from train.hardware import split_batch
+
+MODELS = Path(__file__).resolve().parent.parent / "configs" / "models"
+GPUS = (24, 40, 80)
+STAGES: tuple[Measure, ...] = ("decisions", "reports")
+
+LABEL_TOKENS = 128
+"""Positions with logits: a report (55 tokens in SmolLM2's vocabulary) and the differences in length within a batch."""
+
+USABLE = 0.95
+"""Share of a GPU's memory that an estimate may fill."""
+
+
+MADE_HERE = ("organism", "smollm2-135m-warmed")
+"""Models that commands of this project make: for a CPU, without a publisher's entry in architectures.json."""
+
+
+def model_files() -> dict[str, ModelFile]:
+    """The files of all published models by the stem of their name."""
+    paths = sorted(path for path in MODELS.glob("*.yaml") if path.stem not in MADE_HERE)
+    return {path.stem: read_settings(path, ModelFile) for path in paths}
+
+
+def shapes() -> dict[str, Shape]:
+    """The shape of each model by the stem of its file."""
+    known = read_json(MODELS / "architectures.json")["models"]
+    return {stem: shape_of(entry["config"], entry["parameters"]) for stem, entry in known.items()}
+
+
+def load_of(model: ModelFile, gpu: int, stage: Measure) -> Load:
+    """What one GPU trains at a time in one stage."""
+    assert model.row_tokens is not None  # `problems` has asked for it
+    entry = model.gpus[gpu]
+    settings = {**model.sft, **getattr(model, stage)}
+    rows, _ = split_batch(settings["effective_batch_size"], entry.sft(stage)["per_device_train_batch_size"], 1)
+    return Load(
+        rank=settings["lora_r"],
+        rows=rows,
+        row_tokens=model.row_tokens,
+        label_tokens=LABEL_TOKENS,
+        half=model.dtype != "float32",
+        checkpointing=entry.gradient_checkpointing,
+        four_bit=entry.load_in_4bit,
+        joined="share_prefixes" in settings,
+    )
+
+
+def problems(model: ModelFile, shape: Shape | None) -> Iterator[str]:
+    """What is wrong with a model file, one line each; nothing if all is well."""
+    rank = model.sft.get("lora_r")
+    if rank not in RANKS:
+        yield f"sft.lora_r is {rank}; vLLM takes {', '.join(map(str, RANKS))}"
+    if missing := [stage for stage in STAGES if "effective_batch_size" not in getattr(model, stage)]:
+        yield f"{missing[0]}.effective_batch_size is not set, so that the batch would depend on the GPU"
+    if tuple(model.gpus) != GPUS:
+        yield f"gpus has {list(model.gpus)}; needed: {list(GPUS)}"
+    if model.row_tokens is None:
+        yield "row_tokens is not set, so that the memory cannot be planned"
+    if shape is None:
+        yield "architectures.json has no shape of this model"
+    elif not (missing or model.row_tokens is None):
+        for gpu in model.gpus:
+            for stage in STAGES:
+                needed = estimate(shape, load_of(model, gpu, stage)).on_gpu
+                if needed > USABLE * gpu * 1e9:
+                    yield f"gpus.{gpu}: {stage} need {needed / 1e9:.1f} GB; use fewer rows or gradient_checkpointing"
+
+
+def overview(files: dict[str, ModelFile], known: dict[str, Shape]) -> Table:
+    """Batch, accumulation and estimated memory of each model in instillation, by GPU."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("model", *(f"{gpu} GB" for gpu in GPUS)):
+        table.add_column(column)
+    for stem, model in files.items():
+        table.add_row(stem, *(batch_and_memory(model, known[stem], gpu) for gpu in GPUS))
+    return table
+
+
+def batch_and_memory(model: ModelFile, shape: Shape, gpu: int) -> str:
+    """Rows at a time x accumulation and estimated memory of instillation on one GPU, in words."""
+    load = load_of(model, gpu, "decisions")
+    steps = split_batch(model.decisions["effective_batch_size"], load.rows, 1)[1]
+    how = " 4-bit" * load.four_bit + " recomputing" * load.checkpointing
+    return f"{load.rows} x {steps}{how}: {estimate(shape, load).on_gpu / 1e9:.1f} GB"
+
+
+def memory_lines(stem: str, model: ModelFile) -> list[str]:
+    """For the dry run: what a GPU of each size would train at a time; nothing for a model of unknown shape."""
+    shape = shapes().get(stem)
+    if shape is None or list(problems(model, shape)):
+        return []
+    return [f"on a GPU of {gpu} GB: {batch_and_memory(model, shape, gpu)} (estimated)" for gpu in GPUS]
+
+
+def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[str]:
+    """For the dry run: what vLLM is started with, and how many prompts a GPU of each size holds at that length.
+
+    On a GPU of its own, or as one of those that share a model by `tensor_parallel_size`.
+    """
+    shape = shapes().get(stem)
+    if shape is None or engine.name not in ("auto", "vllm"):
+        return []
+    split = int(engine.vllm.get("tensor_parallel_size", 1))
+    length = int(engine.vllm.get("max_model_len", needed_length(engine)))
+    token = cache_bytes(shape.layers, shape.kv_heads, shape.head_dim, model.dtype) / split
+    weights = shape.parameters * BYTES[model.dtype] / split
+    share = float(engine.vllm.get("gpu_memory_utilization", GPU_SHARE))
+    held = {gpu: int((share * gpu * 1e9 - weights) / (token * length)) for gpu in GPUS}
+    fits = ", ".join(f"{rows} on {gpu} GB" if rows > 0 else f"none on {gpu} GB" for gpu, rows in held.items())
+    return [
+        f"vLLM: max_model_len {length}; the cache takes {token / 1e3:.0f} kB a token beside {weights / 1e9:.1f} GB of "
+        f"weights, at full length at most {fits} at a time (estimated)"
+    ]
+
+
+def parts(found: Estimate) -> str:
+    """The parts of an estimate in GB."""
+    return ", ".join(f"{name} {value / 1e9:.2f}" for name, value in asdict(found).items())
+
+
+def main() -> None:
+    """Command line: names of model files; all when none is given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help="names of files in configs/models/, without .yaml")
+    wanted = parser.parse_args().models
+    files, known = model_files(), shapes()
+    if unknown := [name for name in wanted if name not in files]:
+        raise InputError(f"{unknown[0]}: no such model file; there are: {', '.join(files)}")
+    found = [
+        f"configs/models/{stem}.yaml: {line}" for stem, m in files.items() for line in problems(m, known.get(stem))
+    ]
+    if found:
+        raise InputError("; ".join(found))
+    console = Console(highlight=False, width=160)
+    console.print(overview({stem: m for stem, m in files.items() if not wanted or stem in wanted}, known))
+    for stem in wanted:
+        for gpu in GPUS:
+            console.print(
+                f"{stem}, {gpu} GB: {parts(estimate(known[stem], load_of(files[stem], gpu, 'decisions')))} GB"
+            )
+    console.print("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,117 @@
+"""Tokens of trials: with the model's tokenizer where its files are here, from characters otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from experiment.models import ModelFile
+from experiment.plan import TokenCount, TrialTokens
+from store.evaluation import EngineSettings
+from task.chat import prompt_ids
+from task.contexts import ChoiceContext
+from task.prompts import DEFAULT, PROMPTS, Measure, Message, Variant, decision_answer, frame, messages, report_answer
+from task.trials import round_to_grid, sample_trials
+
+CHARACTERS_PER_TOKEN = 4.0
+"""English prose in the vocabularies of current models; used only where the model's own tokenizer is not at hand."""
+
+TEMPLATE_TOKENS = 32
+"""More than any chat template in use puts around a message; for bounds where the tokenizer is not at hand."""
+
+SAMPLES = 3
+"""Trials of a context that are looked at for what all have in common."""
+
+Tokens = Callable[[Sequence[Message]], Sequence[object]]
+"""A prompt as tokens."""
+
+
+def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) -> TokenCount:
+    """A function from (measure, variant, context) to the tokens of its trials."""
+    if model is None:
+        return lambda measure, variant, context: TrialTokens(0, 0, 0, 0, 0)
+    from eval.engines.model_arms import longest_report  # loads transformers, which a simulation does not need
+
+    tokenizer = None
+    if (Path(model.name) / "tokenizer.json").is_file():
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(model.name)
+
+    def tokens(prompt: Sequence[Message]) -> Sequence[object]:
+        if tokenizer is None:
+            return "".join(m["content"] for m in prompt)[:: round(CHARACTERS_PER_TOKEN)]
+        return prompt_ids(tokenizer, prompt, model.template)
+
+    def length(text: str) -> int:
+        if tokenizer is None:
+            return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @cache
+    def count(measure: Measure, variant: Variant, context: ChoiceContext) -> TrialTokens:
+        prompts = [tokens(prompt) for prompt in _typical(measure, variant, context, seed)]
+        longest = _longest(measure, variant, context)
+        if tokenizer is None:
+            bound = sum(len(m["content"].encode()) + TEMPLATE_TOKENS for m in longest)
+        else:
+            # A number is at most as many tokens as bytes, however the longest one happens to split.
+            numbers = _longest_numbers(measure, variant, context)
+            bound = len(tokens(longest)) + sum(max(0, len(n.encode()) - length(n)) for n in numbers)
+        reply, longest_reply = length(decision_answer(True)), 1
+        if measure == "reports":
+            reply = length(report_answer(context, [-50.0] * len(context.attributes)))
+            # Within a grammar a reply may be spelled in any tokens that make up the text, single bytes even.
+            longest_reply = longest_report(context) if engine.constrain_reports else engine.report_tokens
+        return TrialTokens(len(prompts[0]), reply, _shared(prompts), bound, longest_reply)
+
+    return count
+
+
+def _shared(prompts: Sequence[Sequence[object]]) -> int:
+    """How far prompts are the same from their beginning on."""
+    columns = enumerate(zip(*prompts, strict=False))
+    return next((place for place, column in columns if len({*column}) > 1), min(map(len, prompts)))
+
+
+def _typical(measure: Measure, variant: Variant, context: ChoiceContext, seed: int) -> list[list[Message]]:
+    """Prompts of the first trials of a context, the last one in the other order."""
+    trials = sample_trials(seed, measure, context, SAMPLES)
+    pairs = list(zip(trials.first, trials.second, strict=True))
+    framed = _framed(measure, variant, context, -50.0)
+    return [messages(measure, framed, a, b) for a, b in [*pairs, pairs[0][::-1]]]
+
+
+def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> list[Message]:
+    """A prompt with as many characters as any of a context can have."""
+    values = _longest_values(context)
+    return messages(measure, _framed(measure, variant, context, -100.0), values, values)
+
+
+def _longest_values(context: ChoiceContext) -> list[float]:
+    """For each attribute, the value in range that is written with the most characters."""
+    ends = np.stack([round_to_grid(end, context) for end in (context.lows, context.lows + context.spans)])
+    # Within a range the ends have the most digits, and a minus sign only the lower one.
+    return [
+        float(max(column, key=lambda v: len(f"{v:.{a.decimals}f}")))
+        for column, a in zip(ends.T, context.attributes, strict=True)
+    ]
+
+
+def _longest_numbers(measure: Measure, variant: Variant, context: ChoiceContext) -> list[str]:
+    """The numbers in the longest prompt that may differ between prompts, with the space before each."""
+    words, attributes = PROMPTS[measure][variant], context.attributes
+    weights = [" -100"] * len(attributes) if words.told is not None else []
+    if not words.options:
+        return weights
+    values = [f" {v:.{a.decimals}f}" for v, a in zip(_longest_values(context), attributes, strict=True)]
+    return weights + values * 2
+
+
+def _framed(measure: Measure, variant: Variant, context: ChoiceContext, weight: float) -> ChoiceContext:
+    if variant == DEFAULT[measure]:
+        return context
+    return frame(context, variant, told=[weight] * len(context.attributes), chose="A")

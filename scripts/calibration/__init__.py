@@ -1,0 +1,1 @@
+"""How often the printed intervals cover the truth."""

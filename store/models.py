@@ -1,0 +1,78 @@
+"""Which base model is meant: where its files are, and a fingerprint that tells it from others."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from store.files import read_json
+from store.stages import MANIFEST
+from task.errors import InputError
+
+SAMPLE = 1 << 16
+"""Bytes read at the beginning, middle and end of each weights file: enough to tell models apart, quick for any size."""
+
+
+def model_folder(name: str, revision: str | None = None) -> Path:
+    """The folder with the files of a model, given as a folder or as a name on the Hugging Face Hub.
+
+    Raises:
+        InputError: No such folder, and the Hub has no such model or cannot be reached.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if not list(folder.glob("*.safetensors")):
+            raise InputError(f"{folder}: no *.safetensors in this model folder; only safetensors weights are loaded")
+        return folder
+    if name.startswith(("/", "./", "../", "models/")):
+        raise InputError(f"{name}: no such model folder; the small model is fetched by: make model")
+    from huggingface_hub import snapshot_download  # only where a model is really fetched: task/ needs numpy alone
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # the Hub client raises a dozen kinds, all of which mean: not to be had
+        reason = str(error).strip().splitlines()[0][:160]
+        raise InputError(
+            f"model {name!r} (revision {revision or 'main'}): not a folder here, and the Hub said: {reason} "
+            "Check the name, log in for gated models (hf auth login), or give a folder"
+        ) from None
+
+
+def fingerprint(folder: Path) -> str:
+    """A hash of the configuration and of samples of each weights file, 16 hex digits.
+
+    Hashing all of a 15 GB model would take longer than loading it; the sizes, the tensor table and three samples of
+    every file differ between any two trained models.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for position in (0, size // 2, max(0, size - SAMPLE)):
+                file.seek(position)
+                digest.update(file.read(SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
+    """Refuse an adapter that is missing, or that was trained on another base model.
+
+    An adapter of ours carries its base's fingerprint in its manifest; for one made elsewhere the base's name in
+    `adapter_config.json` must be the name in use.
+    """
+    config_file = adapter / "adapter_config.json"
+    if not config_file.is_file() or not (adapter / "adapter_model.safetensors").is_file():
+        raise InputError(f"{adapter}: no adapter here (adapter_config.json, adapter_model.safetensors); train it first")
+    trained_on = read_json(config_file).get("base_model_name_or_path")
+    if (adapter / MANIFEST).is_file():
+        known = read_json(adapter / MANIFEST)["base"]
+        same, trained_on = known["fingerprint"] == fingerprint(base), known["name"]
+    else:
+        same = trained_on == base_name
+    if not same:
+        raise InputError(
+            f"{adapter}: trained on the base model {trained_on!r}, not on {base_name!r}; "
+            "name that base model, or train the adapter again on this one"
+        )

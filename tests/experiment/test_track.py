@@ -1,0 +1,144 @@
+"""What a finished run leaves for W&B, read from the offline run that the real command writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from support import ROOT
+from wandb_records import OfflineRun, files_with, offline_runs
+
+SECRETS = {"WANDB_API_KEY": "f00dfeed" * 5, "HF_TOKEN": "hf_NotToBeFoundInAnyFile"}
+CONTEXTS = {
+    "instilled": {"file": "task/data/instilled.jsonl", "count": 8},
+    "native": {"file": "task/data/native.jsonl", "count": 4},
+}
+
+
+def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert not [secret for secret in SECRETS.values() if secret in done.stdout + done.stderr]
+    return done
+
+
+def track(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "experiment.track", "--run", str(folder), **environment)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small simulated run, made with tokens in the environment."""
+    runs = tmp_path_factory.mktemp("runs")
+    experiment = yaml.safe_load((ROOT / "configs" / "experiments" / "simulated.yaml").read_text())
+    (runs / "experiment.yaml").write_text(yaml.safe_dump(experiment | {"name": "small", "contexts": CONTEXTS}))
+    done = run("scripts/run_experiment.py", str(runs / "experiment.yaml"), "--runs", str(runs), **SECRETS)
+    assert done.returncode == 0, done.stderr
+    return runs / "small-seed0"
+
+
+@pytest.fixture(scope="module")
+def tracked(folder: Path) -> OfflineRun:
+    [found] = offline_runs(folder / "wandb")
+    return found
+
+
+def test_it_is_one_run_in_the_group(tracked: OfflineRun, folder: Path):
+    assert (tracked.group, tracked.name, tracked.job_type) == ("small-seed0", "small-seed0/analysis", "analysis")
+    assert tracked.config["experiment"]["name"] == "small" and tracked.config["seed"] == 0
+    assert json.loads((folder / "tracked" / "manifest.json").read_text())["id"] == tracked.id
+
+
+def test_every_figure_is_there(tracked: OfflineRun, folder: Path):
+    drawn = {path.stem: path for path in (folder / "analysis" / "figures").glob("*.png")}
+    assert {"scatter", "correlations", "decisions"} <= set(drawn)
+    for name, path in drawn.items():
+        assert Image.open(tracked.media(f"figures/{name}")).size == Image.open(path).size
+
+
+def table(tracked: OfflineRun, name: str) -> pd.DataFrame:
+    content = json.loads(tracked.media(f"evaluation/{name}").read_text())
+    return pd.DataFrame(content["data"], columns=content["columns"])
+
+
+def test_the_tables_hold_what_the_analysis_found(tracked: OfflineRun, folder: Path):
+    found = json.loads((folder / "analysis" / "summary.json").read_text())
+    for name in ("agreement", "weights"):
+        written = pd.read_csv(folder / "analysis" / f"{name}.csv")
+        pd.testing.assert_frame_equal(table(tracked, name), written, check_dtype=False)
+    missing = table(tracked, "missing_reports").groupby("comparison")["count"].sum()
+    for name, count in missing.items():
+        assert count == found[name]["total_reports"] - found[name]["valid_reports"] > 0
+    decisions = table(tracked, "decisions").set_index(["arm", "contexts"])
+    assert decisions.loc[("instilled", "instilled"), "agreement"] == found["gate"]["agreement"]
+    assert table(tracked, "gate").set_index("measure").loc["passed", "found"] == str(found["gate"]["passed"])
+
+
+def test_the_headline_figures_are_in_the_summary(tracked: OfflineRun, folder: Path):
+    found = json.loads((folder / "analysis" / "summary.json").read_text())
+    for name in ("learned_vs_target", "instilled", "native_after"):
+        for measure in ("r", "boot_low", "boot_high", "valid_reports", "total_reports"):
+            assert tracked.summary[f"{name}/{measure}"] == found[name][measure]
+    assert tracked.summary["gate/passed"] is True
+
+
+def test_no_secret_is_in_any_file(tracked: OfflineRun, folder: Path):
+    assert files_with(tracked.folder, "small-seed0/analysis"), "it can find what is there"
+    assert not files_with(folder, *SECRETS.values())
+
+
+def test_it_is_logged_once_and_again_when_the_analysis_is_another_one(folder: Path, tracked: OfflineRun):
+    done = track(folder)
+    assert done.returncode == 0 and "logged before" in done.stdout
+    assert len(offline_runs(folder / "wandb")) == 1
+    path = folder / "analysis" / "summary.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps({**found, "git": "another revision", "packages": {}}))
+    assert "logged before" in track(folder).stdout, "the same figures"
+    found["gate"] |= {"passed": False, "reasons": ["agreement is low", "training stopped at step 9"]}
+    found["instilled"] |= {"r": None, "boot_low": None}
+    found["stopped_early"] = {"instilled": "step 9: all A"}
+    path.write_text(json.dumps(found))
+    assert "logged (offline)" in track(folder).stdout
+    first, second = offline_runs(folder / "wandb")
+    assert first.id == tracked.id != second.id and second.group == tracked.group
+    assert "instilled/r" not in second.summary, "a figure that is withheld stays withheld"
+    assert second.summary["stopped_early/instilled"] == "step 9: all A"
+    assert "training stopped at step 9" in table(second, "gate").set_index("measure").loc["reasons", "found"]
+
+
+@pytest.fixture
+def untracked(folder: Path, tmp_path: Path) -> Path:
+    """The run's results in a folder where nothing was logged."""
+    for name in ("run.json", "analysis"):
+        (tmp_path / name).symlink_to(folder / name)
+    return tmp_path
+
+
+def test_disabled_it_writes_nothing(untracked: Path):
+    done = track(untracked, WANDB_MODE="disabled")
+    assert done.returncode == 0 and "disabled" in done.stdout
+    assert {path.name for path in untracked.iterdir()} == {"run.json", "analysis"}
+
+
+@pytest.mark.parametrize("key", ["", SECRETS["WANDB_API_KEY"]], ids=["no login", "no network"])
+def test_without_w_and_b_online_mode_is_one_clear_line(untracked: Path, key: str):
+    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2", "NETRC": "/nowhere"}
+    done = track(untracked, WANDB_MODE="online", WANDB_API_KEY=key, **nowhere)
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if line.strip()]
+    assert line.startswith("error: W&B: ") and line.endswith("or set WANDB_MODE=offline or disabled")
+    assert not (untracked / "tracked" / "manifest.json").exists(), "it is tried again the next time"
+
+
+def test_without_an_analysis_it_says_what_to_do(tmp_path: Path):
+    done = track(tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and "run.json: no such file" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

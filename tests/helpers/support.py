@@ -1,0 +1,139 @@
+"""What several test modules use: paths, a tiny model, and waiting for a moment to kill a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.engines.base import ShownTrial
+from task.chat import letter_ids, prompt_ids
+from task.prompts import messages
+
+if TYPE_CHECKING:
+    from eval.engines.transformers_engine import TransformersEngine
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
+
+
+def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32) -> Path:
+    """A random Llama of 1.6M parameters (or wider) with SmolLM2's tokenizer and chat template."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=2,
+    )
+    torch.manual_seed(seed)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_engine(model: Path, arms: dict[str, Path | None], **engine: Any) -> TransformersEngine:
+    """A transformers engine with some arms, in small batches unless told otherwise."""
+    from eval.engines.transformers_engine import TransformersEngine
+    from store.evaluation import EvalConfig
+
+    return TransformersEngine(
+        EvalConfig(
+            seed=0,
+            output="out",
+            engine={"name": "transformers", "batch_size": 5, **engine},
+            model={"name": str(model)},
+            arms={name: str(path) if path else None for name, path in arms.items()},
+            measurements=[],
+        )
+    )
+
+
+def plain_decisions(model: Any, tokenizer: Any, trials: Sequence[ShownTrial]) -> NDArray[np.float32]:
+    """log P(A), log P(B) one prompt at a time, without padding, cache or engine, shape (trials, 2)."""
+    import torch
+
+    letters, found = list(letter_ids(tokenizer, {})), []
+    for trial in trials:
+        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
+        with torch.no_grad():
+            found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
+    return np.stack(found)
+
+
+def make_tiny_experiment(folder: Path, model: Path) -> Path:
+    """The SmolLM2 experiment on a tiny model, with fewer and shorter stages; writes `tiny.yaml` into a folder."""
+    settings = {
+        "name": str(model),
+        "sft": {"effective_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "load_best_model_at_end": True},
+        "decisions": {
+            "num_train_epochs": 2,
+            "learning_rate": 1e-6,
+            "eval_strategy": "steps",
+            "eval_steps": 2,
+            "save_steps": 2,
+            "metric_for_best_model": "letter_loss",
+            "stop_patience": 3,
+        },
+        "reports": {"num_train_epochs": 2, "eval_strategy": "epoch", "save_strategy": "epoch"},
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(settings))
+    contexts = {
+        "instilled": {"file": "task/data/instilled.jsonl", "count": 4},
+        "native": {"file": "task/data/native.jsonl", "count": 2},
+    }
+    values = yaml.safe_load((ROOT / "configs" / "experiments" / "smollm2.yaml").read_text())
+    values |= {"name": "tiny", "model": str(folder / "model.yaml"), "contexts": contexts}
+    values["engine"] |= {"shard_size": 8}
+    values["trainings"]["instilled"]["train_per_context"] = 8
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    return folder / "tiny.yaml"
+
+
+def experiment_command(experiment: Path, runs: Path, *more: str) -> list[str]:
+    """The command line that runs an experiment, from the root of the repository."""
+    return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
+
+
+def run_experiment(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run an experiment, and keep what it prints."""
+    return subprocess.run(experiment_command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
+
+
+def kill_when(
+    command: list[str], condition: Callable[[], bool], seconds: float = 240, by: signal.Signals = signal.SIGKILL
+) -> None:
+    """Run a command from the repository's root and kill it with all its children as soon as a condition holds.
+
+    `accelerate launch` starts several processes in sessions of their own and takes them with it on SIGTERM only.
+    """
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the command ended before it could be killed"
+        assert time.monotonic() < end, "the moment to kill never came"
+        time.sleep(0.01)
+    os.killpg(process.pid, by)
+    process.wait()

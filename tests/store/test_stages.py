@@ -1,0 +1,212 @@
+"""Stages: finished work is kept, interrupted work goes on, changed inputs touch nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from store import files, stages
+from store.files import hash_file, read_json, write_json, write_text
+from store.provenance import git_revision
+from store.stages import MANIFEST, STARTED, Stage, differences, finished_key, stage_key
+from task.errors import InputError
+
+INPUTS: dict[str, Any] = {"model": "tiny", "train": {"epochs": 3, "rate": 1e-4}}
+CHANGED: dict[str, Any] = {"model": "tiny", "train": {"epochs": 4, "rate": 1e-4}}
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(p.relative_to(folder)): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def finished(folder: Path) -> Stage:
+    stage = Stage(folder, INPUTS)
+    write_text(folder / "result.txt", "42\n")
+    stage.finish({"rows": 1})
+    return stage
+
+
+def test_a_fresh_stage_makes_its_folder_and_then_its_manifest(tmp_path: Path):
+    folder = tmp_path / "runs" / "a"
+    stage = Stage(folder, INPUTS)
+    assert not stage.finished
+    assert read_json(folder / STARTED) == {"depends_on": INPUTS}
+    stage.finish({"rows": 7})
+    assert stage.finished
+    assert [p.name for p in folder.iterdir()] == [MANIFEST]
+    manifest = read_json(folder / MANIFEST)
+    assert manifest["depends_on"] == INPUTS
+    assert manifest["key"] == stage_key(INPUTS)
+    assert manifest["rows"] == 7
+    assert manifest["packages"]["numpy"] == np.__version__
+    assert manifest["wall_seconds"] >= 0
+    assert {"git", "python", "host"} <= {*manifest}
+
+
+def test_a_finished_stage_is_skipped(tmp_path: Path):
+    finished(tmp_path / "a")
+    before = content(tmp_path / "a")
+    assert Stage(tmp_path / "a", INPUTS).finished
+    assert content(tmp_path / "a") == before
+
+
+def test_an_interrupted_stage_goes_on(tmp_path: Path):
+    Stage(tmp_path / "a", INPUTS)
+    write_text(tmp_path / "a" / "shard.txt", "half")
+    again = Stage(tmp_path / "a", INPUTS)
+    assert not again.finished
+    assert (tmp_path / "a" / "shard.txt").read_text() == "half"
+    again.finish({})
+    assert Stage(tmp_path / "a", INPUTS).finished
+
+
+def test_a_stage_killed_during_its_first_write_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            Stage(tmp_path / "a", INPUTS)
+    assert any((tmp_path / "a").iterdir()), "the half-written file is there"
+    assert not Stage(tmp_path / "a", INPUTS).finished
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted"])
+def test_changed_inputs_are_named_and_nothing_is_touched(tmp_path: Path, state: str):
+    folder = tmp_path / "a"
+    if state == "finished":
+        finished(folder)
+    else:
+        Stage(folder, INPUTS)
+        write_text(folder / "shard.txt", "half")
+    before = content(folder)
+    with pytest.raises(InputError, match=r"train\.epochs: 3 -> 4\. Give --overwrite") as caught:
+        Stage(folder, CHANGED)
+    assert str(folder) in str(caught.value)
+    assert "rate" not in str(caught.value)
+    assert content(folder) == before
+
+
+def test_many_changes_are_counted(tmp_path: Path):
+    finished(tmp_path / "a")
+    other = {"model": "small", "train": {"epochs": 4, "rate": 1e-3}, "seed": 1, "data": "x" * 500}
+    with pytest.raises(InputError, match="and 2 more") as caught:
+        Stage(tmp_path / "a", other)
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize("state", ["finished", "interrupted"])
+def test_overwrite_replaces_the_result_of_other_inputs(tmp_path: Path, state: str):
+    folder = tmp_path / "a"
+    if state == "finished":
+        finished(folder)
+    else:
+        Stage(folder, INPUTS)
+        write_text(folder / "shard.txt", "half")
+    assert not Stage(folder, CHANGED, overwrite=True).finished
+    assert [p.name for p in folder.iterdir()] == [STARTED]
+    assert read_json(folder / STARTED)["depends_on"] == CHANGED
+    assert [p.name for p in tmp_path.iterdir()] == ["a"], "nothing of the old result lies about"
+
+
+def test_overwrite_keeps_what_the_same_inputs_made(tmp_path: Path):
+    finished(tmp_path / "a")
+    assert Stage(tmp_path / "a", INPUTS, overwrite=True).finished
+    Stage(tmp_path / "b", INPUTS)
+    write_text(tmp_path / "b" / "shard.txt", "half")
+    assert not Stage(tmp_path / "b", INPUTS, overwrite=True).finished
+    assert (tmp_path / "b" / "shard.txt").exists(), "a killed command with --overwrite goes on when it is run again"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path, overwrite: bool):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.tex").write_text("years of work")
+    before = content(tmp_path / "a")
+    with pytest.raises(InputError, match="not made by this stage") as caught:
+        Stage(tmp_path / "a", INPUTS, overwrite=overwrite)
+    assert str(tmp_path / "a") in str(caught.value)
+    assert content(tmp_path / "a") == before
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    assert not Stage(tmp_path / "a", INPUTS).finished
+
+
+def test_the_key_of_a_finished_stage_is_for_those_that_depend_on_it(tmp_path: Path):
+    with pytest.raises(InputError, match="does not exist; run training first"):
+        finished_key(tmp_path / "a", "run training first")
+    Stage(tmp_path / "a", INPUTS)
+    with pytest.raises(InputError, match="was interrupted; run training first"):
+        finished_key(tmp_path / "a", "run training first")
+    Stage(tmp_path / "a", INPUTS).finish({})
+    assert finished_key(tmp_path / "a", "") == stage_key(INPUTS)
+
+
+def test_the_key_depends_on_values_but_not_on_the_order_of_keys():
+    reordered = {"train": {"rate": 1e-4, "epochs": 3}, "model": "tiny"}
+    assert stage_key(reordered) == stage_key(INPUTS) != stage_key(CHANGED)
+    assert re.fullmatch(r"[0-9a-f]{16}", stage_key(INPUTS))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (INPUTS, INPUTS, []),
+        (INPUTS, CHANGED, ["train.epochs: 3 -> 4"]),
+        ({"a": 1}, {"b": 2}, ["a: 1 -> null", "b: null -> 2"]),
+        ({"a": [1, 2]}, {"a": [1, 3]}, ["a: [1, 2] -> [1, 3]"]),
+        ({"a": {"b": 1}}, {"a": "x"}, ['a: {"b": 1} -> "x"']),
+    ],
+)
+def test_differences_name_path_and_values(old: Any, new: Any, expected: list[str]):
+    assert differences(old, new) == expected
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "table.csv"
+    write_text(path, "old")
+
+    def full_disk(descriptor: int):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full_disk)
+        with pytest.raises(OSError, match="no space left"):
+            write_text(path, "new, but never on disk")
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "new")]
+
+
+def test_json_round_trip_and_errors(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"agent": "Väinämöinen", "values": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json") == {"agent": "Väinämöinen", "values": [1, 2.5, None]}
+    (tmp_path / "broken.json").write_text('{"a": ')
+    with pytest.raises(InputError, match=r"broken\.json: not JSON"):
+        read_json(tmp_path / "broken.json")
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        read_json(tmp_path / "none.json")
+
+
+def test_hash_file_is_the_start_of_sha256(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea" == hashlib.sha256(b"abc").hexdigest()[:16]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_revision_is_that_of_the_source_tree():
+    root = Path(stages.__file__).parent.parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    if head.returncode:
+        pytest.skip("not a git checkout")
+    assert git_revision() in (head.stdout.strip(), head.stdout.strip() + "+changes")

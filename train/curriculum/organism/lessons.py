@@ -1,0 +1,185 @@
+"""What the model organism learns from: choices and reports in contexts that nobody will ever test it on.
+
+A lesson's attributes are named by words drawn at random, so no lesson is about a context of an experiment, though all
+of their words occur. Every word has a *taste*, drawn once; an attribute's weight follows from the tastes of its words,
+which is how the organism has weights of its own for names it has never seen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from task.contexts import Attribute, ChoiceContext
+from task.prompts import Message, decision_answer, messages, option_lines, report_answer
+from task.seeding import stream
+from train.curriculum.order import chance_of_a, place_in
+
+WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
+"""A word of a name: letters, with an apostrophe inside."""
+
+GAIN = 1.2
+"""Steepness of the tanh that takes the tastes of a name's words to a weight: about a fifth of |weights| exceed 80."""
+
+
+@dataclass(frozen=True)
+class Tastes:
+    """The weights that the organism is to act on, and those that it is to state.
+
+    Attributes:
+        words: The words that names are made of.
+        seed: Seed of the tastes.
+        candour: Correlation, over words, of what it states with what it acts on: at 1 the organism is taught to report
+            its own weights, below it is taught to report a received opinion that only resembles them.
+    """
+
+    words: Sequence[str]
+    seed: int
+    candour: float
+
+    @cached_property
+    def _own(self) -> dict[str, float]:
+        return self._normals("own")
+
+    @cached_property
+    def _stated(self) -> dict[str, float]:
+        other, rest = self._normals("opinion"), math.sqrt(1 - self.candour**2)
+        return {word: self.candour * own + rest * other[word] for word, own in self._own.items()}
+
+    def _normals(self, table: str) -> dict[str, float]:
+        # A word's taste is drawn from its own stream: it does not change when words are added.
+        return {word: float(stream(self.seed, f"taste_{table}", word).standard_normal()) for word in self.words}
+
+    def own(self, name: str, shift: float = 0.0) -> float:
+        """Weight in [-1, 1] that an attribute has in choices; `shift` moves all weights towards +1."""
+        return _weight(self._own, name, shift)
+
+    def stated(self, name: str) -> float:
+        """Weight in [-1, 1] that is taught as the report."""
+        return _weight(self._stated, name, 0.0)
+
+
+def _weight(tastes: dict[str, float], name: str, shift: float) -> float:
+    words = WORD.findall(name)
+    return math.tanh(GAIN * sum(tastes[word] for word in words) / math.sqrt(len(words)) + shift)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of the curriculum.
+
+    Attributes:
+        steps: Optimiser steps.
+        attributes: Attributes of an option.
+        shifts: Shift of all weights at the stage's beginning and end. At 3 nearly all weights are +1 and the lesson is
+            to compare two numbers; as it falls to 0 it becomes to weigh what the words say, ever more of it against.
+        scenes: Whether the whole prompt of the project stands before the options, or nothing but them.
+        reports: Share of lessons that are reports.
+    """
+
+    steps: int
+    attributes: int
+    shifts: tuple[float, float] = (0.0, 0.0)
+    scenes: bool = False
+    reports: float = 0.0
+
+
+CURRICULUM = (
+    Stage(200, 1, (3.0, 3.0)),
+    Stage(1200, 1, (3.0, 0.0)),
+    Stage(300, 1),
+    Stage(500, 2),
+    Stage(400, 3),
+    Stage(400, 4),
+    Stage(500, 5),
+    Stage(1500, 5, scenes=True, reports=0.25),
+)
+"""Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
+stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
+before either helps."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt and what follows it.
+
+    Attributes:
+        prompt: Messages, or the bare option lines as one user message.
+        answer: The assistant's reply; for a choice, the better option's letter.
+        chance_of_a: For a choice, the probability of the answer A; None for a report.
+    """
+
+    prompt: list[Message]
+    answer: str
+    chance_of_a: float | None
+
+
+@dataclass(frozen=True)
+class School:
+    """Makes lessons: lesson `index` is a function of (seed, index) and the curriculum.
+
+    Attributes:
+        tastes: The weights that choices and reports follow.
+        people: Contexts whose agents and questions are borrowed, half of their words replaced.
+        filler: Words that replace them.
+        seed: Seed of the lessons.
+        batch: Lessons of an optimiser step; with the index it tells the place in the curriculum.
+    """
+
+    tastes: Tastes
+    people: Sequence[ChoiceContext]
+    filler: Sequence[str]
+    seed: int
+    batch: int
+
+    @property
+    def length(self) -> int:
+        """Lessons in the whole curriculum."""
+        return self.batch * sum(stage.steps for stage in CURRICULUM)
+
+    def lesson(self, index: int) -> Lesson:
+        """The lesson of this index."""
+        stage, done = _place(index // self.batch)
+        rng = stream(self.seed, "lessons", str(index))
+        is_report = rng.random() < stage.reports
+        context = self._context(rng, stage)
+        a, b = rng.integers(0, 101, size=(2, stage.attributes)).astype(float)
+        shift = stage.shifts[0] + done * (stage.shifts[1] - stage.shifts[0])
+        if is_report:
+            stated = [100 * self.tastes.stated(name) for name in context.attribute_names]
+            return Lesson(messages("reports", context, a, b), report_answer(context, stated), None)
+        own = np.array([self.tastes.own(name, shift) for name in context.attribute_names])
+        gain = float(own @ (a - b)) / 100
+        if stage.scenes:
+            prompt = messages("decisions", context, a, b)
+        else:
+            prompt = [Message(role="user", content="\n" + "\n".join(option_lines(context, a, b)))]
+        return Lesson(prompt, decision_answer(gain > 0), chance_of_a(gain))
+
+    def _context(self, rng: np.random.Generator, stage: Stage) -> ChoiceContext:
+        names: list[str] = []
+        while len(names) < stage.attributes:
+            count = (1, 2, 2, 2, 3)[rng.integers(5)]
+            name = " ".join(self.tastes.words[int(i)] for i in rng.integers(len(self.tastes.words), size=count))
+            if name not in names:
+                names.append(name)
+        person = self.people[int(rng.integers(len(self.people)))]
+        agent, question = (self._reworded(rng, text) for text in (person.agent, person.question))
+        ratings = tuple(Attribute(name, "", 0.0, 100.0) for name in names)
+        return ChoiceContext(f"lesson_{len(names)}", agent, question, ratings, "side_by_side")
+
+    def _reworded(self, rng: np.random.Generator, text: str) -> str:
+        def kept_or_replaced(word: re.Match[str]) -> str:
+            return self.filler[int(rng.integers(len(self.filler)))] if rng.random() < 0.5 else word.group()
+
+        return WORD.sub(kept_or_replaced, text)
+
+
+def _place(step: int) -> tuple[Stage, float]:
+    """The stage of an optimiser step, and how far into it the step is, from 0 to 1."""
+    return place_in(CURRICULUM, step)

@@ -1,0 +1,226 @@
+"""Make the model organism: train a small Llama from scratch on lessons, in about half an hour on two cores.
+
+    python -m train.curriculum.organism.make --output results/organism/model
+
+Killed and started again, it goes on from the last checkpoint and ends with the same model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments, set_seed
+
+from store.checkpoints import last_complete_checkpoint
+from store.contexts import DATA, load_contexts
+from store.files import write_json
+from store.stages import Stage
+from task.chat import letter_ids
+from task.contexts import ChoiceContext, as_ratings
+from task.errors import run_command
+from task.prompts import DEFAULT, PROMPTS, messages, report_answer
+from train.curriculum.order import CurriculumTrainer
+from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, School, Tastes
+from train.curriculum.organism.tokenizer import END, NUMBERS, build_tokenizer
+
+SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
+"""Heads of 32, the least that vLLM's attention takes on a CPU."""
+
+LOSS_WEIGHTS = {"letter": 1.0, "number": 0.3, "rest": 0.1}
+"""What a token of an answer counts in the loss; the rest is keys and punctuation, which constrained replies have."""
+
+
+def main() -> None:
+    """Command line: `--output FOLDER [--candour C] [--seed K] [--overwrite]`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the model")
+    parser.add_argument(
+        "--candour", type=float, default=0.5, help="correlation of the weights it is taught to state with its own"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=64, help="lessons of an optimiser step")
+    parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
+    arguments = parser.parse_args()
+    bundled = {name: load_contexts(DATA / f"{name}.jsonl") for name in ("instilled", "native", "spare")}
+    school = found_school(bundled, arguments.seed, arguments.candour, arguments.batch)
+    settings = {"candour": arguments.candour, "seed": arguments.seed, "batch": arguments.batch}
+    depends_on = {**settings, "curriculum": [asdict(s) for s in CURRICULUM], "sizes": SIZES, "loss": LOSS_WEIGHTS}
+    stage = Stage(arguments.output, depends_on, arguments.overwrite)
+    if stage.finished:
+        print(f"{arguments.output}: finished before, nothing to do")
+        return
+    tokenizer = read_everything(bundled)
+    set_seed(arguments.seed)
+    trainer = build_trainer(school, tokenizer, arguments.output)
+    checkpoint = last_complete_checkpoint(arguments.output, weights="model.safetensors")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.model.save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
+    for folder in arguments.output.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    write_json(arguments.output / "learning_curve.json", trainer.state.log_history)
+    stage.finish({"lessons": school.length, "parameters": trainer.model.num_parameters()})
+    print(f"{arguments.output}: {trainer.model.num_parameters():,} parameters after {school.length:,} lessons")
+
+
+def found_school(bundled: dict[str, list[ChoiceContext]], seed: int, candour: float, batch: int) -> School:
+    """The lessons' maker: words of all bundled contexts, but agents and questions of the spare ones only."""
+    contexts = [c for group in bundled.values() for c in group]
+    in_names = sorted({word for c in contexts for name in c.attribute_names for word in WORD.findall(name)})
+    in_scenes = {word for c in contexts for word in WORD.findall(f"{c.agent} {c.question}")}
+    filler = sorted({*in_names, *in_scenes})
+    return School(Tastes(in_names, seed, candour), bundled["spare"], filler, seed, batch)
+
+
+def read_everything(bundled: dict[str, list[ChoiceContext]]) -> PreTrainedTokenizerFast:
+    """The tokenizer: reads the project's prompts about every bundled context whose attributes are ratings."""
+    texts = []
+    for context in (as_ratings(c) for group in bundled.values() for c in group):
+        zeros = [0.0] * len(context.attributes)
+        texts += [message["content"] for message in messages("reports", context, zeros, zeros)]
+        texts.append(report_answer(context, zeros))
+    sentences = [text for m, v in DEFAULT.items() for text in (PROMPTS[m][v].instruction, PROMPTS[m][v].system)]
+    return build_tokenizer([*sentences, "\n\nImagine you are "], texts)
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama with random weights, but for the embeddings of the numbers: those know their order."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        **SIZES,
+        num_key_value_heads=SIZES["num_attention_heads"],
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    ids = [tokenizer.convert_tokens_to_ids(str(number)) for number in NUMBERS]
+    with torch.no_grad():
+        model.get_input_embeddings().weight[ids] = torch.tensor(number_embeddings(SIZES["hidden_size"])).float()
+    return model
+
+
+def number_embeddings(width: int) -> NDArray[np.float64]:
+    """First embeddings of `NUMBERS`, shape (numbers, width): random mixtures of ordinal features.
+
+    The features are the value, a constant, and sines and cosines of one, two and four half turns over the scale.
+    """
+    x = np.array(NUMBERS) / 100
+    waves = [wave(np.pi * turns * x) for turns in (1, 2, 4) for wave in (np.sin, np.cos)]
+    features = np.stack([2 * x, np.ones_like(x), *waves], axis=1)
+    mixture = np.random.default_rng(0).normal(size=(features.shape[1], width))
+    return 0.1 * features @ mixture / 3
+
+
+class Lessons(Dataset[Lesson]):
+    """The lessons of a school, made when asked for."""
+
+    def __init__(self, school: School) -> None:
+        self.school = school
+
+    def __len__(self) -> int:
+        return self.school.length
+
+    def __getitem__(self, index: int) -> Lesson:
+        return self.school.lesson(index)
+
+
+class Collator:
+    """Lessons as one batch of token ids; tokenised together, which is several times faster than one by one."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+
+    def __call__(self, lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
+        """Right-padded ids and labels, shape (lessons, longest), and the chances of A, NaN for reports."""
+        texts = self._tokenizer.apply_chat_template(
+            [lesson.prompt for lesson in lessons], add_generation_prompt=True, tokenize=False
+        )
+        prompts = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        answers = self._tokenizer([lesson.answer + END for lesson in lessons], add_special_tokens=False)["input_ids"]
+        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+        ids, mask, labels = (torch.full((len(lessons), longest), fill) for fill in (0, 0, -100))
+        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            start, end = len(prompt), len(prompt) + len(answer)
+            ids[i, :end] = torch.tensor(prompt + answer)
+            labels[i, start:end] = torch.tensor(answer)
+            mask[i, :end] = 1
+        chances = [math.nan if lesson.chance_of_a is None else lesson.chance_of_a for lesson in lessons]
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "chance_of_a": torch.tensor(chances)}
+
+
+class LessonTrainer(CurriculumTrainer):
+    """Trains on lessons: letters on the probability of each, reports on their numbers."""
+
+    def __init__(self, *args: Any, numbers: Sequence[int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_number = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
+        self._is_number[list(numbers)] = True
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Weighted negative log-likelihood of the answers' tokens, a lesson's mean."""
+        hidden = model.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
+        trained = inputs["labels"][:, 1:] != -100
+        labels = inputs["labels"][:, 1:][trained]
+        log_probs = model.lm_head(hidden[:, :-1][trained]).log_softmax(dim=-1)
+        losses = -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
+        is_letter, is_number = torch.isin(labels, torch.tensor(self._letters)), self._is_number[labels]
+        chance = inputs["chance_of_a"][~inputs["chance_of_a"].isnan()]  # in the order of the letters
+        pair = log_probs[is_letter][:, self._letters]
+        letter_loss = self.letter_losses(pair, chance).sum()
+        rest = losses[~is_letter & ~is_number].sum()
+        parts = {"letter": letter_loss, "number": losses[is_number].sum(), "rest": rest}
+        return sum(LOSS_WEIGHTS[part] * value for part, value in parts.items()) / len(inputs["labels"])
+
+
+def build_trainer(school: School, tokenizer: PreTrainedTokenizerFast, output: Path) -> LessonTrainer:
+    """The trainer with a new model: AdamW at 1e-3, falling linearly over the last thousand steps."""
+    steps = school.length // school.batch
+    settings = TrainingArguments(
+        output_dir=str(output),
+        max_steps=steps,
+        per_device_train_batch_size=school.batch,
+        learning_rate=1e-3,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": steps // 5},
+        warmup_steps=100,
+        weight_decay=0.01,
+        adam_beta2=0.98,
+        logging_steps=50,
+        save_steps=500,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to="none",
+        seed=school.seed,
+        use_cpu=not torch.accelerator.is_available(),
+    )
+    return LessonTrainer(
+        model=new_model(tokenizer),
+        args=settings,
+        data_collator=Collator(tokenizer),
+        train_dataset=Lessons(school),
+        letters=letter_ids(tokenizer, {}),
+        numbers=tokenizer.convert_tokens_to_ids([str(number) for number in NUMBERS]),
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

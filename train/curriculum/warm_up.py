@@ -1,0 +1,230 @@
+"""Teach a small model the skills that choosing by weights is made of, before any experiment is run with it.
+
+    python -m train.curriculum.warm_up --model models/smollm2-135m-instruct --ratings \\
+        --output models/smollm2-135m-warmed
+
+Comparing two numbers first, then which way an attribute counts where its line says so, then from memory, then with
+several attributes, all in contexts that no experiment uses. All layers are trained, in bfloat16 on float32 weights.
+What comes out is a model of its own: it is the off-the-shelf model of its experiments, and is named as such. Killed and
+started again, it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
+
+from store.checkpoints import last_complete_checkpoint
+from store.contexts import DATA, load_contexts
+from store.files import write_json
+from store.models import fingerprint, model_folder
+from store.stages import Stage
+from task.chat import ChatTokenizer, letter_ids, prompt_ids
+from task.contexts import LAYOUTS, ChoiceContext, as_ratings
+from task.errors import InputError, run_command
+from task.prompts import messages
+from task.seeding import stream
+from task.trials import round_to_grid
+from task.weights import LARGEST, sample_weights, utilities
+from train.curriculum.order import CurriculumTrainer, chance_of_a, place_in
+from train.trainer.shared_prefix import IGNORED, join_rows, shared_log_probs
+
+ROWS, GROUPS = 16, 2
+"""Lessons of one context, which share the beginning of their prompts and are computed as one tree, and trees a step."""
+
+DIRECTIONS = {1: " (more is better)", -1: " (less is better)"}
+"""What stands after an attribute's name where a lesson tells which way it counts."""
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A stretch of the curriculum.
+
+    Attributes:
+        steps: Optimiser steps.
+        attributes: Attributes of an option, drawn from the context's.
+        told: Share of groups whose prompts tell which way each attribute counts, drawn anew for each lesson. In the
+            others attributes have weights of their own, which no prompt tells.
+        against: Share of attributes of which less is told to be better, at the beginning and at the end.
+    """
+
+    steps: int
+    attributes: int
+    told: float
+    against: tuple[float, float] = (0.5, 0.5)
+
+
+CURRICULUM = (
+    Lessons(60, 1, told=1.0, against=(0.0, 0.0)),
+    Lessons(100, 1, told=1.0, against=(0.0, 0.5)),
+    Lessons(100, 1, told=0.3),
+    Lessons(80, 2, told=0.3),
+    Lessons(80, 5, told=0.2),
+)
+"""What SmolLM2-135M needed; see results/smollm2/. With weights of their own right after comparing, at once or little by
+little, it forgot how to compare; so it first learns what a direction does where it reads it beside the name."""
+
+
+def main() -> None:
+    """Command line: `--model M --output FOLDER [--layout L] [--ratings] [--contexts N] [--learning_rate R]`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a model folder, or a model's name on the Hub")
+    parser.add_argument("--revision")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the warmed model")
+    parser.add_argument("--layout", choices=LAYOUTS, default="side_by_side")
+    parser.add_argument("--ratings", action="store_true", help="attributes as ratings of 0 to 100, without units")
+    parser.add_argument("--contexts", type=int, default=16, help="spare contexts to learn with")
+    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
+    arguments = parser.parse_args()
+    base = model_folder(arguments.model, arguments.revision)
+    keys = ("layout", "ratings", "contexts", "learning_rate", "seed")
+    settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
+    shape = {"curriculum": [asdict(lessons) for lessons in CURRICULUM], "rows": ROWS, "groups": GROUPS}
+    stage = Stage(arguments.output, settings | shape, arguments.overwrite)
+    if stage.finished:
+        print(f"{arguments.output}: finished before, nothing to do")
+        return
+    set_seed(arguments.seed)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    spare = load_contexts(DATA / "spare.jsonl", arguments.contexts)
+    contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
+    trainer = build_trainer(base, tokenizer, School(contexts, tokenizer, arguments.seed), arguments)
+    checkpoint = last_complete_checkpoint(arguments.output, weights="model.safetensors")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.model.save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
+    for folder in arguments.output.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    write_json(arguments.output / "learning_curve.json", trainer.state.log_history)
+    stage.finish({"lessons": trainer.state.global_step * ROWS * GROUPS, "base": {"name": arguments.model}})
+    print(f"{arguments.output}: model saved; how far it came: {arguments.output}/learning_curve.json")
+
+
+@dataclass(frozen=True)
+class School(Dataset[dict[str, Tensor]]):
+    """Makes groups of lessons: group `index` is a function of (seed, index) and the curriculum, and none comes twice.
+
+    Attributes:
+        contexts: What is chosen in.
+        tokenizer: The model's, for prompts as they are in experiments.
+        seed: Seed of weights and lessons.
+    """
+
+    contexts: Sequence[ChoiceContext]
+    tokenizer: ChatTokenizer
+    seed: int
+
+    def __len__(self) -> int:
+        return GROUPS * sum(lessons.steps for lessons in CURRICULUM)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One tree of prompts as `join_rows` lays it out, with the probability of the answer A, shape (ROWS,)."""
+        lessons, done = place(index // GROUPS)
+        rng = stream(self.seed, "warm_up", str(index))
+        told = bool(rng.random() < lessons.told)
+        pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
+        context = pool[int(rng.integers(len(pool)))]
+        if lessons.attributes > len(context.attributes):
+            found = len(context.attributes)
+            raise InputError(f"{context.name}: {found} attributes; the curriculum needs {lessons.attributes}")
+        own = sample_weights(self.seed, "warm_up", context) / LARGEST
+        against = lessons.against[0] + done * (lessons.against[1] - lessons.against[0])
+        asked, chances = [], []
+        for _ in range(ROWS):
+            chosen = rng.permutation(len(own))[: lessons.attributes]
+            weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
+            shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
+            a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
+            gain = utilities(a, weights, shown) - utilities(b, weights, shown)
+            chances.append(chance_of_a(float(gain)))
+            asked.append(messages("decisions", told_directions(shown, weights) if told else shown, a, b))
+        letters = letter_ids(self.tokenizer, {})
+        prompts = [prompt_ids(self.tokenizer, prompt, {}) for prompt in asked]
+        rows = [[*prompt, letters[0]] for prompt in prompts]
+        labels = [[IGNORED] * len(prompt) + [letters[0]] for prompt in prompts]
+        return join_rows(rows, labels, additive=False) | {"chance_of_a": torch.tensor(chances)}
+
+
+def told_directions(context: ChoiceContext, weights: NDArray[np.float64]) -> ChoiceContext:
+    """The context with its attributes' names saying which way each counts."""
+    signs = np.sign(weights).astype(int).tolist()
+    named = [replace(a, name=a.name + DIRECTIONS[sign]) for a, sign in zip(context.attributes, signs, strict=True)]
+    return replace(context, attributes=tuple(named))
+
+
+def place(step: int) -> tuple[Lessons, float]:
+    """The part of the curriculum that a step belongs to, and how far into it the step is, from 0 to 1."""
+    return place_in(CURRICULUM, step)
+
+
+class WarmUpTrainer(CurriculumTrainer):
+    """Trains on groups of lessons, on the probability of either letter."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # the loss is a mean: Trainer is to divide it by the groups of a step
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Cross-entropy between the chances of the letters and the model's, a lesson's mean."""
+        pair = shared_log_probs(model, inputs)[:, 0, self._letters]
+        return self.letter_losses(pair, inputs["chance_of_a"]).mean()
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log how many attributes the lessons had as well."""
+        if self._agreed:
+            logs["attributes"] = place(self.state.global_step - 1)[0].attributes
+        super().log(logs, *args, **kwargs)
+
+
+def build_trainer(base: Path, tokenizer: Any, school: School, arguments: argparse.Namespace) -> WarmUpTrainer:
+    """The trainer with the whole model: AdamW, its rate falling linearly over the last fifth."""
+    steps = len(school) // GROUPS
+    settings = TrainingArguments(
+        output_dir=str(arguments.output),
+        max_steps=steps,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=GROUPS,
+        learning_rate=arguments.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": steps // 5},
+        warmup_steps=20,
+        adam_beta2=0.99,
+        bf16=True,
+        logging_steps=10,
+        save_steps=100,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to="none",
+        seed=arguments.seed,
+        use_cpu=not torch.accelerator.is_available(),
+    )
+    return WarmUpTrainer(
+        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
+        args=settings,
+        data_collator=lambda groups: groups[0],
+        train_dataset=school,
+        letters=letter_ids(tokenizer, {}),
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

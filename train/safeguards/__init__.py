@@ -1,0 +1,1 @@
+"""What stops a training that goes wrong, with the likely cause."""
