@@ -39,7 +39,8 @@ from store.contexts import load_contexts
 from store.files import write_json, write_text
 from store.provenance import provenance
 from task.contexts import ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 COMMAND = "analysis.cross_model"
 

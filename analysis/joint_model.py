@@ -38,7 +38,8 @@ from store.files import write_json
 from store.provenance import provenance
 from store.trials import read_decisions, read_reports
 from task.contexts import ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.seeding import stream
 
 COMMAND = "analysis.joint_model"

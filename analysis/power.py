@@ -38,7 +38,8 @@ from analysis.pages.power_figure import LINES, MARKERS, save_power_figure
 from analysis.stats.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
 from analysis.stats.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
 from analysis.study.output import output_folder
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.seeding import stream
 
 S = TypeVar("S")

@@ -29,7 +29,7 @@ from analysis.study.output import check_replaceable, output_folder
 from analysis.study.released_files import find_model, load_model
 from analysis.study.released_results import SEED, ReleasedResults, analyse_released
 from store.files import write_json, write_text
-from task.errors import run_command
+from store.console import run_command
 
 COMMAND = "analysis.released"
 

@@ -21,7 +21,7 @@ from analysis.study.comparisons import ComparisonResult, Difference
 from analysis.study.results import RunResults, analyse
 from store.files import write_json, write_text
 from store.provenance import provenance
-from task.errors import run_command
+from store.console import run_command
 
 COUNTS = ("n_points", "n_contexts", "valid_reports", "total_reports")
 """What is said of a comparison whether or not the gate was passed."""

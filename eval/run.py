@@ -27,7 +27,8 @@ from eval.variants import open_engine
 from store.evaluation import EvalConfig
 from store.settings import read_settings
 from store.stages import Stage
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 
 def main() -> None:

@@ -19,11 +19,12 @@ from rich.table import Table
 
 from eval.engines.vllm_settings import BYTES, GPU_SHARE, RANKS, cache_bytes, needed_length
 from experiment.memory import Estimate, Load, Shape, estimate, shape_of
-from experiment.models import ModelFile
+from store.model_file import ModelFile
 from store.evaluation import EngineSettings
 from store.files import read_json
 from store.settings import read_settings
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.prompts import Measure
 from train.hardware import split_batch
 

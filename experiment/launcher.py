@@ -28,7 +28,7 @@ from rich.table import Table
 
 from experiment.capacity import memory_lines, serving_lines
 from experiment.file import Experiment, dump_yaml, load_experiment, load_groups
-from experiment.models import ModelFile, load_model_file
+from store.model_file import ModelFile, load_model_file
 from experiment.plan import TOLD_WEIGHTS, PlannedStage, Run, command, config_path, plan, run_record
 from experiment.slurm.chain import chain, sbatch_command, still_queued, submit
 from experiment.slurm.site import Site
@@ -41,7 +41,8 @@ from store.settings import read_settings
 from store.stages import MANIFEST, STARTED, Stage, differences
 from store.weights import save_weights
 from task.contexts import ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.weights import sample_weights
 
 CONSOLE = Console(highlight=False)

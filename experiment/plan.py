@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiment.file import BASE_ARM, HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms
-from experiment.models import ModelFile
+from store.model_file import ModelFile
 from experiment.track import TRACKED
 from store.evaluation import ModelSettings
 from task.contexts import ChoiceContext

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiment.models import ModelFile
+from store.model_file import ModelFile
 from experiment.plan import TokenCount, TrialTokens
 from store.evaluation import EngineSettings
 from task.chat import prompt_ids

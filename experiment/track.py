@@ -18,7 +18,8 @@ import pandas as pd
 from store.files import hash_file, read_json
 from store.provenance import provenance
 from store.stages import Stage, stage_key
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from train.tracking import prepare_wandb
 
 if TYPE_CHECKING:

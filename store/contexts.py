@@ -14,7 +14,8 @@ from typing import Any, cast
 
 from store.released import CANDIDATES, SCENARIOS, released_records
 from task.contexts import LAYOUTS, Attribute, ChoiceContext, Layout, near_repetitions, problems
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 DATA = Path(__file__).parent.parent / "task" / "data"
 """Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (54)."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from task.errors import InputError
 
-S = TypeVar("S", bound="Settings")
+S = TypeVar("S", bound=BaseModel)
 
 
 class Settings(BaseModel):
@@ -25,12 +25,25 @@ def read_settings(path: Path, kind: type[S]) -> S:
     Raises:
         InputError: Names the file, the key, the value and what was expected.
     """
+    return validated(read_yaml(path), kind, path)
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        InputError: No such file, or no YAML.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such configuration file; see configs/ for examples")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it there") from None
+
+
+def validated(values: Any, kind: type[S], path: Path) -> S:
+    """Values of a file as settings; the first finding becomes one line with the file's name."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -46,3 +59,8 @@ def describe(error: ValidationError) -> str:
     value = f" (given: {first['input']!r})" if isinstance(first["input"], str | int | float | bool | None) else ""
     more = f"; {len(error.errors()) - 1} more findings after this one" if len(error.errors()) > 1 else ""
     return f"{where}: {first['msg'].removeprefix('Value error, ')}{value}{more}"
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Settings as YAML in the order given."""
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

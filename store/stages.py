@@ -1,7 +1,7 @@
 """Stages: folders whose content is a function of what they depend on, with a manifest that says so.
 
 A stage that has finished is skipped, one that was interrupted goes on, and one whose inputs changed refuses to
-overwrite and says what changed.
+overwrite and says what changed. Where a stage stands without opening it is told by `store.state`.
 """
 
 from __future__ import annotations
@@ -12,20 +12,39 @@ import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, JsonValue
 
 from store.files import draft_of, read_json, write_json
+from store.manifests import FORMAT, MANIFEST, Facts, Manifest
 from store.provenance import provenance
+from store.settings import Settings, validated
 from task.errors import InputError
 
-MANIFEST = "manifest.json"
 STARTED = "started.json"
+"""File of a folder whose work is under way: what it depends on. The manifest replaces it at the end."""
+
+
+class Started(Settings):
+    """`started.json`."""
+
+    format: Literal[2] = FORMAT
+    depends_on: dict[str, JsonValue]
+
+
+class Origin(Settings):
+    """What a manifest and `started.json` have in common; facts are not looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: Literal[2]
+    depends_on: dict[str, JsonValue]
+    key: str = ""
 
 
 class Stage:
     """One output folder on its way from nothing to finished.
-
-    `started.json` holds what the folder depends on while the work is under way; `manifest.json` replaces it at the end.
 
     Attributes:
         folder: Where the stage writes.
@@ -42,16 +61,16 @@ class Stage:
                 command with --overwrite, too, can be killed and run again.
 
         Raises:
-            InputError: The folder holds the result of other inputs, or files of unknown origin.
+            InputError: The folder holds the result of other inputs or another version, or files of unknown origin.
         """
         self.folder = folder
         self.finished = False
-        self._depends_on = json.loads(json.dumps(depends_on))
+        self._depends_on: dict[str, JsonValue] = json.loads(json.dumps(depends_on))
         self._opened = time.time()
         for name in (MANIFEST, STARTED):
             if not (folder / name).exists():
                 continue
-            changes = differences(read_json(folder / name).get("depends_on", {}), self._depends_on)
+            changes = _changes(folder, name, self._depends_on)
             if not changes:
                 self.finished = name == MANIFEST
                 return
@@ -61,20 +80,46 @@ class Stage:
         if folder.exists() and {*folder.iterdir()} - {draft_of(folder / STARTED)}:
             raise InputError(f"{folder}: not empty and not made by this stage (no {MANIFEST}); move it away first")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / STARTED, {"depends_on": self._depends_on})
+        write_json(folder / STARTED, Started(depends_on=self._depends_on).model_dump())
 
-    def finish(self, facts: Mapping[str, Any]) -> None:
+    def finish(self, facts: Facts) -> None:
         """Write the manifest: inputs, provenance, wall time since this process opened the stage, and `facts`."""
-        manifest = {
-            "depends_on": self._depends_on,
-            "key": stage_key(self._depends_on),
+        manifest = Manifest[Facts](
+            depends_on=self._depends_on,
+            key=stage_key(self._depends_on),
             **provenance(),
-            "wall_seconds": round(time.time() - self._opened, 3),
-            **facts,
-        }
-        write_json(self.folder / MANIFEST, manifest)
+            wall_seconds=round(time.time() - self._opened, 3),
+            facts=facts,
+        )
+        write_json(self.folder / MANIFEST, {**manifest.model_dump(mode="json"), "facts": facts.model_dump(mode="json")})
         (self.folder / STARTED).unlink(missing_ok=True)
         self.finished = True
+
+
+def begun(folder: Path) -> Literal["finished", "interrupted"] | None:
+    """How far the work in a folder has come; None before it has begun."""
+    if (folder / MANIFEST).is_file():
+        return "finished"
+    return "interrupted" if (folder / STARTED).is_file() else None
+
+
+def read_origin(folder: Path) -> Origin:
+    """What a folder was made from, or is being made from.
+
+    Raises:
+        InputError: It has not been begun, or by another version.
+    """
+    name = MANIFEST if (folder / MANIFEST).is_file() else STARTED
+    return validated(read_json(folder / name), Origin, folder / name)
+
+
+def _changes(folder: Path, name: str, depends_on: dict[str, JsonValue]) -> list[str]:
+    """What a folder's inputs differ in from those that it was made from."""
+    values = read_json(folder / name)
+    found = values.get("format", 1) if isinstance(values, dict) else None
+    if found != FORMAT:
+        return [f"format: {found} -> {FORMAT}"]
+    return differences(validated(values, Origin, folder / name).depends_on, depends_on)
 
 
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
@@ -88,18 +133,6 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
 def stage_key(depends_on: Mapping[str, Any]) -> str:
     """Hash of all that a stage depends on, 16 hex digits."""
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def finished_key(folder: Path, remedy: str) -> str:
-    """The key of a finished stage, for the stages that depend on it.
-
-    Raises:
-        InputError: The stage is not there or was interrupted; `remedy` ends the message.
-    """
-    if not (folder / MANIFEST).is_file():
-        state = "was interrupted" if (folder / STARTED).is_file() else "does not exist"
-        raise InputError(f"{folder}: {state}; {remedy}")
-    return str(read_json(folder / MANIFEST)["key"])
 
 
 def _refusal(folder: Path, changes: list[str]) -> str:

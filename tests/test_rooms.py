@@ -85,7 +85,7 @@ def test_every_option_of_run_experiment_in_the_readme_exists():
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_parses(path: Path):
     from experiment.file import Experiment
-    from experiment.models import ModelFile
+    from store.model_file import ModelFile
     from experiment.slurm.site import Site
     from store.settings import read_settings
 
@@ -99,7 +99,7 @@ def test_every_configuration_parses(path: Path):
 
 
 def test_every_model_file_sets_only_arguments_of_the_training():
-    from experiment.models import ModelFile
+    from store.model_file import ModelFile
     from store.settings import read_settings
     from train.sft import known_arguments
 

@@ -23,7 +23,8 @@ from store.files import hash_file, read_json, write_text
 from store.stages import MANIFEST, Stage
 from store.weights import load_weights
 from task.contexts import ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.prompts import decision_answer, messages, report_answer
 from task.trials import Purpose, prefers_first, sample_trials
 from task.weights import shuffle_across

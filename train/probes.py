@@ -23,7 +23,8 @@ from store.contexts import DATA, load_contexts
 from store.models import model_folder
 from task.chat import letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
 from task.weights import sample_weights
 

@@ -36,7 +36,8 @@ from store.files import hash_file, write_json
 from store.models import check_adapter, fingerprint, model_folder
 from store.stages import Stage
 from task.chat import letter_ids
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from train.adapters import save_adapter
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.model_card import published_name, upload_adapter, write_card

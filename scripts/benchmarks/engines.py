@@ -32,7 +32,8 @@ from store.contexts import DATA, load_contexts
 from store.evaluation import EvalConfig
 from store.files import write_json, write_text
 from task.contexts import Layout
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.prompts import Measure
 from task.trials import sample_trials
 

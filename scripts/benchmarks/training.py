@@ -28,7 +28,8 @@ from trl import SFTConfig, SFTTrainer, get_peft_config
 
 from store.contexts import DATA, load_contexts, save_contexts
 from store.weights import save_weights
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.weights import sample_weights
 from train.examples import ExamplesConfig, write_examples
 from train.rows import read_rows, to_dataset

@@ -54,7 +54,8 @@ from analysis.stats.simulation import (
 )
 from analysis.study.output import output_folder
 from scripts.calibration.page import save_coverage_figure, write_readme
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.seeding import stream
 from task.weights import LARGEST
 

@@ -19,7 +19,7 @@ from analysis.stats.agreement import pearson, permutation_null
 from store.contexts import DATA, load_contexts
 from store.files import read_json
 from task.contexts import Attribute, ChoiceContext
-from task.errors import run_command
+from store.console import run_command
 from task.seeding import stream
 
 Array = NDArray[np.float64]

@@ -25,7 +25,8 @@ from analysis.study.results import RunResults
 from store.files import read_json
 from support import ROOT
 from task.contexts import Attribute, ChoiceContext
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 Array = NDArray[np.float64]
 

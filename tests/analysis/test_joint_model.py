@@ -20,7 +20,8 @@ from analysis.joint_model import import_sampler, run_case, summary_of
 from analysis.stats.agreement import mean_reports, pearson
 from analysis.stats.estimators import logistic_posterior
 from analysis.study.results import RunResults
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.weights import rescale
 
 Array = NDArray[np.float64]

@@ -16,7 +16,7 @@ import yaml
 
 from experiment.file import load_experiment, load_groups
 from experiment.launcher import make_run
-from experiment.models import load_model_file
+from store.model_file import load_model_file
 from experiment.plan import Run, command, plan
 from experiment.slurm.chain import RECORD, Job, chain, sbatch_command, still_queued, submit
 from experiment.slurm.queue import job_states

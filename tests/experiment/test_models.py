@@ -26,7 +26,7 @@ from experiment.capacity import (
 )
 from experiment.file import Experiment, load_experiment, load_groups
 from experiment.memory import estimate
-from experiment.models import GpuSettings, ModelFile
+from store.model_file import GpuSettings, ModelFile
 from experiment.plan import Run, TrialTokens, plan
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from eval.engines.model_arms import longest_report
 from experiment.file import Experiment
-from experiment.models import ModelFile
+from store.model_file import ModelFile
 from experiment.plan import Run, TrialTokens, plan
 from experiment.tokens import token_counter
 from store.contexts import DATA, load_contexts

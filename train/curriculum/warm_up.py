@@ -32,7 +32,8 @@ from store.models import fingerprint, model_folder
 from store.stages import Stage
 from task.chat import ChatTokenizer, letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext, as_ratings
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 from task.prompts import messages
 from task.seeding import stream
 from task.trials import round_to_grid

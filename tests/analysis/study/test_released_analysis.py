@@ -21,7 +21,8 @@ from analysis.released import summary, weights_table, write_released
 from analysis.study.released_files import find_model, load_model
 from analysis.study.released_results import ReleasedResults, analyse_released, standardised_first
 from store.files import hash_file
-from task.errors import InputError, run_command
+from store.console import run_command
+from task.errors import InputError
 
 COMPARISONS = [
     "learned_vs_target",

@@ -27,7 +27,7 @@ from store.files import write_json
 from store.stages import Stage
 from task.chat import letter_ids
 from task.contexts import ChoiceContext, as_ratings
-from task.errors import run_command
+from store.console import run_command
 from task.prompts import DEFAULT, PROMPTS, messages, report_answer
 from train.curriculum.order import CurriculumTrainer
 from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, School, Tastes

@@ -1,0 +1,181 @@
+"""Manifests: what a finished folder holds, from what it was made, and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from store.files import read_json
+from store.settings import validated
+from task.errors import InputError
+
+MANIFEST = "manifest.json"
+"""File of a finished folder."""
+
+FORMAT = 2
+"""Of manifests. Format 1, without a number, did not tell facts from provenance."""
+
+
+class Facts(BaseModel):
+    """What a kind of stage says of its result."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoFacts(Facts):
+    """Of a folder about which nothing further is to be said."""
+
+
+class InputFacts(Facts):
+    """Of a run's inputs: contexts of each group."""
+
+    counts: dict[str, int]
+
+
+class ExampleFacts(Facts):
+    """Of training examples: rows of `train.jsonl` and `validation.jsonl`."""
+
+    train: int
+    validation: int
+
+
+class BaseModelRecord(Facts):
+    """The base model that an adapter belongs to."""
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
+class KeptCheckpoint(Facts):
+    """Which step's weights a training ended with, and the held-out measure that chose it."""
+
+    step: int
+    by: str
+
+
+class TrainingFacts(Facts):
+    """Of an adapter.
+
+    Attributes:
+        base: Its base model.
+        counts: Training and validation rows.
+        steps: Optimiser steps that were taken.
+        stopped_early: Why training was stopped before its end; None if it was not.
+        missing_skill: What the probes of the base model said that it lacks; None if they were not asked or all is there.
+        kept: The chosen checkpoint; None where the last weights were kept.
+        metrics: What training and held-out evaluation measured, by TRL's names.
+    """
+
+    base: BaseModelRecord
+    counts: ExampleFacts
+    steps: int
+    stopped_early: str | None = None
+    missing_skill: str | None = None
+    kept: KeptCheckpoint | None = None
+    metrics: dict[str, float]
+
+
+class ModelFacts(Facts):
+    """Of a model that this project makes or fetches: what it is called elsewhere, and what it came from."""
+
+    model: str | None = None
+    licence: str | None = None
+    source: str | None = None
+    lessons: int | None = None
+    parameters: int | None = None
+
+
+class Answering(Facts):
+    """How fast trials were answered: seconds in the engine, summed over processes, and tokens where it has some."""
+
+    seconds: float
+    trials_per_second: float
+    prompt_tokens: int | None = None
+    computed_tokens: int | None = None
+    reply_tokens: int | None = None
+    share_from_cache: float | None = None
+    tokens_per_second: float | None = None
+
+
+class DecisionFacts(Facts):
+    """Of a trial file of decisions: rows, share of A, mean P(A) + P(B)."""
+
+    rows: int
+    share_a: float
+    mean_letter_mass: float
+    answering: Answering
+
+
+class ReportFacts(Facts):
+    """Of a trial file of reports: rows, how many could be read, the others by reason, readable ones beyond +-100."""
+
+    rows: int
+    readable: int
+    unreadable: dict[str, int]
+    outside: int
+    answering: Answering
+
+
+class OutputFacts(Facts):
+    """Of a folder that an analysis wrote: its files."""
+
+    files: list[str]
+
+
+class TrackedFacts(Facts):
+    """Of what was logged to W&B: id of the run there, W&B's mode, number of figures."""
+
+    id: str
+    mode: str
+    figures: int
+
+
+F = TypeVar("F", bound=Facts)
+
+
+class Manifest(BaseModel, Generic[F]):
+    """`manifest.json`.
+
+    Attributes:
+        format: Version of the file.
+        depends_on: All that the content is a function of: settings, and hashes of input files.
+        key: Hash of `depends_on`; what is made from this folder depends on it.
+        git: Commit of the source tree, with `+changes` if files differ from it; None outside a checkout.
+        packages: Versions.
+        python: Version.
+        host: System, machine and number of processors.
+        wall_seconds: Since the process that finished the folder had opened it.
+        facts: See the subclasses of `Facts`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[2] = FORMAT
+    depends_on: dict[str, JsonValue]
+    key: str
+    git: str | None
+    packages: dict[str, str]
+    python: str
+    host: dict[str, JsonValue]
+    wall_seconds: float
+    facts: F
+
+
+def read_manifest(folder: Path, facts: type[F]) -> Manifest[F]:
+    """Read the manifest of a finished folder.
+
+    Raises:
+        InputError: There is none, or it is of another version or another kind of folder.
+    """
+    path = folder / MANIFEST
+    values = read_json(path)
+    found = values.get("format", 1) if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise InputError(
+            f"{path}: format {found}, this version reads {FORMAT}; move {folder} away and make it again, or use the "
+            "version that made it"
+        )
+    return validated(values, Manifest[facts], path)  # type: ignore[valid-type]

@@ -1,0 +1,203 @@
+"""A run on disk: where its files are, and `run.json`, which says what it consists of.
+
+A run is one experiment file with one seed. `run.json` is written by `experiment` and read by `analysis`, both through
+`RunRecord`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import JsonValue
+
+from store.files import read_json, write_json
+from store.model_file import ModelFile
+from store.settings import Settings, validated
+from task.errors import InputError
+from task.prompts import DEFAULT, Measure, Variant
+
+FORMAT = 2
+"""Of `run.json`. Format 1, without a number, kept comparisons in another form."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run: the one place that names its files."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, and of its W&B group."""
+        return self.path.name
+
+    @property
+    def record(self) -> Path:
+        """`run.json`."""
+        return self.path / "run.json"
+
+    @property
+    def jobs(self) -> Path:
+        """The SLURM jobs that were submitted for the run."""
+        return self.path / "jobs.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Folder with the contexts and weights of the run, as they were when it began."""
+        return self.path / "inputs"
+
+    def contexts_file(self, group: str) -> Path:
+        """The contexts of a group."""
+        return self.inputs / f"{group}.jsonl"
+
+    @property
+    def target_weights(self) -> Path:
+        """What is taught."""
+        return self.inputs / "target_weights.csv"
+
+    @property
+    def planted_weights(self) -> Path:
+        """What decides in a simulation."""
+        return self.inputs / "planted_weights.csv"
+
+    @property
+    def told_weights(self) -> Path:
+        """What prompts tell, where an experiment has such prompts."""
+        return self.inputs / "told_weights.csv"
+
+    def stage_config(self, stage: str) -> Path:
+        """The configuration that a stage reads."""
+        return self.path / "stages" / f"{stage}.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Shell lines that SLURM jobs of this run begin with."""
+        return self.path / "stages" / "environment.sh"
+
+    def log(self, stage: str) -> Path:
+        """What a stage's libraries said."""
+        return self.path / "logs" / f"{stage}.log"
+
+    def examples(self, arm: str) -> Path:
+        """What an arm learned from."""
+        return self.path / "examples" / arm
+
+    def adapter(self, arm: str) -> Path:
+        """The adapter of a trained arm."""
+        return self.path / "adapters" / arm
+
+    @property
+    def trials(self) -> Path:
+        """All trials, a folder an arm."""
+        return self.path / "trials"
+
+    def trials_of(self, arm: str, measure: Measure, variant: Variant) -> Path:
+        """The trials of an arm in one measure and variant."""
+        return self.trials / arm / measure_folder(measure, variant)
+
+    @property
+    def analysis(self) -> Path:
+        """What `analysis.run` writes."""
+        return self.path / "analysis"
+
+    @property
+    def tracked(self) -> Path:
+        """Its manifest says what of the analysis was logged to W&B."""
+        return self.path / "tracked"
+
+
+def measure_folder(measure: Measure, variant: Variant) -> str:
+    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
+    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
+
+
+class ArmRecord(Settings):
+    """An arm and the training that made it; None for the base model and for planted arms."""
+
+    training: str | None = None
+
+
+class Source(Settings):
+    """An arm as it was asked, and the contexts that it speaks for in a comparison."""
+
+    arm: str
+    variant: Variant
+    contexts: list[str]
+
+
+class ComparisonRecord(Settings):
+    """Reports held against weights on one group of contexts; several sources on a side are the folds of a training."""
+
+    name: str
+    contexts: str
+    reports: list[Source]
+    weights: list[Source]
+
+
+class DifferenceRecord(Settings):
+    """How much better the reports of one comparison agree than those of another."""
+
+    name: str
+    before: str
+    after: str
+
+
+class GateRecord(Settings):
+    """The arm whose instillation must have worked, and on which contexts."""
+
+    arm: str
+    contexts: str
+
+
+class RunRecord(Settings):
+    """`run.json`: what a run consists of.
+
+    Attributes:
+        format: Version of the file.
+        name: Name of the run.
+        seed: Its seed.
+        groups: Contexts file of each group, from the run's folder.
+        arms: In the order of the plan.
+        gate: Whose instillation is judged.
+        comparisons, differences: In the order of the experiment file.
+        model: The model file, resolved; None for a simulation.
+        experiment: The experiment file, resolved; for people and for W&B, no code looks into it.
+    """
+
+    format: Literal[2] = FORMAT
+    name: str
+    seed: int
+    groups: dict[str, str]
+    arms: dict[str, ArmRecord]
+    gate: GateRecord
+    comparisons: list[ComparisonRecord]
+    differences: list[DifferenceRecord]
+    model: ModelFile | None
+    experiment: dict[str, JsonValue]
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read the record of a run.
+
+    Raises:
+        InputError: There is none, or it is of another version.
+    """
+    path = RunFolder(folder).record
+    values = read_json(path)
+    found = values.get("format", 1) if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise InputError(
+            f"{path}: format {found}, this version reads {FORMAT}; start the experiment again under another name, or "
+            "analyse the run with the version that made it"
+        )
+    return validated(values, RunRecord, path)
+
+
+def write_run(folder: Path, record: RunRecord) -> None:
+    """Write `run.json`, unless it says the same already."""
+    path = RunFolder(folder).record
+    values = record.model_dump(mode="json")
+    if not path.is_file() or read_json(path) != values:
+        write_json(path, values)
