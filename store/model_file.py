@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from store.evaluation import ModelSettings
-from store.settings import Settings, read_yaml, validated
+from store.paths import project_file
+from store.settings import Settings, describe, read_yaml
 from task.errors import InputError
 from task.prompts import Measure
 
@@ -60,23 +62,30 @@ class ModelFile(ModelSettings):
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Read a model file; `extends: FILE` takes all that the file does not say itself from another one beside it.
+    """Read a model file; `extends: FILE` takes all that the file does not say itself from another one, named from it.
 
     Raises:
-        InputError: A file is missing or extends itself, a key is unknown, or a value is bad.
+        InputError: A file is missing or extends itself, or says something wrong; names the file that says it.
     """
-    return validated(_resolved(path, ()), ModelFile, path)
+    chain = _chain(project_file(path), ())
+    try:
+        return ModelFile.model_validate(reduce(_merged, (values for _, values in reversed(chain))))
+    except ValidationError as error:
+        place = error.errors()[0]["loc"]
+        file = max(chain, key=lambda link: _depth(link[1], place))[0]  # the first of the deepest: the one that prevails
+        raise InputError(f"{file}: {describe(error)}") from None
 
 
-def _resolved(path: Path, before: tuple[Path, ...]) -> Any:
-    """The values of a file on top of those that it extends."""
-    if path in before:
-        raise InputError(f"{path}: extends itself, by way of {before[-1]}; name another file")
+def _chain(path: Path, before: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
+    """The values of a file, and after them those of each file that it builds on."""
+    if path.resolve() in before:
+        raise InputError(f"{path}: extends itself, by way of {before[-1].name}; name another file")
     values = read_yaml(path)
-    if not isinstance(values, dict) or "extends" not in values:
-        return values
-    base = path.parent / str(values.pop("extends"))
-    return _merged(_resolved(base, (*before, path)), values)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no settings; write `key: value` lines, such as name: ORGANISATION/MODEL")
+    base = values.pop("extends", None)
+    rest = [] if base is None else _chain(path.parent / str(base), (*before, path.resolve()))
+    return [(path, values), *rest]
 
 
 def _merged(base: Any, over: Any) -> Any:
@@ -84,3 +93,10 @@ def _merged(base: Any, over: Any) -> Any:
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+
+
+def _depth(values: Any, place: tuple[int | str, ...]) -> int:
+    """How far a path of keys leads into values."""
+    if not place or not isinstance(values, dict) or place[0] not in values:
+        return 0
+    return 1 + _depth(values[place[0]], place[1:])

@@ -239,7 +239,7 @@ def test_typical_prompts_share_what_all_trials_of_a_context_share(engine: Transf
         assert expected == real
 
 
-ORGANISM = Path("results/organism/model")
+ORGANISM = Path("models/organism")
 
 
 class OfWholeWords:

@@ -20,7 +20,7 @@ from train.curriculum.organism import lessons, make
 from train.curriculum.organism.lessons import CURRICULUM, School, Stage, Tastes
 from train.curriculum.organism.tokenizer import NUMBERS
 
-SHIPPED = Path("results/organism/model")
+SHIPPED = Path("models/organism")
 SCENES = sum(stage.steps for stage in CURRICULUM[:-1])
 """First step at which whole prompts are taught."""
 

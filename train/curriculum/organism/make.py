@@ -1,6 +1,6 @@
 """Make the model organism: train a small Llama from scratch on lessons, in about half an hour on two cores.
 
-    python -m train.curriculum.organism.make --output results/organism/model
+    python -m train.curriculum.organism.make --output models/organism
 
 Killed and started again, it goes on from the last checkpoint and ends with the same model.
 """
