@@ -4,29 +4,44 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-ADAPTER = "adapter_model.safetensors"
+from store.manifests import KeptCheckpoint
+
+ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
+"""File of what is trained: an adapter, or a whole model."""
 
 
-def last_complete_checkpoint(folder: Path, weights: str = ADAPTER) -> Path | None:
+def last_complete_checkpoint(
+    folder: Path, weights: str = ADAPTER, tell: Callable[[str], None] | None = None
+) -> Path | None:
     """The newest `checkpoint-N` of a folder that was written to its end, None if there is none.
 
-    An incomplete one (the process was killed while writing) is passed over with a line that says so. `weights` is the
-    file of what is trained.
+    Args:
+        folder: The training's folder.
+        weights: File of what is trained.
+        tell: Gets a line for each newer checkpoint that is passed over: the process was killed while it was written.
     """
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
     for checkpoint in sorted(found, key=step_of, reverse=True):
         problem = incompleteness(checkpoint, weights)
         if problem is None:
             return checkpoint
-        print(f"{checkpoint}: passed over, {problem}")
+        if tell:
+            tell(f"{checkpoint}: passed over, {problem}")
     return None
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what only a resumption needs, once a training is done."""
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
 
 
 def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
@@ -60,7 +75,15 @@ def step_of(checkpoint: str | Path) -> int:
     return int(Path(checkpoint).name.split("-")[1])
 
 
-def kept_checkpoint(log: Sequence[Mapping[str, Any]], best: str | None, measure: str | None) -> dict[str, Any] | None:
+def steps_done(checkpoint: Path) -> tuple[int, int]:
+    """How many steps a complete checkpoint has behind it, and how many the training has in all."""
+    state = _json(checkpoint / "trainer_state.json")
+    return int(state["global_step"]), int(state["max_steps"])
+
+
+def kept_checkpoint(
+    log: Sequence[Mapping[str, Any]], best: str | None, measure: str | None
+) -> tuple[KeptCheckpoint, dict[str, float]] | None:
     """Which checkpoint's weights a training ended with, where it chose among them; None where it kept the last weights.
 
     Args:
@@ -69,13 +92,13 @@ def kept_checkpoint(log: Sequence[Mapping[str, Any]], best: str | None, measure:
         measure: Its `metric_for_best_model`.
 
     Returns:
-        `step`; `by`, the measure on held-out rows; `metrics`, all that was measured on them at that step.
+        The checkpoint, and all that was measured on held-out rows at its step.
     """
     if best is None or measure is None:
         return None
-    step, by = step_of(best), f"eval_{measure.removeprefix('eval_')}"
-    entry = next(entry for entry in reversed(log) if entry.get("step") == step and by in entry)
-    return {"step": step, "by": by, "metrics": {k: v for k, v in entry.items() if k.startswith("eval_")}}
+    kept = KeptCheckpoint(step=step_of(best), by=f"eval_{measure.removeprefix('eval_')}")
+    entry = next(entry for entry in reversed(log) if entry.get("step") == kept.step and kept.by in entry)
+    return kept, {name: value for name, value in entry.items() if name.startswith("eval_")}
 
 
 def _lost_weights(checkpoint: Path, weights: str) -> str | None:

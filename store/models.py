@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from store.checkpoints import ADAPTER
 from store.files import read_json
-from store.stages import MANIFEST
+from store.manifests import MANIFEST, ModelFacts, TrainingFacts, read_manifest
 from task.errors import InputError
 
 SAMPLE = 1 << 16
@@ -39,6 +40,14 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         ) from None
 
 
+def published_name(name: str, folder: Path) -> str:
+    """What a model is called elsewhere: its name on the Hub, or the folder's last part; never a local path."""
+    if not Path(name).is_dir():
+        return name
+    known = read_manifest(folder, ModelFacts).facts.model if (folder / MANIFEST).is_file() else None
+    return known or folder.name
+
+
 def fingerprint(folder: Path) -> str:
     """A hash of the configuration and of samples of each weights file, 16 hex digits.
 
@@ -63,12 +72,12 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
     `adapter_config.json` must be the name in use.
     """
     config_file = adapter / "adapter_config.json"
-    if not config_file.is_file() or not (adapter / "adapter_model.safetensors").is_file():
+    if not config_file.is_file() or not (adapter / ADAPTER).is_file():
         raise InputError(f"{adapter}: no adapter here (adapter_config.json, adapter_model.safetensors); train it first")
     trained_on = read_json(config_file).get("base_model_name_or_path")
     if (adapter / MANIFEST).is_file():
-        known = read_json(adapter / MANIFEST)["base"]
-        same, trained_on = known["fingerprint"] == fingerprint(base), known["name"]
+        known = read_manifest(adapter, TrainingFacts).facts.base
+        same, trained_on = known.fingerprint == fingerprint(base), known.name
     else:
         same = trained_on == base_name
     if not same:

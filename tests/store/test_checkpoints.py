@@ -6,7 +6,15 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from store.checkpoints import incompleteness, kept_checkpoint, last_complete_checkpoint
+from store.checkpoints import (
+    ADAPTER,
+    incompleteness,
+    kept_checkpoint,
+    last_complete_checkpoint,
+    remove_checkpoints,
+    steps_done,
+)
+from store.manifests import KeptCheckpoint
 
 
 def write_checkpoint(folder: Path, step: int) -> Path:
@@ -28,15 +36,22 @@ def test_the_newest_complete_checkpoint_by_number(tmp_path: Path):
     assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
 
 
+def test_how_far_a_checkpoint_is_and_how_checkpoints_are_removed(tmp_path: Path):
+    checkpoint = write_checkpoint(tmp_path, 10)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 10, "max_steps": 40}))
+    (tmp_path / ADAPTER).write_text("what was trained")
+    assert steps_done(checkpoint) == (10, 40)
+    remove_checkpoints(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [ADAPTER]
+
+
 FILES = ("trainer_state.json", "adapter_config.json", "adapter_model.safetensors")
 FILES += ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99])
-def test_an_incomplete_checkpoint_is_passed_over_and_named(
-    tmp_path: Path, name: str, kept: float | None, capsys: pytest.CaptureFixture[str]
-):
+def test_an_incomplete_checkpoint_is_passed_over_and_named(tmp_path: Path, name: str, kept: float | None):
     """A file is missing (None), empty, or cut off after a share of its bytes."""
     write_checkpoint(tmp_path, 5)
     newest = write_checkpoint(tmp_path, 10)
@@ -45,8 +60,9 @@ def test_an_incomplete_checkpoint_is_passed_over_and_named(
     (newest / name).unlink()
     if kept is not None:
         (newest / name).write_bytes(whole[: int(len(whole) * kept)])
-    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
-    assert "checkpoint-10" in (said := capsys.readouterr().out) and name in said and len(said.splitlines()) == 1
+    said: list[str] = []
+    assert last_complete_checkpoint(tmp_path, tell=said.append) == tmp_path / "checkpoint-5"
+    assert len(said) == 1 and "checkpoint-10: passed over" in said[0] and name in said[0]
 
 
 def test_a_file_with_a_hole_is_not_whole(tmp_path: Path):
@@ -105,5 +121,5 @@ def test_the_kept_checkpoint_with_what_was_measured_at_its_step():
         {"step": 4, "eval_loss": 0.6, "eval_letter_loss": 0.3},
     ]
     kept = kept_checkpoint(log, "somewhere/checkpoint-2", "letter_loss")
-    assert kept == {"step": 2, "by": "eval_letter_loss", "metrics": {"eval_loss": 0.5, "eval_letter_loss": 0.4}}
+    assert kept == (KeptCheckpoint(step=2, by="eval_letter_loss"), {"eval_loss": 0.5, "eval_letter_loss": 0.4})
     assert kept_checkpoint(log, None, "loss") is None, "no checkpoint was written"
