@@ -1,0 +1,49 @@
+"""What stages depend on, told from a run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from store.run import RunFolder, RunRecord
+from store.stages import begun, read_origin, stage_key
+from task.prompts import PROMPTS, Measure, Variant
+
+
+class TrialFolder(NamedTuple):
+    """The trials of an arm in one measure and variant."""
+
+    arm: str
+    measure: Measure
+    variant: Variant
+    path: Path
+
+
+def finished_trials(run: RunFolder, record: RunRecord) -> Iterator[TrialFolder]:
+    """The finished trial folders of a run's arms: by measure and variant, then by name of the arm."""
+    for measure, variants in PROMPTS.items():
+        for variant in variants:
+            for arm in sorted(record.arms):
+                if begun(path := run.trials_of(arm, measure, variant)) == "finished":
+                    yield TrialFolder(arm, measure, variant, path)
+
+
+def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:
+    """The arms of a run whose training has finished, by name."""
+    return [arm for arm in sorted(record.arms) if begun(run.adapter(arm)) == "finished"]
+
+
+def analysis_inputs(run: RunFolder, record: RunRecord) -> dict[str, JsonValue]:
+    """What the analysis of a run depends on: the record, and the trials and trainings that have finished."""
+    return {
+        "command": "analysis.run",
+        "record": stage_key(record.model_dump(mode="json")),
+        "trial_files": {
+            trials.path.relative_to(run.path).as_posix(): read_origin(trials.path).key
+            for trials in finished_trials(run, record)
+        },
+        "trainings": {arm: read_origin(run.adapter(arm)).key for arm in finished_trainings(run, record)},
+    }
