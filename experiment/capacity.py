@@ -1,7 +1,7 @@
 """Hold every file of configs/models/ against what training and vLLM ask of it, and print what each GPU would train.
 
-    python scripts/check_models.py                      # all models
-    python scripts/check_models.py qwen2.5-7b-instruct  # the parts of its memory, too
+    python scripts/check_models.py                      # all published models
+    python scripts/check_models.py qwen2.5-7b-instruct  # one, with the parts of its memory
 
 Nothing is downloaded: shapes come from configs/models/architectures.json, memory from the arithmetic of
 experiment/memory.py. On a GPU neither was ever measured here.
@@ -12,23 +12,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from eval.engines.vllm_settings import BYTES, GPU_SHARE, RANKS, cache_bytes, needed_length
-from experiment.memory import Estimate, Load, Shape, estimate, shape_of
-from store.model_file import ModelFile
+from experiment.memory import Load, Shape, estimate, shape_of
+from store.console import say
 from store.evaluation import EngineSettings
 from store.files import read_json
-from store.settings import read_settings
-from store.console import run_command
+from store.model_file import ModelFile, read_model_file
+from store.paths import ROOT
 from task.errors import InputError
 from task.prompts import Measure
 from train.hardware import split_batch
 
-MODELS = Path(__file__).resolve().parent.parent / "configs" / "models"
+MODELS = ROOT / "configs" / "models"
 GPUS = (24, 40, 80)
 STAGES: tuple[Measure, ...] = ("decisions", "reports")
 
@@ -38,15 +37,13 @@ LABEL_TOKENS = 128
 USABLE = 0.95
 """Share of a GPU's memory that an estimate may fill."""
 
-
 MADE_HERE = ("organism", "smollm2-135m-warmed")
 """Models that commands of this project make: for a CPU, without a publisher's entry in architectures.json."""
 
 
 def model_files() -> dict[str, ModelFile]:
     """The files of all published models by the stem of their name."""
-    paths = sorted(path for path in MODELS.glob("*.yaml") if path.stem not in MADE_HERE)
-    return {path.stem: read_settings(path, ModelFile) for path in paths}
+    return {path.stem: read_model_file(path) for path in sorted(MODELS.glob("*.yaml")) if path.stem not in MADE_HERE}
 
 
 def shapes() -> dict[str, Shape]:
@@ -59,7 +56,7 @@ def load_of(model: ModelFile, gpu: int, stage: Measure) -> Load:
     """What one GPU trains at a time in one stage."""
     assert model.row_tokens is not None  # `problems` has asked for it
     entry = model.gpus[gpu]
-    settings = {**model.sft, **getattr(model, stage)}
+    settings = model.training(stage)
     rows, _ = split_batch(settings["effective_batch_size"], entry.sft(stage)["per_device_train_batch_size"], 1)
     return Load(
         rank=settings["lora_r"],
@@ -78,7 +75,7 @@ def problems(model: ModelFile, shape: Shape | None) -> Iterator[str]:
     rank = model.sft.get("lora_r")
     if rank not in RANKS:
         yield f"sft.lora_r is {rank}; vLLM takes {', '.join(map(str, RANKS))}"
-    if missing := [stage for stage in STAGES if "effective_batch_size" not in getattr(model, stage)]:
+    if missing := [stage for stage in STAGES if "effective_batch_size" not in model.training(stage)]:
         yield f"{missing[0]}.effective_batch_size is not set, so that the batch would depend on the GPU"
     if tuple(model.gpus) != GPUS:
         yield f"gpus has {list(model.gpus)}; needed: {list(GPUS)}"
@@ -107,7 +104,7 @@ def overview(files: dict[str, ModelFile], known: dict[str, Shape]) -> Table:
 def batch_and_memory(model: ModelFile, shape: Shape, gpu: int) -> str:
     """Rows at a time x accumulation and estimated memory of instillation on one GPU, in words."""
     load = load_of(model, gpu, "decisions")
-    steps = split_batch(model.decisions["effective_batch_size"], load.rows, 1)[1]
+    steps = split_batch(model.training("decisions")["effective_batch_size"], load.rows, 1)[1]
     how = " 4-bit" * load.four_bit + " recomputing" * load.checkpointing
     return f"{load.rows} x {steps}{how}: {estimate(shape, load).on_gpu / 1e9:.1f} GB"
 
@@ -141,11 +138,6 @@ def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[s
     ]
 
 
-def parts(found: Estimate) -> str:
-    """The parts of an estimate in GB."""
-    return ", ".join(f"{name} {value / 1e9:.2f}" for name, value in asdict(found).items())
-
-
 def main() -> None:
     """Command line: names of model files; all when none is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -154,20 +146,13 @@ def main() -> None:
     files, known = model_files(), shapes()
     if unknown := [name for name in wanted if name not in files]:
         raise InputError(f"{unknown[0]}: no such model file; there are: {', '.join(files)}")
-    found = [
-        f"configs/models/{stem}.yaml: {line}" for stem, m in files.items() for line in problems(m, known.get(stem))
-    ]
+    found = [f"configs/models/{stem}.yaml: {line}" for stem in files for line in problems(files[stem], known.get(stem))]
     if found:
         raise InputError("; ".join(found))
-    console = Console(highlight=False, width=160)
-    console.print(overview({stem: m for stem, m in files.items() if not wanted or stem in wanted}, known))
+    shown = {stem: model for stem, model in files.items() if not wanted or stem in wanted}
+    Console(highlight=False, width=160).print(overview(shown, known))
     for stem in wanted:
         for gpu in GPUS:
-            console.print(
-                f"{stem}, {gpu} GB: {parts(estimate(known[stem], load_of(files[stem], gpu, 'decisions')))} GB"
-            )
-    console.print("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")
-
-
-if __name__ == "__main__":
-    run_command(main)
+            needed = asdict(estimate(known[stem], load_of(files[stem], gpu, "decisions")))
+            say(f"{stem}, {gpu} GB: {', '.join(f'{part} {value / 1e9:.2f}' for part, value in needed.items())} GB")
+    say("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")

@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent
+from store.console import say
+from store.paths import ROOT
+
 SMALL_MODEL = Path("models/smollm2-135m-instruct")
 
 DEMO_MEMORY = 4e9
@@ -55,12 +57,12 @@ def check_python() -> Iterator[Finding]:
 
 def check_packages() -> Iterator[Finding]:
     """Installed versions against the requirements for this hardware."""
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        yield Finding("packages", "problem", "nothing is installed in this Python", "make env, then .venv/bin/python")
-        return
+    from packaging.requirements import Requirement
+
     name = "requirements.txt" if shutil.which("nvidia-smi") else "requirements-cpu.txt"
+    if not (ROOT / name).is_file():
+        yield Finding("packages", "note", "not compared", f"{name} is in the checkout, and this is an installed copy")
+        return
     lines = [line for file in {name, "requirements-cpu.txt"} for line in (ROOT / file).read_text().splitlines()]
     wanted = [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
     wrong = []
@@ -92,9 +94,7 @@ def check_gpu() -> Iterator[Finding]:
                 remedy = "set dtype: float16 and sft.bf16: false in the model's file, or use a newer GPU"
                 yield Finding("gpu", "problem", f"{text}, no bfloat16", remedy)
     elif shutil.which("nvidia-smi"):
-        remedy = (
-            "install a CUDA build of torch that fits the driver (pip install -r requirements.txt), or ask for a GPU"
-        )
+        remedy = "install a torch for CUDA that fits the driver (pip install -r requirements.txt), or ask for a GPU"
         yield Finding("gpu", "problem", "nvidia-smi is here, but torch sees no GPU", remedy)
     else:
         yield Finding("gpu", "note", "none", "the demo and the simulation run on the CPU")
@@ -169,8 +169,10 @@ def check_slurm() -> Iterator[Finding]:
 
 def check_small_model() -> Iterator[Finding]:
     """Whether the small model of the tests is there, complete."""
+    from store.stages import begun
+
     folder = ROOT / SMALL_MODEL
-    if not (folder / "manifest.json").is_file() or not list(folder.glob("*.safetensors")):
+    if begun(folder) != "finished" or not list(folder.glob("*.safetensors")):
         yield Finding("model", "note", f"{SMALL_MODEL} is missing or half fetched; the tests need it", "make model")
     else:
         yield Finding("model", "ok", f"{SMALL_MODEL}")
@@ -180,34 +182,29 @@ def recommend() -> Iterator[Finding]:
     """What would run where: launch configuration, engine, models."""
     from eval.engines import choose
     from experiment.capacity import model_files
-    from experiment.launcher import default_accelerate
+    from experiment.stage import default_accelerate
     from task.errors import InputError
     from train.hardware import gpu_memory, settings_for
 
     memory = gpu_memory()
-    launch = default_accelerate()
-    yield Finding("training", "ok", f"accelerate launch --config_file {launch}")
+    yield Finding("training", "ok", f"accelerate launch --config_file {default_accelerate()}")
     yield Finding("evaluation", "ok", f"engine auto is {choose('auto')}")
     if memory is None:
-        yield Finding(
-            "models", "note", "demo.yaml with the model organism", "GPU tables: python scripts/check_models.py"
-        )
+        remedy = "GPU tables: python scripts/check_models.py"
+        yield Finding("models", "note", "demo.yaml with the model organism", remedy)
         return
-    fitting, plain = [], []
+    plain, tricks = [], []
     for stem, model in model_files().items():
         try:
             found = settings_for({size: entry.sft("decisions") for size, entry in model.gpus.items()}, memory)
         except InputError:
             continue
-        fitting.append(stem)
-        if len(found) == 1:
-            plain.append(stem)
-    if not fitting:
+        (tricks if {"gradient_checkpointing", "load_in_4bit"} & found.keys() else plain).append(stem)
+    if not (plain or tricks):
         remedy = "use the CPU path, or set per_device_train_batch_size yourself"
         yield Finding("models", "note", f"no model file is planned for {memory:.0f} GB", remedy)
-        return
-    tricks = [stem for stem in fitting if stem not in plain]
-    yield Finding("models", "ok", f"at {memory:.0f} GB: {', '.join(plain)}")
+    if plain:
+        yield Finding("models", "ok", f"at {memory:.0f} GB: {', '.join(plain)}")
     if tricks:
         yield Finding("models", "ok", f"with recomputed activations or 4 bits: {', '.join(tricks)}")
 
@@ -232,11 +229,8 @@ def examine() -> list[Finding]:
 def main() -> None:
     """Print all findings; exit status 1 if one of them is a problem."""
     found = examine()
-    print("\n".join(finding.line() for finding in found))
+    for finding in found:
+        say(finding.line())
     problems = sum(finding.state == "problem" for finding in found)
-    print(f"{problems} problem{'' if problems == 1 else 's'}")
+    say(f"{problems} problem{'' if problems == 1 else 's'}")
     sys.exit(1 if problems else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -7,19 +7,20 @@ a measurement then means the contexts of the fold.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from store.contexts import load_contexts
 from store.evaluation import EngineSettings, MeasureSettings, PlantedArm
+from store.run import DifferenceRecord, GateRecord
 from store.settings import Settings, read_settings
 from task.contexts import ChoiceContext, Layout, as_ratings
 from task.errors import InputError
-from task.prompts import PROMPTS, Measure, Variant
+from task.prompts import DEFAULT, PROMPTS, Measure, Variant
 from task.seeding import stream
 
 BASE_ARM = "off_the_shelf"
@@ -100,26 +101,6 @@ class Comparison(Settings):
         return self
 
 
-class Difference(Settings):
-    """How much better the reports of one comparison agree with the weights than those of another.
-
-    Attributes:
-        name: Names it in the results.
-        before, after: Comparisons that hold different reports against the same weights on the same contexts.
-    """
-
-    name: str
-    before: str
-    after: str
-
-
-class Gate(Settings):
-    """The arm whose instillation must have worked before any introspection figure means something."""
-
-    arm: str
-    contexts: str
-
-
 class Experiment(Settings):
     """An experiment file. See configs/experiments/ for examples."""
 
@@ -133,19 +114,12 @@ class Experiment(Settings):
     planted: dict[str, PlantedArm] = Field(default_factory=dict)
     measurements: list[ArmMeasurement]
     comparisons: list[Comparison]
-    differences: list[Difference] = Field(default_factory=list)
-    gate: Gate
+    differences: list[DifferenceRecord] = Field(default_factory=list)
+    gate: GateRecord
 
     @model_validator(mode="after")
     def _check_names(self) -> Experiment:
         groups, arms = set(self.contexts), {BASE_ARM, *self.trainings, *self.planted}
-        simulated = self.engine.name == "simulated"
-        if (
-            simulated
-            and self.trainings
-            and any(t.folds is None and t.start not in arms for t in self.trainings.values())
-        ):
-            raise ValueError("trainings: start must name an arm")
         named = [("trainings", t.contexts, groups) for t in self.trainings.values()]
         named += [("trainings", t.start, arms) for t in self.trainings.values()]
         named += [("measurements", m.arm, arms) for m in self.measurements]
@@ -158,19 +132,43 @@ class Experiment(Settings):
         for where, name, known in named:
             if name not in known:
                 raise ValueError(f"{where}: {name!r} is none of {', '.join(sorted(known))}")
-        for measurement in self.measurements:
-            if HELD_OUT in measurement.contexts and not self._folds(measurement.arm):
-                raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {measurement.arm!r} has none")
-        measured = {(m.arm, m.measure, m.variant) for m in self.measurements}
-        for c in self.comparisons:
-            for wanted in ((c.reports, "reports", c.reports_variant), (c.weights, "decisions", c.weights_variant)):
-                if wanted not in measured:
-                    arm, measure, variant = wanted
-                    raise ValueError(f"comparisons: {c.name} needs {measure} of {arm} ({variant}); add the measurement")
+        simulated = self.engine.name == "simulated"
         if simulated and (missing := arms - {*self.planted}):
             raise ValueError(f"planted: the simulated engine needs an entry for {sorted(missing)[0]!r}")
         if not simulated and self.model is None:
             raise ValueError("model: name a file of configs/models/, or use the simulated engine")
+        return self
+
+    @model_validator(mode="after")
+    def _check_folds(self) -> Experiment:
+        for measurement in self.measurements:
+            if HELD_OUT in measurement.contexts and not self._folds(measurement.arm):
+                raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {measurement.arm!r} has none")
+        several = [(f"trainings.{name}: start", t.start) for name, t in self.trainings.items()]
+        for where, arm in [*several, ("gate: arm", self.gate.arm)]:
+            if folds := self._folds(arm):
+                raise ValueError(
+                    f"{where} {arm!r} is {folds} arms, one a fold, and one is needed; name a training without folds"
+                )
+        training_order(self.trainings)
+        return self
+
+    @model_validator(mode="after")
+    def _check_measured(self) -> Experiment:
+        measured = {(m.arm, m.measure, m.variant) for m in self.measurements}
+        needed: list[tuple[str, str, Measure, Variant]] = [
+            (f"gate: {self.gate.arm} on {self.gate.contexts}", self.gate.arm, "decisions", DEFAULT["decisions"])
+        ]
+        for c in self.comparisons:
+            needed.append((f"comparisons: {c.name}", c.reports, "reports", c.reports_variant))
+            needed.append((f"comparisons: {c.name}", c.weights, "decisions", c.weights_variant))
+        for where, arm, measure, variant in needed:
+            if (arm, measure, variant) not in measured:
+                raise ValueError(f"{where} needs {measure} of {arm} ({variant}); add the measurement")
+        if self.gate.contexts != self.target_contexts:
+            raise ValueError(
+                f"gate: contexts {self.gate.contexts!r} have no target weights; give {self.target_contexts!r}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -201,6 +199,22 @@ class Arm:
     held_out: list[str] = field(default_factory=list)
 
 
+def training_order(trainings: Mapping[str, Training]) -> list[str]:
+    """Names of the trainings, each after the one that it goes on from.
+
+    Raises:
+        ValueError: They go round in a circle.
+    """
+    order: list[str] = []
+    while len(order) < len(trainings):
+        ready = [n for n, t in trainings.items() if n not in order and (t.start not in trainings or t.start in order)]
+        if not ready:
+            stuck = sorted(set(trainings) - set(order))
+            raise ValueError(f"trainings go round in a circle: {', '.join(stuck)}")
+        order += ready
+    return order
+
+
 def load_experiment(path: Path) -> Experiment:
     """Read an experiment file.
 
@@ -226,7 +240,7 @@ def load_groups(experiment: Experiment) -> dict[str, list[ChoiceContext]]:
     return groups
 
 
-def expand_arms(experiment: Experiment, groups: dict[str, list[ChoiceContext]], seed: int) -> dict[str, list[Arm]]:
+def expand_arms(experiment: Experiment, groups: Mapping[str, list[ChoiceContext]], seed: int) -> dict[str, list[Arm]]:
     """The arms behind each name that an experiment uses: one, or one a fold."""
     arms = {name: [Arm(name, None)] for name in (BASE_ARM, *experiment.planted)}
     for name, training in experiment.trainings.items():
@@ -244,8 +258,3 @@ def expand_arms(experiment: Experiment, groups: dict[str, list[ChoiceContext]], 
             kept, held = [n for n in names if n not in out], [n for n in names if n in out]
             arms[name].append(Arm(f"{name}_fold_{number + 1}", name, kept, held))
     return arms
-
-
-def dump_yaml(values: dict[str, Any]) -> str:
-    """Settings as YAML in the order given."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)

@@ -4,8 +4,8 @@ The terms are what PyTorch really keeps: fixed state (frozen weights; adapter, g
 float32), the tensors that autograd saves between forward and backward pass, the logits, and what one layer needs in
 passing. The list of saved tensors follows the counting of Korthikanti et al. (2022, arXiv:2205.05198, section 4.1),
 done again for the layers of today's models (RMSNorm, gated MLP, grouped-query attention through sdpa) under a frozen
-base with adapters on all linear layers. `tests/train/test_memory.py` holds it against torch, tensor by tensor and as
-peak memory.
+base with adapters on all linear layers. `tests/experiment/test_memory.py` holds it against torch, tensor by tensor and
+as peak memory.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class Shape:
 
     Attributes:
         hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary: As in the model's configuration.
-        tied: Whether input and output embeddings are one matrix.
         norms: Norms of a layer that act on the hidden state (2; Gemma 3 has 4).
         head_norms: Whether queries and keys are normalised (Qwen3, Gemma 3, OLMo 2).
         parameters: Parameters of the whole model, from its publisher.
@@ -49,7 +48,6 @@ class Shape:
     kv_heads: int
     head_dim: int
     vocabulary: int
-    tied: bool
     norms: int
     head_norms: bool
     parameters: int
@@ -77,7 +75,6 @@ def shape_of(config: Mapping[str, Any], parameters: int) -> Shape:
         kv_heads=text["num_key_value_heads"],
         head_dim=text.get("head_dim", text["hidden_size"] // text["num_attention_heads"]),
         vocabulary=text["vocab_size"],
-        tied=text.get("tie_word_embeddings", False),
         norms=4 if kind.startswith("gemma3") else 2,
         head_norms=kind in ("qwen3", "olmo2", "gemma3_text"),
         parameters=parameters,

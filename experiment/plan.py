@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from functools import cached_property
 
-from experiment.file import BASE_ARM, HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms
+from experiment.file import HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms, training_order
+from store.evaluation import ContextGroup, EngineSettings, EvalConfig, Measurement, ModelSettings
+from store.examples import ExamplesConfig
 from store.model_file import ModelFile
-from experiment.track import TRACKED
-from store.evaluation import ModelSettings
+from store.run import ArmRecord, ComparisonRecord, RunFolder, RunRecord, Source
+from store.state import StagePlan
 from task.contexts import ChoiceContext
 from task.prompts import DEFAULT, PROMPTS, Measure, Variant
-
-TOLD_WEIGHTS = "told_weights.csv"
-"""File of a run's inputs: the weights that prompts tell, where an experiment has such prompts."""
-
-Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
 
 
 @dataclass(frozen=True)
@@ -43,25 +38,17 @@ TokenCount = Callable[[Measure, Variant, ChoiceContext], TrialTokens]
 
 
 @dataclass(frozen=True)
-class PlannedStage:
-    """One command of a run.
+class PlannedStage(StagePlan):
+    """A stage with its size.
 
     Attributes:
-        name: Unique in the run; names the configuration file.
-        kind: Which command it is.
-        config: What the command reads (empty for what reads a run's folder alone).
-        output: Folder that it fills.
-        size: Its size in words.
+        size: In words.
         tokens: Estimate of the tokens that it reads and writes, counting each epoch.
         unique: Of an evaluation: the same with what the prompts of a context share counted once.
         notes: What else is worth knowing before it starts.
     """
 
-    name: str
-    kind: Kind
-    config: dict[str, Any]
-    output: Path
-    size: str
+    size: str = ""
     tokens: int = 0
     unique: int = 0
     notes: str = ""
@@ -75,137 +62,116 @@ class Run:
     model: ModelFile | None
     groups: Mapping[str, list[ChoiceContext]]
     seed: int
-    folder: Path
+    folder: RunFolder
     tokens: TokenCount
 
-    @property
-    def name(self) -> str:
-        """Name of the run, and of its W&B group."""
-        return self.folder.name
-
-    @property
-    def inputs(self) -> Path:
-        """Folder with the contexts and weights of the run, as they were when it began."""
-        return self.folder / "inputs"
-
+    @cached_property
     def arms(self) -> dict[str, list[Arm]]:
         """The arms behind each name of the experiment."""
-        return expand_arms(self.experiment, dict(self.groups), self.seed)
+        return expand_arms(self.experiment, self.groups, self.seed)
+
+    @cached_property
+    def stages(self) -> list[PlannedStage]:
+        """All stages of the run in an order in which each finds what it needs.
+
+        Raises:
+            ValueError: Two measurements are the same.
+        """
+        return plan(self)
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """What `run.json` says of the run."""
+        return run_record(self)
 
     def adapter(self, arm: Arm) -> str | None:
         """Folder of an arm's adapter, None for the base model."""
-        return str(self.folder / "adapters" / arm.name) if arm.training else None
+        return str(self.folder.adapter(arm.name)) if arm.training else None
 
 
 def plan(run: Run) -> list[PlannedStage]:
-    """All stages of a run in an order in which each finds what it needs."""
+    """All stages of a run; see `Run.stages`."""
     stages: list[PlannedStage] = []
-    for name in _training_order(run.experiment.trainings):
-        for arm in run.arms()[name]:
-            stages += _training_stages(run, arm, run.experiment.trainings[name])
+    for name in training_order(run.experiment.trainings):
+        for arm in run.arms[name]:
+            training = run.experiment.trainings[name]
+            stages += [_examples_stage(run, arm, training), _training_stage(run, arm, training)]
     stages.append(_evaluation_stage(run))
-    stages.append(PlannedStage("analyse", "analyse", {}, run.folder / "analysis", "figures, tables and report"))
-    stages.append(PlannedStage("track", "track", {}, run.folder / TRACKED, "figures and tables for W&B"))
+    stages.append(PlannedStage("analyse", "analyse", {}, run.folder.analysis, "figures, tables and report"))
+    stages.append(PlannedStage("track", "track", {}, run.folder.tracked, "figures and tables for W&B"))
     return stages
 
 
-def command(stage: PlannedStage, run: Run, accelerate: Path | None, overwrite: bool) -> list[str]:
-    """The command line of a stage; `accelerate` is the launch configuration of trainings."""
-    redo = ["--overwrite"] if overwrite else []
-    config = ["--config", str(config_path(run, stage))]
-    if stage.kind == "examples":
-        return [sys.executable, "-m", "train.examples", *config, *redo]
-    if stage.kind == "sft":
-        launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(accelerate)]
-        return [*launch, "train/sft.py", *config, *(["--overwrite", "true"] if overwrite else [])]
-    if stage.kind == "evaluate":
-        return [sys.executable, "-m", "eval.run", *config, *redo]
-    module = "analysis.run" if stage.kind == "analyse" else "experiment.track"
-    return [sys.executable, "-m", module, "--run", str(run.folder)]
-
-
-def config_path(run: Run, stage: PlannedStage) -> Path:
-    """Where a stage's configuration is written."""
-    return run.folder / "stages" / f"{stage.name}.yaml"
-
-
-def run_record(run: Run) -> dict[str, Any]:
-    """What the analysis reads of a run (`run.json`): arms, comparisons with the contexts of each arm, the gate."""
-    arms = run.arms()
+def run_record(run: Run) -> RunRecord:
+    """What the analysis reads of a run: arms, comparisons with the contexts of each arm, the gate."""
     names = {group: [c.name for c in contexts] for group, contexts in run.groups.items()}
 
-    def sources(arm_name: str, group: str, variant: Variant) -> list[dict[str, Any]]:
+    def sources(arm_name: str, group: str, variant: Variant) -> list[Source]:
         # An arm trained with folds speaks for the contexts held out from it, and for no other of its group.
-        taught = {n for arm in arms[arm_name] for n in arm.held_out}
-        return [
-            {
-                "arm": arm.name,
-                "variant": variant,
-                "contexts": [n for n in names[group] if n in arm.held_out or n not in taught],
-            }
-            for arm in arms[arm_name]
-        ]
+        taught = {n for arm in run.arms[arm_name] for n in arm.held_out}
+        found = []
+        for arm in run.arms[arm_name]:
+            own = [name for name in names[group] if name in arm.held_out or name not in taught]
+            found.append(Source(arm=arm.name, variant=variant, contexts=own))
+        return found
 
     experiment = run.experiment
-    return {
-        "name": run.name,
-        "seed": run.seed,
-        "experiment": experiment.model_dump(),
-        "model": run.model.model_dump() if run.model else None,
-        "groups": {group: str(Path("inputs") / f"{group}.jsonl") for group in run.groups},
-        "arms": {arm.name: {"training": arm.training} for group in arms.values() for arm in group},
-        "gate": experiment.gate.model_dump(),
-        "differences": [d.model_dump() for d in experiment.differences],
-        "comparisons": [
-            {
-                "name": c.name,
-                "contexts": c.contexts,
-                "reports": sources(c.reports, c.contexts, c.reports_variant),
-                "weights": sources(c.weights, c.contexts, c.weights_variant),
-            }
+    return RunRecord(
+        name=run.folder.name,
+        seed=run.seed,
+        groups={g: run.folder.contexts_file(g).relative_to(run.folder.path).as_posix() for g in run.groups},
+        arms={arm.name: ArmRecord(training=arm.training) for group in run.arms.values() for arm in group},
+        gate=experiment.gate,
+        comparisons=[
+            ComparisonRecord(
+                name=c.name,
+                contexts=c.contexts,
+                reports=sources(c.reports, c.contexts, c.reports_variant),
+                weights=sources(c.weights, c.contexts, c.weights_variant),
+            )
             for c in experiment.comparisons
         ],
-    }
+        differences=experiment.differences,
+        model=run.model,
+        experiment=experiment.model_dump(mode="json"),
+    )
 
 
-def _training_order(trainings: Mapping[str, Training]) -> list[str]:
-    """Names of the trainings, each after the one that it goes on from."""
-    order: list[str] = []
-    while len(order) < len(trainings):
-        ready = [n for n, t in trainings.items() if n not in order and t.start in (BASE_ARM, *order)]
-        if not ready:
-            stuck = sorted(set(trainings) - set(order))
-            raise ValueError(f"trainings go round in a circle: {', '.join(stuck)}")
-        order += ready
-    return order
+def _taught(run: Run, arm: Arm, training: Training) -> list[ChoiceContext]:
+    return [c for c in run.groups[training.contexts] if c.name in arm.trained_on]
 
 
-def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStage]:
-    examples = run.folder / "examples" / arm.name
-    [start] = run.arms()[training.start]
-    chosen = [c for c in run.groups[training.contexts] if c.name in arm.trained_on]
-    rows = len(chosen) * training.train_per_context
-    examples_config = {
-        "contexts": str(run.inputs / f"{training.contexts}.jsonl"),
-        "weights": str(run.inputs / "target_weights.csv"),
-        "teach": training.teach,
-        "output": str(examples),
-        "seed": run.seed,
-        "train_per_context": training.train_per_context,
-        "validation_per_context": training.validation_per_context,
-        "only": arm.trained_on,
-        "shuffle_weights": training.labels == "shuffled",
-    }
+def _examples_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
+    config = ExamplesConfig(
+        contexts=str(run.folder.contexts_file(training.contexts)),
+        weights=str(run.folder.target_weights),
+        teach=training.teach,
+        output=str(run.folder.examples(arm.name)),
+        seed=run.seed,
+        train_per_context=training.train_per_context,
+        validation_per_context=training.validation_per_context,
+        only=arm.trained_on,
+        shuffle_weights=training.labels == "shuffled",
+    )
+    contexts = len(_taught(run, arm, training))
+    size = f"{contexts * training.train_per_context} examples, {contexts * training.validation_per_context} held out"
+    return PlannedStage(
+        f"{arm.name}.examples", "examples", config.model_dump(mode="json"), run.folder.examples(arm.name), size
+    )
+
+
+def _training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
     assert run.model is not None  # the experiment has checked that trainings have a model
-    settings = {**run.model.sft, **getattr(run.model, training.teach), **training.sft}
-    epochs = float(settings.get("num_train_epochs", 3))
-    counted = [run.tokens(training.teach, DEFAULT[training.teach], c) for c in chosen]
-    per_row = [tokens.prompt + tokens.reply for tokens in counted]
+    [start] = run.arms[training.start]  # and that what they start from has no folds
+    examples = run.folder.examples(arm.name)
+    settings = {**run.model.training(training.teach), **training.sft}
     gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
-    sft_config = {
-        "env": {"WANDB_RUN_GROUP": run.name, "WANDB_DIR": str(run.folder)},
+    decisions = training.teach == "decisions"
+    config = {
+        "env": {"WANDB_RUN_GROUP": run.folder.name, "WANDB_DIR": str(run.folder.path)},
         "model_name_or_path": run.model.name,
         "model_revision": run.model.revision or "main",
+        "licence": run.model.licence,
         "dtype": run.model.dtype,
         "attn_implementation": run.model.attn_implementation,
         "template": run.model.template,
@@ -215,79 +181,83 @@ def _training_stages(run: Run, arm: Arm, training: Training) -> list[PlannedStag
         "adapter": run.adapter(start),
         "train_file": str(examples / "train.jsonl"),
         "validation_file": str(examples / "validation.jsonl"),
-        "probe_contexts": str(run.inputs / f"{training.contexts}.jsonl") if training.teach == "decisions" else None,
+        "probe_contexts": str(run.folder.contexts_file(training.contexts)) if decisions else None,
         "output_dir": run.adapter(arm),
-        "run_name": f"{run.name}/{arm.name}",
+        "run_name": f"{run.folder.name}/{arm.name}",
         "report_to": "wandb",
         "seed": run.seed,
         **settings,
     }
-    held_out = len(chosen) * training.validation_per_context
-    return [
-        PlannedStage(
-            f"{arm.name}.examples", "examples", examples_config, examples, f"{rows} examples, {held_out} held out"
-        ),
-        PlannedStage(
-            f"{arm.name}.sft",
-            "sft",
-            {k: v for k, v in sft_config.items() if v is not None},
-            run.folder / "adapters" / arm.name,
-            f"{rows} examples x {epochs:g} epochs from {start.name}",
-            round(epochs * training.train_per_context * sum(per_row)),
-        ),
-    ]
-
-
-def _evaluation_stage(run: Run) -> PlannedStage:
-    engine = run.experiment.engine
-    entries: list[dict[str, Any]] = []
-    used: dict[str, str | None] = {}
-    size = _Size()
-    for wanted in run.experiment.measurements:
-        for arm in run.arms()[wanted.arm]:
-            used[arm.name] = run.adapter(arm)
-            entries.append(_measurement(run, wanted, arm))
-            if _file_of(entries[-1]) in map(_file_of, entries[:-1]):
-                raise ValueError(f"measurements: {wanted.measure} of {arm.name} are asked for twice; join the entries")
-            for group in entries[-1]["contexts"]:
-                for context in run.groups[group["name"]]:
-                    if group["only"] is None or context.name in group["only"]:
-                        size.add(run.tokens, wanted, context)
-    lengths = {"max_prompt_tokens": size.longest_prompt, "max_reply_tokens": size.longest_reply} if run.model else {}
-    config: dict[str, Any] = {
-        "seed": run.seed,
-        "output": str(run.folder / "trials"),
-        # What the experiment says of the lengths goes before what was counted here.
-        "engine": {**engine.model_dump(), **{k: getattr(engine, k) or v for k, v in lengths.items()}},
-        "model": run.model.model_dump(include={*ModelSettings.model_fields}) if run.model else None,
-        "arms": used,
-        "measurements": entries,
-    }
-    if any(m.tells_weights for m in run.experiment.measurements):
-        config["told_weights"] = str(run.inputs / TOLD_WEIGHTS)
-    if engine.name == "simulated":
-        config["planted"] = {a: p.model_dump() for a, p in run.experiment.planted.items() if a in used}
-        config["planted_weights"] = str(run.inputs / "planted_weights.csv")
-    words = f"{size.trials:,} trials in {len(entries)} files from {len(used)} arms"
-    notes = f"no prompt is longer than {size.longest_prompt} tokens, no reply than {size.longest_reply}"
-    folder = run.folder / "trials"
+    taught = _taught(run, arm, training)
+    epochs = float(settings.get("num_train_epochs", 3))
+    counted = [run.tokens(training.teach, DEFAULT[training.teach], c) for c in taught]
     return PlannedStage(
-        "evaluate", "evaluate", config, folder, words, size.tokens, size.unique, notes if run.model else ""
+        f"{arm.name}.sft",
+        "sft",
+        {k: v for k, v in config.items() if v is not None},
+        run.folder.adapter(arm.name),
+        f"{len(taught) * training.train_per_context} examples x {epochs:g} epochs from {start.name}",
+        round(epochs * training.train_per_context * sum(t.prompt + t.reply for t in counted)),
     )
 
 
-def _measurement(run: Run, wanted: ArmMeasurement, arm: Arm) -> dict[str, Any]:
+def _evaluation_stage(run: Run) -> PlannedStage:
+    measurements: dict[tuple[str, Measure, Variant], Measurement] = {}
+    used: dict[str, str | None] = {}
+    size = _Size()
+    for wanted in run.experiment.measurements:
+        for arm in run.arms[wanted.arm]:
+            if (key := (arm.name, wanted.measure, wanted.variant)) in measurements:
+                raise ValueError(f"measurements: {wanted.measure} of {arm.name} are asked for twice; join the entries")
+            measurements[key] = _measurement(run, wanted, arm)
+            used[arm.name] = run.adapter(arm)
+            for group in measurements[key].contexts:
+                for context in run.groups[group.name]:
+                    if group.only is None or context.name in group.only:
+                        size.add(run.tokens, wanted, context)
+    experiment, simulated = run.experiment, run.experiment.engine.name == "simulated"
+    tells = any(m.tells_weights for m in experiment.measurements)
+    config = EvalConfig(
+        seed=run.seed,
+        output=str(run.folder.trials),
+        engine=_with_lengths(experiment.engine, size) if run.model else experiment.engine,
+        model=ModelSettings(**run.model.model_dump(include={*ModelSettings.model_fields})) if run.model else None,
+        arms=used,
+        planted={a: p for a, p in experiment.planted.items() if a in used} if simulated else {},
+        planted_weights=str(run.folder.planted_weights) if simulated else None,
+        told_weights=str(run.folder.told_weights) if tells else None,
+        measurements=list(measurements.values()),
+    )
+    words = f"{size.trials:,} trials in {len(measurements)} files from {len(used)} arms"
+    notes = f"no prompt is longer than {size.longest_prompt} tokens, no reply than {size.longest_reply}"
+    return PlannedStage(
+        "evaluate",
+        "evaluate",
+        config.model_dump(mode="json"),
+        run.folder.trials,
+        words,
+        size.tokens,
+        size.unique,
+        notes if run.model else "",
+    )
+
+
+def _with_lengths(engine: EngineSettings, size: _Size) -> EngineSettings:
+    """The engine with the counted lengths, where the experiment does not say any."""
+    lengths = {"max_prompt_tokens": size.longest_prompt, "max_reply_tokens": size.longest_reply}
+    return engine.model_copy(update={k: v for k, v in lengths.items() if getattr(engine, k) is None})
+
+
+def _measurement(run: Run, wanted: ArmMeasurement, arm: Arm) -> Measurement:
     """One entry of an evaluation's configuration: an arm, measured as the experiment asks."""
     groups = []
     for group in wanted.contexts:
-        source, only = (group, None) if group != HELD_OUT else (_taught_group(run, arm), arm.held_out)
-        groups.append({"name": source, "file": str(run.inputs / f"{source}.jsonl"), "only": only})
-    entry = {"arm": arm.name, "measure": wanted.measure, "contexts": groups, "per_context": wanted.per_context}
-    return entry if wanted.variant == DEFAULT[wanted.measure] else {**entry, "variant": wanted.variant}
-
-
-def _file_of(entry: Mapping[str, Any]) -> tuple[str, str, str | None]:
-    return entry["arm"], entry["measure"], entry.get("variant")
+        name = _taught_group(run, arm) if group == HELD_OUT else group
+        only = arm.held_out if group == HELD_OUT else None
+        groups.append(ContextGroup(name=name, file=str(run.folder.contexts_file(name)), only=only))
+    return Measurement(
+        arm=arm.name, measure=wanted.measure, variant=wanted.variant, contexts=groups, per_context=wanted.per_context
+    )
 
 
 @dataclass

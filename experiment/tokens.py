@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from store.model_file import ModelFile
 from experiment.plan import TokenCount, TrialTokens
 from store.evaluation import EngineSettings
+from store.model_file import ModelFile
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import DEFAULT, PROMPTS, Measure, Message, Variant, decision_answer, frame, messages, report_answer

@@ -15,97 +15,98 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from store.files import hash_file, read_json
-from store.provenance import provenance
+from store.console import run_command, say
+from store.manifests import TrackedFacts
+from store.run import RunFolder, RunRecord, read_run
 from store.stages import Stage, stage_key
-from store.console import run_command
+from store.state import TABLES, tracked_files
+from store.summary import ComparisonSummary, RunSummary, read_summary
 from task.errors import InputError
 from train.tracking import prepare_wandb
 
 if TYPE_CHECKING:
     import wandb
 
-TRACKED = "tracked"
-"""Folder of a run whose manifest says what was logged."""
 
-HEADLINE = ("r", "boot_low", "boot_high", "n_contexts", "valid_reports", "total_reports")
-
-
-def track(run: Path) -> str:
+def track(folder: Path) -> str:
     """Log a run's analysis once; returns what was done, in words.
 
     Raises:
         InputError: The run has no analysis, or W&B cannot be reached although it is online.
     """
-    record, found = read_json(run / "run.json"), read_json(run / "analysis" / "summary.json")
-    figures = sorted((run / "analysis" / "figures").glob("*.png"))
-    mode = prepare_wandb(run)
+    run, record = RunFolder(folder), read_run(folder)
+    found = read_summary(run.analysis / "summary.json")
+    mode = prepare_wandb(folder)
     if mode == "disabled":
         return "W&B is disabled, nothing is logged"
-    circumstances = provenance()  # of no figure
-    inputs = {
-        "run": record["name"],
-        "summary": stage_key({name: value for name, value in found.items() if name not in circumstances}),
-        "files": {path.name: hash_file(path) for path in [*figures, *_tables(run).values()]},
-    }
-    stage = Stage(run / TRACKED, inputs, overwrite=True)  # after another analysis, the new one is logged
+    inputs = {"run": record.name, "summary": found.key, "files": tracked_files(run)}
+    stage = Stage(run.tracked, inputs, overwrite=True)  # after another analysis, the new one is logged
     if stage.finished:
         return "logged before, nothing to do"
     import wandb  # slow to load, and of no use to those who only plan a run
 
-    logged: dict[str, Any] = {f"evaluation/{name}": t for name, t in evaluation_tables(run, record, found).items()}
+    figures = sorted((run.analysis / "figures").glob("*.png"))
+    logged: dict[str, Any] = {f"evaluation/{name}": table for name, table in evaluation_tables(run, found).items()}
     logged |= {f"figures/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in figures}
-    shown = headline(record, found)
+    with _begin(record, stage_key(inputs)) as tracked:
+        tracked.log(logged)
+        tracked.summary.update(headline(found))
+    stage.finish(TrackedFacts(id=tracked.id, mode=mode, figures=len(figures)))
+    return f"logged to W&B ({mode})"
+
+
+def _begin(record: RunRecord, key: str) -> wandb.Run:
+    """The W&B run of an analysis. Its id comes from the content: logged once more after a kill, it is the same run."""
+    import wandb
+
     try:
-        # The id comes from the content: logged once more after a kill, it is the same run.
-        tracked = wandb.init(
-            id=stage_key(inputs),
+        return wandb.init(
+            id=key,
             resume="allow",
-            group=record["name"],
-            name=f"{record['name']}/analysis",
+            group=record.name,
+            name=f"{record.name}/analysis",
             job_type="analysis",
-            config={"seed": record["seed"], "experiment": record["experiment"], "model": record["model"]},
+            config=record.model_dump(mode="json", include={"seed", "experiment", "model"}),
         )
     except wandb.Error as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise InputError(f"W&B: {reason}; log in (wandb login), or set WANDB_MODE=offline or disabled") from None
-    with tracked:
-        tracked.log(logged)
-        tracked.summary.update(shown)
-    stage.finish({"id": tracked.id, "mode": mode, "figures": len(figures)})
-    return f"logged ({mode})"
 
 
-def evaluation_tables(run: Path, record: dict[str, Any], found: dict[str, Any]) -> dict[str, wandb.Table]:
+def evaluation_tables(run: RunFolder, found: RunSummary) -> dict[str, wandb.Table]:
     """Agreement of every comparison, weights, decisions of every arm, missing reports by reason, and the gate."""
-    frames = {name: pd.read_csv(path) for name, path in _tables(run).items()}
-    arms = [(*key.split("/", 1), *entry.values()) for key, entry in found["decisions"].items()]
-    measures = [*next(iter(found["decisions"].values()))]
-    frames["decisions"] = pd.DataFrame(arms, columns=["arm", "contexts", *measures])
-    missing = [
-        (c["name"], reason, count)
-        for c in record["comparisons"]
-        for reason, count in found[c["name"]]["unreadable"].items()
-    ]
+    frames = {name: pd.read_csv(run.analysis / f"{name}.csv") for name in TABLES}
+    frames["decisions"] = pd.DataFrame(
+        [
+            {"arm": arm, "contexts": group, **decisions.model_dump()}
+            for key, decisions in found.decisions.items()
+            for arm, _, group in [key.rpartition("/")]
+        ]
+    )
+    missing = [(name, reason, count) for name, c in found.comparisons.items() for reason, count in c.unreadable.items()]
     frames["missing_reports"] = pd.DataFrame(missing, columns=["comparison", "reason", "count"])
-    gate = {**found["gate"], "reasons": "; ".join(found["gate"]["reasons"])}
+    gate = {**found.gate.model_dump(), "reasons": "; ".join(found.gate.reasons)}
     frames["gate"] = pd.DataFrame([{"measure": name, "found": str(value)} for name, value in gate.items()])
     return {name: _table(frame) for name, frame in frames.items()}
 
 
-def headline(record: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def headline(found: RunSummary) -> dict[str, Any]:
     """The figures worth comparing across runs: the gate, r with its interval, readable reports; none not testable."""
-    values: dict[str, Any] = {f"gate/{name}": found["gate"][name] for name in ("passed", "agreement", "share_a")}
-    for name in ("learned_vs_target", *(c["name"] for c in record["comparisons"])):
-        values |= {f"{name}/{measure}": found[name][measure] for measure in HEADLINE}
-    for name, gain in found["differences"].items():
-        values |= {f"{name}/{measure}": gain[measure] for measure in ("difference", "boot_low", "boot_high")}
-    values |= {f"stopped_early/{arm}": reason for arm, reason in found["stopped_early"].items()}
+    values: dict[str, Any] = {
+        "gate/passed": found.gate.passed,
+        "gate/agreement": found.gate.agreement,
+        "gate/share_a": found.gate.share_a,
+    }
+    for name, c in {"learned_vs_target": found.learned_vs_target, **found.comparisons}.items():
+        values |= {f"{name}/r": c.r, f"{name}/boot_low": c.boot_low, f"{name}/boot_high": c.boot_high}
+        values |= {f"{name}/n_contexts": c.n_contexts}
+        if isinstance(c, ComparisonSummary):
+            values |= {f"{name}/valid_reports": c.valid_reports, f"{name}/total_reports": c.total_reports}
+    for name, gain in found.differences.items():
+        values |= {f"{name}/difference": gain.difference}
+        values |= {f"{name}/boot_low": gain.boot_low, f"{name}/boot_high": gain.boot_high}
+    values |= {f"stopped_early/{arm}": reason for arm, reason in found.stopped_early.items()}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _tables(run: Path) -> dict[str, Path]:
-    return {name: run / "analysis" / f"{name}.csv" for name in ("agreement", "weights")}
 
 
 def _table(frame: pd.DataFrame) -> wandb.Table:
@@ -120,8 +121,7 @@ def main() -> None:
     """Command line: `--run FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="run folder, e.g. runs/demo-seed0")
-    run = parser.parse_args().run
-    print(f"{run}: {track(run)}")
+    say(track(parser.parse_args().run))
 
 
 if __name__ == "__main__":

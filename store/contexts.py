@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
+from store.console import run_command
 from store.released import CANDIDATES, SCENARIOS, released_records
 from task.contexts import LAYOUTS, Attribute, ChoiceContext, Layout, near_repetitions, problems
-from store.console import run_command
 from task.errors import InputError
 
 DATA = Path(__file__).parent.parent / "task" / "data"

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from store.contexts import load_named_contexts
+from store.files import hash_file
 from store.settings import Settings
-from task.prompts import DEFAULT, PROMPTS, Measure, Variant
+from store.weights import load_weights
+from task.contexts import ChoiceContext
+from task.errors import InputError
+from task.prompts import DEFAULT, PROMPTS, Framing, Measure, Variant, Wording, frame
+from task.trials import sample_trials
 
 
 class ModelSettings(Settings):
@@ -87,7 +98,7 @@ class MeasureSettings(Settings):
     Attributes:
         arm: The arm.
         measure: `decisions` or `reports`.
-        variant: Wording of the prompts, see `task.prompts.PROMPTS`.
+        variant: Wording of the prompts, see `task.prompts.WORDINGS`.
         per_context: Pairs a context (each shown in both orders) or reports a context.
     """
 
@@ -106,6 +117,11 @@ class MeasureSettings(Settings):
         return self
 
     @property
+    def wording(self) -> Wording:
+        """How the prompts are worded."""
+        return PROMPTS[self.measure][self.variant]
+
+    @property
     def orders(self) -> int:
         """Rows of each pair: decisions are shown in both orders, reports in one."""
         return 2 if self.measure == "decisions" else 1
@@ -113,13 +129,33 @@ class MeasureSettings(Settings):
     @property
     def tells_weights(self) -> bool:
         """Whether the prompts tell weights."""
-        return PROMPTS[self.measure][self.variant].told is not None
+        return self.wording.told is not None
 
 
 class Measurement(MeasureSettings):
     """One arm measured one way: becomes one trial file."""
 
     contexts: list[ContextGroup]
+
+    def load(self) -> list[tuple[str, ChoiceContext]]:
+        """Group and context of all that the arm is asked about, in order.
+
+        Raises:
+            InputError: A file is missing or bad, lacks a context of `only`, or the numbers of attributes differ.
+        """
+        found = [(group.name, c) for group in self.contexts for c in load_named_contexts(group.file, group.only)]
+        if len(sizes := {len(c.attributes) for _, c in found}) > 1:
+            raise InputError(f"measurement of {self.arm}: contexts with {sorted(sizes)} attributes; measure apart")
+        return found
+
+    def rows(self) -> int:
+        """Rows of the trial file."""
+        return len(self.load()) * self.per_context * self.orders
+
+
+def measure_folder(measure: Measure, variant: Variant) -> str:
+    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
+    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
 
 
 class EvalConfig(Settings):
@@ -156,3 +192,54 @@ class EvalConfig(Settings):
         if self.told_weights is None and (telling := [m for m in self.measurements if m.tells_weights]):
             raise ValueError(f"told_weights: {telling[0].variant} of {telling[0].arm} tells weights; name their file")
         return self
+
+    def folder_of(self, measurement: Measurement) -> Path:
+        """Folder of a measurement's trial file."""
+        return Path(self.output) / measurement.arm / measure_folder(measurement.measure, measurement.variant)
+
+    def shards_of(self, measurement: Measurement) -> int:
+        """Number of shards that a measurement is answered in."""
+        return math.ceil(measurement.rows() / self.engine.shard_size)
+
+    def framings_of(self, measurement: Measurement) -> list[tuple[str, Framing]]:
+        """Group and context of all that an arm is asked about, in the measurement's wording, with the weights it tells.
+
+        Raises:
+            InputError: See `Measurement.load`; also if weights are told and `told_weights` has none for a context.
+        """
+        told = load_weights(Path(str(self.told_weights))) if measurement.tells_weights else None
+        found = []
+        for group, context in measurement.load():
+            if told is not None and context.name not in told:
+                raise InputError(
+                    f"{self.told_weights}: no weights for context {context.name!r}, which {measurement.variant} tells; "
+                    "add a row, or leave it out"
+                )
+            weights = None if told is None else told[context.name]
+            found.append((group, frame(measurement.measure, context, measurement.variant, weights)))
+        return found
+
+    def inputs_of(self, measurement: Measurement) -> dict[str, JsonValue]:
+        """All that a trial file depends on besides the engine."""
+        told = {"told_weights": hash_file(Path(str(self.told_weights)))} if measurement.tells_weights else {}
+        return {
+            "arm": measurement.arm,
+            "measure": measurement.measure,
+            "variant": measurement.variant,
+            "seed": self.seed,
+            "per_context": measurement.per_context,
+            "contexts": [[g.name, hash_file(Path(g.file)), g.only] for g in measurement.contexts],  # type: ignore[list-item]
+            "prompts": self._prompt_hash(measurement),
+            "shard_size": self.engine.shard_size,
+            **told,
+        }
+
+    def _prompt_hash(self, measurement: Measurement) -> str:
+        """Hash of the first prompt: trials measured in other words are other trials."""
+        _, first = self.framings_of(measurement)[0]
+        asked = [first]
+        if first.wording.follow_up is not None:
+            asked = [frame("decisions", first.context), replace(first, chose="A")]
+        trial = sample_trials(self.seed, measurement.measure, first.context, 1)
+        words = [message for framing in asked for message in framing.messages(trial.first[0], trial.second[0])]
+        return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]

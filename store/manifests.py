@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from store.files import read_json
-from store.settings import validated
-from task.errors import InputError
+from store.settings import read_versioned
 
 MANIFEST = "manifest.json"
 """File of a finished folder."""
 
-FORMAT = 2
+FORMAT: Final = 2
 """Of manifests. Format 1, without a number, did not tell facts from provenance."""
 
 
@@ -64,7 +62,7 @@ class TrainingFacts(Facts):
         counts: Training and validation rows.
         steps: Optimiser steps that were taken.
         stopped_early: Why training was stopped before its end; None if it was not.
-        missing_skill: What the probes of the base model said that it lacks; None if they were not asked or all is there.
+        missing_skill: What the probes said that the base model lacks; None if they were not asked or all is there.
         kept: The chosen checkpoint; None where the last weights were kept.
         metrics: What training and held-out evaluation measured, by TRL's names.
     """
@@ -142,6 +140,7 @@ class Manifest(BaseModel, Generic[F]):
     Attributes:
         format: Version of the file.
         depends_on: All that the content is a function of: settings, and hashes of input files.
+        settings: The settings as they were asked for, with paths; None where the folder belongs to no run.
         key: Hash of `depends_on`; what is made from this folder depends on it.
         git: Commit of the source tree, with `+changes` if files differ from it; None outside a checkout.
         packages: Versions.
@@ -155,6 +154,7 @@ class Manifest(BaseModel, Generic[F]):
 
     format: Literal[2] = FORMAT
     depends_on: dict[str, JsonValue]
+    settings: dict[str, JsonValue] | None = None
     key: str
     git: str | None
     packages: dict[str, str]
@@ -170,12 +170,5 @@ def read_manifest(folder: Path, facts: type[F]) -> Manifest[F]:
     Raises:
         InputError: There is none, or it is of another version or another kind of folder.
     """
-    path = folder / MANIFEST
-    values = read_json(path)
-    found = values.get("format", 1) if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise InputError(
-            f"{path}: format {found}, this version reads {FORMAT}; move {folder} away and make it again, or use the "
-            "version that made it"
-        )
-    return validated(values, Manifest[facts], path)  # type: ignore[valid-type]
+    remedy = f"move {folder} away and make it again, or use the version that made it"
+    return read_versioned(folder / MANIFEST, Manifest[facts], FORMAT, remedy)  # type: ignore[valid-type]

@@ -6,19 +6,20 @@ A run is one experiment file with one seed. `run.json` is written by `experiment
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import JsonValue
 
+from store.evaluation import measure_folder
 from store.files import read_json, write_json
 from store.model_file import ModelFile
-from store.settings import Settings, validated
-from task.errors import InputError
-from task.prompts import DEFAULT, Measure, Variant
+from store.settings import Settings, read_versioned, validated
+from task.prompts import Measure, Variant
 
-FORMAT = 2
+FORMAT: Final = 2
 """Of `run.json`. Format 1, without a number, kept comparisons in another form."""
 
 
@@ -108,11 +109,6 @@ class RunFolder:
         return self.path / "tracked"
 
 
-def measure_folder(measure: Measure, variant: Variant) -> str:
-    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
-    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
-
-
 class ArmRecord(Settings):
     """An arm and the training that made it; None for the base model and for planted arms."""
 
@@ -184,15 +180,8 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         InputError: There is none, or it is of another version.
     """
-    path = RunFolder(folder).record
-    values = read_json(path)
-    found = values.get("format", 1) if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise InputError(
-            f"{path}: format {found}, this version reads {FORMAT}; start the experiment again under another name, or "
-            "analyse the run with the version that made it"
-        )
-    return validated(values, RunRecord, path)
+    remedy = "start the experiment again under another name, or analyse the run with the version that made it"
+    return read_versioned(RunFolder(folder).record, RunRecord, FORMAT, remedy)
 
 
 def write_run(folder: Path, record: RunRecord) -> None:
@@ -201,3 +190,23 @@ def write_run(folder: Path, record: RunRecord) -> None:
     values = record.model_dump(mode="json")
     if not path.is_file() or read_json(path) != values:
         write_json(path, values)
+
+
+class JobRecord(Settings):
+    """A SLURM job that was submitted for a run: its id, the stages that it carries out, and how it was submitted."""
+
+    id: str
+    stages: list[str]
+    command: list[str]
+
+
+def read_jobs(run: RunFolder) -> dict[str, JobRecord]:
+    """The jobs that were submitted for a run, the last of each name; empty when there were none."""
+    if not run.jobs.is_file():
+        return {}
+    return {name: validated(job, JobRecord, run.jobs) for name, job in read_json(run.jobs).items()}
+
+
+def write_jobs(run: RunFolder, jobs: Mapping[str, JobRecord]) -> None:
+    """Note the jobs of a run."""
+    write_json(run.jobs, {name: job.model_dump() for name, job in jobs.items()})

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from store.files import read_json
 from task.errors import InputError
 
 S = TypeVar("S", bound=BaseModel)
@@ -40,6 +41,19 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it there") from None
+
+
+def read_versioned(path: Path, kind: type[S], version: int, remedy: str) -> S:
+    """Read a JSON file that carries its format's version, as settings.
+
+    Raises:
+        InputError: There is no such file, it is of another version (`remedy` ends the message), or a value is bad.
+    """
+    values = read_json(path)
+    found = values.get("format", 1) if isinstance(values, dict) else None
+    if found != version:
+        raise InputError(f"{path}: format {found}, this version reads {version}; {remedy}")
+    return validated(values, kind, path)
 
 
 def validated(values: Any, kind: type[S], path: Path) -> S:

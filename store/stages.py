@@ -31,15 +31,14 @@ class Started(Settings):
 
     format: Literal[2] = FORMAT
     depends_on: dict[str, JsonValue]
+    settings: dict[str, JsonValue] | None = None
 
 
-class Origin(Settings):
+class Origin(Started):
     """What a manifest and `started.json` have in common; facts are not looked at."""
 
     model_config = ConfigDict(extra="ignore")
 
-    format: Literal[2]
-    depends_on: dict[str, JsonValue]
     key: str = ""
 
 
@@ -51,7 +50,13 @@ class Stage:
         finished: Whether the work had been done already, from the same inputs.
     """
 
-    def __init__(self, folder: Path, depends_on: Mapping[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        depends_on: Mapping[str, Any],
+        overwrite: bool = False,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         """Open a stage: create its folder, go on with it, or find it finished.
 
         Args:
@@ -59,6 +64,8 @@ class Stage:
             depends_on: All that the result is a function of, as JSON values (settings, hashes of input files).
             overwrite: Replace the result of other inputs. One from the same inputs is kept or gone on with, so that a
                 command with --overwrite, too, can be killed and run again.
+            settings: The settings as they were asked for, by which `store.state` tells whether a plan has changed.
+                Others that lead to the same `depends_on` are noted in their place.
 
         Raises:
             InputError: The folder holds the result of other inputs or another version, or files of unknown origin.
@@ -66,6 +73,7 @@ class Stage:
         self.folder = folder
         self.finished = False
         self._depends_on: dict[str, JsonValue] = json.loads(json.dumps(depends_on))
+        self._settings: dict[str, JsonValue] | None = json.loads(json.dumps(settings))
         self._opened = time.time()
         for name in (MANIFEST, STARTED):
             if not (folder / name).exists():
@@ -73,6 +81,7 @@ class Stage:
             changes = _changes(folder, name, self._depends_on)
             if not changes:
                 self.finished = name == MANIFEST
+                self._note_settings(folder / name)
                 return
             if not overwrite:
                 raise InputError(_refusal(folder, changes))
@@ -80,12 +89,18 @@ class Stage:
         if folder.exists() and {*folder.iterdir()} - {draft_of(folder / STARTED)}:
             raise InputError(f"{folder}: not empty and not made by this stage (no {MANIFEST}); move it away first")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / STARTED, Started(depends_on=self._depends_on).model_dump())
+        write_json(folder / STARTED, Started(depends_on=self._depends_on, settings=self._settings).model_dump())
+
+    def _note_settings(self, path: Path) -> None:
+        values = read_json(path)
+        if self._settings is not None and values.get("settings") != self._settings:
+            write_json(path, {**values, "settings": self._settings})
 
     def finish(self, facts: Facts) -> None:
         """Write the manifest: inputs, provenance, wall time since this process opened the stage, and `facts`."""
         manifest = Manifest[Facts](
             depends_on=self._depends_on,
+            settings=self._settings,
             key=stage_key(self._depends_on),
             **provenance(),
             wall_seconds=round(time.time() - self._opened, 3),

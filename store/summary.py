@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
@@ -12,7 +12,7 @@ from store.settings import Settings, validated
 from store.stages import stage_key
 from task.errors import InputError
 
-FORMAT = 2
+FORMAT: Final = 2
 """Of `summary.json`. Format 1, without a number, kept comparisons beside the gate."""
 
 CIRCUMSTANCES = {"git", "packages", "python", "host"}

@@ -1,22 +1,142 @@
-"""Trial files read back into arrays by context, and held against their manifests."""
+"""Trial files: one Parquet an arm, measure and variant, a row a shown trial. Written and read by the same columns.
+
+The file's metadata says its format, what was asked and the number of attributes, and from that all its columns follow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
 
-from store.files import read_json
-from store.stages import MANIFEST
+from store.manifests import Answering, DecisionFacts, ReportFacts, read_manifest
+from store.settings import Settings, describe
+from store.stages import begun
 from task.contexts import ChoiceContext
 from task.errors import InputError
+from task.prompts import PROMPTS, Letter, Measure, Variant
+from task.replies import ParsedReport
+from task.trials import ShownTrial
 
 TRIALS = "trials.parquet"
+
+FORMAT: Final = 2
+"""Of trial files. Format 1 did not say what it holds."""
+
+METADATA = b"trials"
+"""Key in a trial file's schema metadata: `TrialColumns` as JSON."""
+
+ROW_GROUP = 2048
+"""Rows that a trial file holds together, and that are in memory at a time while it is written or counted."""
+
+
+class TrialColumns(Settings):
+    """Columns of a trial file.
+
+    All files: context, group, index, first_as_a (whether the pair's first option was shown as A), first_1.. and
+    second_1.. (attribute values). Decisions: logp_a, logp_b (natural log-probabilities over the whole vocabulary) and
+    letter (the likelier of the two). Reports: reply (raw), reason (why it could not be read, null if it was),
+    value_1.. (as given, null if unreadable), outside (a value beyond +-100). Reports that follow the arm's own decision
+    have the columns of both.
+
+    Attributes:
+        format: Version of the file.
+        measure, variant: What was asked, and how.
+        attributes: Number of attributes of each option.
+    """
+
+    format: Literal[2] = FORMAT
+    measure: Measure
+    variant: Variant
+    attributes: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _check_variant(self) -> TrialColumns:
+        if self.variant not in PROMPTS[self.measure]:
+            raise ValueError(f"{self.measure} have no variant {self.variant!r}")
+        return self
+
+    @property
+    def first(self) -> list[str]:
+        """Columns of the values of the pair's first option."""
+        return self._numbered("first")
+
+    @property
+    def second(self) -> list[str]:
+        """Columns of the values of the pair's second option."""
+        return self._numbered("second")
+
+    @property
+    def values(self) -> list[str]:
+        """Columns of the values of a report."""
+        return self._numbered("value")
+
+    def _numbered(self, name: str) -> list[str]:
+        return [f"{name}_{i + 1}" for i in range(self.attributes)]
+
+    @property
+    def decides(self) -> bool:
+        """Whether the arm decides between the options: always in decisions, in reports where they follow a choice."""
+        return self.measure == "decisions" or PROMPTS[self.measure][self.variant].follow_up is not None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns with their types, and the metadata."""
+        columns = [("context", pa.string()), ("group", pa.string()), ("index", pa.int64()), ("first_as_a", pa.bool_())]
+        columns += [(name, pa.float64()) for name in (*self.first, *self.second)]
+        if self.decides:
+            columns += [("logp_a", pa.float64()), ("logp_b", pa.float64()), ("letter", pa.string())]
+        if self.measure == "reports":
+            columns += [("reply", pa.string()), ("reason", pa.string())]
+            columns += [*((name, pa.float64()) for name in self.values), ("outside", pa.bool_())]
+        return pa.schema(columns, metadata={METADATA: self.model_dump_json()})
+
+    def table(
+        self,
+        trials: Sequence[tuple[str, ShownTrial]],
+        logps: NDArray[np.float64] | None = None,
+        reports: Sequence[tuple[str, ParsedReport]] | None = None,
+    ) -> pa.Table:
+        """Answers as rows of the file.
+
+        Args:
+            trials: Group and trial of each row.
+            logps: log P(A) and log P(B), shape (rows, 2), where the arm decided.
+            reports: The raw reply and what was read of it, where the arm reported.
+        """
+        shown = [trial for _, trial in trials]
+        columns: dict[str, Any] = {
+            "context": [trial.context.name for trial in shown],
+            "group": [group for group, _ in trials],
+            "index": [trial.index for trial in shown],
+            "first_as_a": [trial.first_as_a for trial in shown],
+            **dict(zip(self.first, np.array([trial.first for trial in shown]).T, strict=True)),
+            **dict(zip(self.second, np.array([trial.second for trial in shown]).T, strict=True)),
+        }
+        if logps is not None:
+            columns |= {"logp_a": logps[:, 0], "logp_b": logps[:, 1], "letter": greedy_letters(logps)}
+        if reports is not None:
+            values = [report.values or (None,) * self.attributes for _, report in reports]
+            columns |= {
+                "reply": [reply for reply, _ in reports],
+                "reason": [report.reason for _, report in reports],
+                **dict(zip(self.values, zip(*values, strict=True), strict=True)),
+                "outside": [report.outside for _, report in reports],
+            }
+        return pa.table(columns, schema=self.schema)
+
+
+def greedy_letters(logps: NDArray[np.float64]) -> list[Letter]:
+    """The likelier letter by log P(A) and log P(B), shape (rows, 2)."""
+    return ["A" if a > b else "B" for a, b in logps]
 
 
 @dataclass(frozen=True)
@@ -73,67 +193,115 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
         contexts: Contexts of the run by name, for the ranges.
 
     Raises:
-        InputError: See `read_trials`; also if a pair lacks one of its two orders.
+        InputError: The file is missing, cut, of another version or not as it says, or a pair lacks one of its orders.
     """
-    table = read_trials(folder)
-    names, rows, pairs, context, pair = _layout(table, per_trial=2)
-    order = 1 - table["first_as_a"].to_numpy(dtype=int)
-    if len(set(zip(context, pair, order, strict=True))) < len(table) or len(table) % 2:
+    columns, table = _read(folder, DecisionFacts)
+    names, context, row = _places(table)
+    pair, order = row // 2, 1 - np.array(table["first_as_a"]).astype(int)
+    shape = len(names), int(pair.max()) + 1
+    shown = np.zeros((*shape, 2), dtype=bool)
+    shown[context, pair, order] = True
+    if (shown.any(axis=2) != shown.all(axis=2)).any():
         raise InputError(f"{folder / TRIALS}: pairs are not shown once in each order; measure again with --overwrite")
-    attributes = sum(c.startswith("first_") and c != "first_as_a" for c in table.columns)
-    spans = np.stack([contexts[n].spans for n in names])
-    first, second = (
-        table[[f"{option}_{i + 1}" for i in range(attributes)]].to_numpy() for option in ("first", "second")
-    )
-    difference = np.zeros((rows, pairs, attributes))
-    difference[context, pair] = (first - second) / spans[context]
-    log_odds, mass = np.full((rows, pairs, 2), np.nan), np.full((rows, pairs, 2), np.nan)
-    logp_a, logp_b = table["logp_a"].to_numpy(), table["logp_b"].to_numpy()
+    first, second = (np.stack([np.array(table[c]) for c in names], axis=1) for names in (columns.first, columns.second))
+    difference = np.zeros((*shape, columns.attributes))
+    difference[context, pair] = (first - second) / np.stack([contexts[name].spans for name in names])[context]
+    log_odds, mass = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
+    logp_a, logp_b = np.array(table["logp_a"]), np.array(table["logp_b"])
     log_odds[context, pair, order] = logp_a - logp_b
     mass[context, pair, order] = np.exp(logp_a) + np.exp(logp_b)
     return DecisionTrials(names, difference, log_odds, mass)
 
 
 def read_reports(folder: Path) -> ReportTrials:
-    """Read the reports of one arm from `trials/<arm>/reports` of a run."""
-    table = read_trials(folder)
-    names, rows, trials, context, trial = _layout(table, per_trial=1)
-    columns = [c for c in table.columns if c.startswith("value_")]
-    values = np.full((rows, trials, len(columns)), np.nan)
-    values[context, trial] = table[columns].to_numpy(dtype=float)
-    total = np.bincount(context, minlength=rows)
-    outside = np.bincount(context, weights=table["outside"].to_numpy(dtype=float), minlength=rows).astype(int)
-    unread = table["reason"].notna().to_numpy()
+    """Read the reports of one arm from `trials/<arm>/reports` of a run.
+
+    Raises:
+        InputError: The file is missing, cut, of another version or not as it says.
+    """
+    columns, table = _read(folder, ReportFacts)
+    names, context, trial = _places(table)
+    values = np.full((len(names), int(trial.max()) + 1, columns.attributes), np.nan)
+    values[context, trial] = np.stack([np.array(table[name]) for name in columns.values], axis=1)
+    total = np.bincount(context)
+    outside = np.bincount(context, weights=np.array(table["outside"])).astype(int)
     reasons: list[list[str]] = [[] for _ in names]
-    for row, reason in zip(context[unread], table["reason"][unread], strict=True):
-        reasons[row].append(str(reason))
+    for place, reason in zip(context, table["reason"].to_pylist(), strict=True):
+        if reason is not None:
+            reasons[place].append(reason)
     return ReportTrials(names, values, total, outside, reasons)
 
 
-def read_trials(folder: Path) -> pd.DataFrame:
-    """Read a finished trial file.
+def _places(table: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Context names in file order, and each row's place: its context, and how many of the context come before it."""
+    encoded = table["context"].combine_chunks().dictionary_encode()
+    context = np.array(encoded.indices).astype(np.int64)
+    by_context = np.argsort(context, kind="stable")
+    counts = np.bincount(context)
+    row = np.empty(len(context), dtype=np.int64)
+    row[by_context] = np.arange(len(context)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return encoded.dictionary.to_pylist(), context, row
 
-    Raises:
-        InputError: The file is missing, was cut, or has not the number of rows that its manifest says.
-    """
+
+def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple[TrialColumns, pa.Table]:
+    """A finished trial file, held against its manifest and its own metadata."""
     path = folder / TRIALS
-    if not (folder / MANIFEST).is_file():
+    if begun(folder) != "finished":
         raise InputError(f"{folder}: no finished trials here; run the evaluation (again): it goes on where it was")
-    wanted = read_json(folder / MANIFEST)["counts"]["rows"]
+    wanted = read_manifest(folder, facts).facts.rows
     try:
-        table = pd.read_parquet(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        with pq.ParquetFile(path) as file:
+            columns = _check_columns(file.schema_arrow, path)
+            table = file.read()
+    except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{path}: cannot be read ({reason}); delete {folder} and run the evaluation again") from None
     if len(table) != wanted:
         raise InputError(
             f"{path}: {len(table)} rows, its manifest says {wanted}; delete {folder} and run the evaluation again"
         )
-    return table
+    return columns, table
 
 
-def _layout(table: pd.DataFrame, per_trial: int) -> tuple[list[str], int, int, NDArray[np.int64], NDArray[np.int64]]:
-    """Context names in file order, array sizes, and each row's place: its context and its trial within it."""
-    context, names = pd.factorize(table["context"])
-    trial = table.groupby(context, sort=False).cumcount().to_numpy() // per_trial
-    return [str(n) for n in names], len(names), int(trial.max()) + 1, context.astype(np.int64), trial.astype(np.int64)
+def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
+    """The columns that a file says it has.
+
+    Raises:
+        InputError: It is of another version, or it has others.
+    """
+    remedy = "measure it again with --overwrite, or use the version that made it"
+    try:
+        columns = TrialColumns.model_validate_json((schema.metadata or {}).get(METADATA, b'{"format": 1}'))
+    except ValidationError as error:
+        raise InputError(f"{path}: not a trial file of format {FORMAT} ({describe(error)}); {remedy}") from None
+    found, wanted = ({field.name: str(field.type) for field in s} for s in (schema, columns.schema))
+    if differing := [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]:
+        name = differing[0]
+        raise InputError(
+            f"{path}: column {name!r} is {found.get(name, 'missing')}, its metadata says {wanted.get(name, 'none')}; "
+            f"{remedy}"
+        )
+    return columns
+
+
+def trial_facts(folder: Path, columns: TrialColumns, answering: Answering) -> DecisionFacts | ReportFacts:
+    """What a manifest says of a trial file: how the trials turned out; read a row group at a time."""
+    rows, outside, mass, found = 0, 0, 0.0, Counter[str]()
+    wanted = ["letter", "logp_a", "logp_b"] if columns.measure == "decisions" else ["reason", "outside"]
+    try:
+        with pq.ParquetFile(folder / TRIALS) as file:
+            for batch in file.iter_batches(ROW_GROUP, columns=wanted):
+                rows += batch.num_rows
+                if columns.measure == "decisions":
+                    found.update(batch["letter"].to_pylist())
+                    mass += float((np.exp(batch["logp_a"].to_numpy()) + np.exp(batch["logp_b"].to_numpy())).sum())
+                else:
+                    found.update(reason for reason in batch["reason"].to_pylist() if reason is not None)
+                    outside += batch["outside"].to_pylist().count(True)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{folder / TRIALS}: cannot be read ({error}); measure it again with --overwrite") from None
+    if columns.measure == "decisions":
+        share_a, mean_mass = round(found["A"] / rows, 4), round(mass / rows, 4)
+        return DecisionFacts(rows=rows, share_a=share_a, mean_letter_mass=mean_mass, answering=answering)
+    unreadable, readable = dict(sorted(found.items())), rows - found.total()
+    return ReportFacts(rows=rows, readable=readable, unreadable=unreadable, outside=outside, answering=answering)

@@ -1,20 +1,5 @@
 # What the job scripts of this folder share. They read it; it is no job itself.
-
-# open_run RUN: check the folder of a run and set up what the launcher noted for its jobs.
-open_run() {
-    if [[ ! -d $1/stages ]]; then
-        echo "error: $1: no run has begun there; begin it with scripts/run_experiment.py EXPERIMENT.yaml --launcher slurm" >&2
-        exit 2
-    fi
-    PYTHON=.venv/bin/python
-    if [[ -f $1/stages/environment.sh ]]; then
-        set +u # modules and activate scripts read variables that are not set
-        source "$1/stages/environment.sh"
-        set -u
-    fi
-    export PYTHON
-    trap requeue USR1
-}
+trap requeue USR1
 
 # The time limit is near (--signal=B:USR1@120): end and wait for another turn, to go on from the last complete checkpoint or
 # shard. SLURM itself requeues only what was preempted or lost its node. USR1, as TERM comes with scancel, too.

@@ -1,0 +1,69 @@
+"""Begin a run: write what its stages read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiment.plan import PlannedStage, Run
+from store.contexts import save_contexts
+from store.files import write_text
+from store.manifests import InputFacts
+from store.run import write_run
+from store.settings import dump_yaml
+from store.stages import Stage
+from store.weights import save_weights
+from task.errors import InputError
+from task.weights import sample_weights
+
+
+def check_settings(stages: Sequence[PlannedStage]) -> None:
+    """Refuse unknown training settings before the first stage starts, not when its turn comes hours later."""
+    configs = [stage.config for stage in stages if stage.kind == "sft"]
+    if not configs:
+        return
+    from train.arguments import known_arguments  # loads torch and TRL, which a simulation does not need
+
+    known = {"env", *known_arguments()}
+    for config in configs:
+        if unknown := [key for key in config if key not in known]:
+            raise InputError(f"sft: unknown setting {unknown[0]!r}; see: python train/sft.py --help")
+
+
+def prepare(run: Run, overwrite: bool) -> None:
+    """Write what the stages read: contexts and weights (once), the configuration of each stage, `run.json`."""
+    write_inputs(run, overwrite)
+    for stage in run.stages:
+        if stage.config:
+            path = run.folder.stage_config(stage.name)
+            path.parent.mkdir(exist_ok=True)
+            write_text(path, dump_yaml(stage.config))
+    write_run(run.folder.path, run.record)
+
+
+def write_inputs(run: Run, overwrite: bool) -> None:
+    """Write the contexts and the weights of a run, and their manifest.
+
+    Raises:
+        InputError: The run was begun with other contexts.
+    """
+    experiment, folder = run.experiment, run.folder
+    inputs = {
+        "seed": run.seed,
+        "contexts": {name: [repr(c) for c in contexts] for name, contexts in run.groups.items()},
+        "targets": experiment.target_contexts,
+    }
+    targets = run.groups[experiment.target_contexts]
+    others = [c for name, group in run.groups.items() if name != experiment.target_contexts for c in group]
+    target_weights = {c.name: sample_weights(run.seed, "target_weights", c) for c in targets}
+    stage = Stage(folder.inputs, inputs, overwrite)
+    if not stage.finished:
+        for name, contexts in run.groups.items():
+            save_contexts(contexts, folder.contexts_file(name))
+        save_weights(target_weights, folder.target_weights)
+        if experiment.engine.name == "simulated":
+            native = {c.name: sample_weights(run.seed, "native_weights", c) for c in others}
+            save_weights({**target_weights, **native}, folder.planted_weights)
+        stage.finish(InputFacts(counts={name: len(contexts) for name, contexts in run.groups.items()}))
+    if any(m.tells_weights for m in experiment.measurements):
+        drawn = {c.name: sample_weights(run.seed, "told_weights", c) for c in others}
+        save_weights({**target_weights, **drawn}, folder.told_weights)

@@ -1,0 +1,190 @@
+"""Where the stages of a run stand: one answer for the local launcher, for `--status` and for SLURM.
+
+A stage is judged by what its folder says of itself (`manifest.json`, `started.json`), by the settings that the plan now
+has for it, and by the content of the files that it was made from. File times and the place of the run's folder play no
+part, so a copied or moved run is judged the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from store.checkpoints import ADAPTER, last_complete_checkpoint, steps_done
+from store.evaluation import EvalConfig, Measurement
+from store.files import hash_file
+from store.models import fingerprint
+from store.run import RunFolder, RunRecord
+from store.shards import written_shards
+from store.stages import begun, differences, read_origin
+from store.state_inputs import analysis_inputs
+
+Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
+"""Which command a stage is."""
+
+TABLES = ("agreement", "weights")
+"""Tables of an analysis, by the stem of their file."""
+
+ELSEWHERE = ("env", "run_name", "report_to")
+"""Settings of a training that say where its curves go."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One command of a run as it is planned.
+
+    Attributes:
+        name: Unique in the run; names the configuration file.
+        kind: Which command it is.
+        config: What the command reads (empty for what reads a run's folder alone).
+        output: Folder that it fills.
+    """
+
+    name: str
+    kind: Kind
+    config: dict[str, Any]
+    output: Path
+
+
+@dataclass(frozen=True)
+class StageState:
+    """Where a stage stands; `detail` says how far it has come, or in what it differs from the plan."""
+
+    name: Literal["finished", "stale", "interrupted", "missing"]
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}" if self.detail else self.name
+
+
+def stage_state(run: RunFolder, record: RunRecord, stage: StagePlan) -> StageState:
+    """Where a stage stands, by what is on disk; reads only.
+
+    Args:
+        run: The run.
+        record: What the run consists of by the experiment as it is now.
+        stage: The stage as it is planned now.
+    """
+    if stage.kind == "evaluate":
+        return _evaluation(EvalConfig.model_validate(stage.config))
+    found = begun(stage.output)
+    if found is None:
+        return StageState("missing")
+    if changes := list(_changes(run, record, stage)):
+        more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+        return StageState("stale", f"{'; '.join(changes[:3])}{more}")
+    if found == "interrupted":
+        return StageState("interrupted", _how_far(stage.output) if stage.kind == "sft" else "")
+    return StageState("finished")
+
+
+def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[str]:
+    """In what a folder differs from its plan: settings first, then the content of files."""
+    origin = read_origin(stage.output)
+    if stage.kind == "analyse":
+        yield from differences(origin.depends_on, analysis_inputs(run, record))
+        return
+    if stage.kind == "track":
+        yield from differences(origin.depends_on.get("files"), tracked_files(run), "files")
+        return
+    if origin.settings is not None:
+        yield from differences(portable(origin.settings, stage.output), portable(stage.config, stage.output))
+    files: dict[str, Path | None] = {"examples": _examples_files, "sft": _training_files}[stage.kind](stage.config)
+    for key, file in files.items():
+        old = origin.depends_on.get(key)
+        if file is not None and old is not None and file.is_file() and hash_file(file) != old:
+            yield f"made from another {file}"
+    base = Path(str(stage.config.get("model_name_or_path", "")))
+    if stage.kind == "sft" and (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base"):
+        yield f"made from another base model in {base}"
+
+
+def _examples_files(config: Mapping[str, Any]) -> dict[str, Path | None]:
+    return {key: Path(config[key]) for key in ("contexts", "weights")}
+
+
+def _training_files(config: Mapping[str, Any]) -> dict[str, Path | None]:
+    files: dict[str, Path | None] = {key: Path(config[key]) for key in ("train_file", "validation_file")}
+    return {**files, "adapter": Path(config["adapter"]) / ADAPTER if "adapter" in config else None}
+
+
+def portable(settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
+    """Settings without what differs between places: the run's folder in paths becomes `RUN`, however it is written.
+
+    Args:
+        settings: Of a stage; `output` or `output_dir` is the path of its folder.
+        output: That folder, which tells how much of the path lies within the run.
+    """
+    named = Path(str(settings.get("output") or settings["output_dir"]))
+    depth = len(output.parts) - len(_root_of(output).parts)
+    root = named.parents[depth - 1]
+    kept = {key: value for key, value in settings.items() if key not in ELSEWHERE}
+    return {key: _within(value, str(root)) for key, value in kept.items()}
+
+
+def _root_of(output: Path) -> Path:
+    """The run's folder: above `examples/ARM`, `adapters/ARM` and `trials`."""
+    return output.parent if output.name == "trials" else output.parent.parent
+
+
+def _within(value: Any, root: str) -> Any:
+    if isinstance(value, str) and value.startswith(f"{root}/"):
+        return f"RUN{value.removeprefix(root)}"
+    if isinstance(value, dict):
+        return {key: _within(item, root) for key, item in value.items()}
+    return [_within(item, root) for item in value] if isinstance(value, list) else value
+
+
+def _how_far(folder: Path) -> str:
+    checkpoint = last_complete_checkpoint(folder)
+    if checkpoint is None:
+        return "before its first checkpoint"
+    step, last = steps_done(checkpoint)
+    return f"checkpoint at step {step} of {last}"
+
+
+def _evaluation(config: EvalConfig) -> StageState:
+    folders = [(measurement, config.folder_of(measurement)) for measurement in config.measurements]
+    states = {folder: begun(folder) for _, folder in folders}
+    for measurement, folder in folders:
+        if states[folder] and (changes := list(_measurement_changes(config, measurement, folder))):
+            return StageState("stale", f"{measurement.arm}/{folder.name}: {'; '.join(changes[:3])}")
+    if all(state == "finished" for state in states.values()):
+        return StageState("finished")
+    if not any(states.values()):
+        return StageState("missing")
+    shards = {folder: config.shards_of(measurement) for measurement, folder in folders}
+    done = sum(n if states[f] == "finished" else len(written_shards(f)) for f, n in shards.items())
+    return StageState("interrupted", f"{done} of {sum(shards.values())} shards")
+
+
+def _measurement_changes(config: EvalConfig, measurement: Measurement, folder: Path) -> Iterator[str]:
+    """In what a trial folder differs from its plan, as far as that can be told without loading the model."""
+    old, now = read_origin(folder).depends_on, known_inputs(config, measurement)
+    yield from differences({key: old.get(key) for key in now}, now)
+
+
+def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, JsonValue]:
+    """What a trial file depends on by the keys of its manifest, as far as it is known without loading the model."""
+    adapter = config.arms[measurement.arm]
+    inputs: dict[str, Any] = config.inputs_of(measurement)
+    if config.engine.name == "simulated":
+        planted = config.planted[measurement.arm].model_dump(mode="json")
+        return {**inputs, "planted_weights": hash_file(Path(str(config.planted_weights))), "planted": planted}
+    assert config.model is not None  # EvalConfig has checked it
+    inputs |= {"dtype": config.model.dtype, "template": config.model.template}
+    if adapter and (Path(adapter) / ADAPTER).is_file():
+        inputs["adapter"] = hash_file(Path(adapter) / ADAPTER)
+    if (Path(config.model.name) / "config.json").is_file():
+        inputs["base"] = fingerprint(Path(config.model.name))
+    return inputs
+
+
+def tracked_files(run: RunFolder) -> dict[str, str]:
+    """Hash of each file of an analysis that goes to W&B, by name: figures and tables."""
+    files = [*sorted((run.analysis / "figures").glob("*.png")), *(run.analysis / f"{name}.csv" for name in TABLES)]
+    return {file.name: hash_file(file) for file in files if file.is_file()}
