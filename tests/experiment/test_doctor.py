@@ -79,7 +79,7 @@ BREAKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("about", BREAKS)
 def test_a_problem_is_found_with_its_remedy(about: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))  # where a login might be
     BREAKS[about](monkeypatch)
     [found] = findings(about)
     assert found.state == "problem" and found.remedy, found
@@ -150,6 +150,16 @@ def test_old_and_small_gpus(monkeypatch: pytest.MonkeyPatch):
     a_gpu(monkeypatch, 11.8, bf16=False)
     assert findings("gpu")[0].state == "problem" and "no bfloat16" in findings("gpu")[0].text
     assert findings("models")[0].state == "note" and "12 GB" in findings("models")[0].text
+
+
+def test_a_python_without_anything_is_told_what_to_do():
+    result = subprocess.run([sys.executable, "-S", "scripts/doctor.py"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and "make env" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_installed_copy_has_no_requirements_to_compare_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(doctor, "ROOT", tmp_path)
+    assert [f.state for f in findings("packages")] == ["note"]
 
 
 def test_the_command_itself():

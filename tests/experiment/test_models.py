@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from experiment.capacity import (
     GPUS,
     MODELS,
     STAGES,
+    USABLE,
     load_of,
     memory_lines,
     model_files,
@@ -26,11 +28,10 @@ from experiment.capacity import (
 )
 from experiment.file import Experiment, load_experiment, load_groups
 from experiment.memory import estimate
-from store.model_file import GpuSettings, ModelFile
 from experiment.plan import Run, TrialTokens, plan
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
-from store.settings import read_settings
+from store.model_file import GpuSettings, read_model_file
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
@@ -70,10 +71,14 @@ def test_a_model_file_has_no_problem(stem: str):
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_model_file_names_a_licence_as_the_hub_spells_them(path: Path):
+    assert read_model_file(path).licence in ("apache-2.0", "llama3.1", "llama3.2", "gemma")
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_training_keeps_the_weights_that_do_best_on_held_out_rows(path: Path):
-    model = read_settings(path, ModelFile)
-    for stage, measure in (("decisions", "letter_loss"), ("reports", None)):
-        settings = {**model.sft, **getattr(model, stage)}
+    for stage, measure in zip(STAGES, ("letter_loss", None), strict=True):
+        settings = read_model_file(path).training(stage)
         assert settings["load_best_model_at_end"] is True and settings.get("metric_for_best_model") == measure
         assert settings["eval_strategy"] == settings.get("save_strategy", "steps")
         assert settings.get("eval_steps") == settings.get("save_steps")
@@ -100,7 +105,7 @@ def test_problems_are_found():
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_effective_batch_is_the_same_on_every_gpu(stem: str, stage: Any):
     model = FILES[stem]
-    wanted = getattr(model, stage)["effective_batch_size"]
+    wanted = model.training(stage)["effective_batch_size"]
     for gpu in GPUS:
         for processes in (1, 2):
             rows, steps = split_batch(wanted, model.gpus[gpu].sft(stage)["per_device_train_batch_size"], processes)
@@ -130,14 +135,16 @@ def test_memory_is_planned_for_rows_in_one_sequence_where_they_share_prefixes():
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_more_memory_is_never_asked_than_the_model_explains(stem: str):
-    """The estimate lies above the weights alone and, on a larger GPU without tricks, grows with the rows."""
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_gpu_trains_as_many_rows_at_a_time_as_it_holds(stem: str, stage: Any):
+    """Twice the rows would not fit, and activations are computed again only where four rows would not fit else."""
     for gpu in GPUS:
-        load = load_of(FILES[stem], gpu, "decisions")
-        found = estimate(SHAPES[stem], load)
-        whole = SHAPES[stem].parameters * (2 if load.half else 4)
-        assert found.weights == whole or (load.four_bit and found.weights < 0.4 * whole)
-        assert found.total < found.on_gpu <= 0.95 * gpu * 1e9
+        load = load_of(FILES[stem], gpu, stage)
+        twice = estimate(SHAPES[stem], replace(load, rows=2 * load.rows)).on_gpu
+        assert load.rows == FILES[stem].training(stage)["effective_batch_size"] or twice > USABLE * gpu * 1e9
+        if load.checkpointing:
+            plain = replace(load, rows=4, checkpointing=False, four_bit=False)
+            assert estimate(SHAPES[stem], plain).on_gpu > USABLE * gpu * 1e9
 
 
 def tokenizer_of(stem: str) -> Any:
@@ -203,7 +210,9 @@ def test_the_dry_run_shows_what_each_gpu_would_train():
     command = [sys.executable, "scripts/run_experiment.py", "configs/experiments/replication.yaml", "--dry-run"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("training on a GPU of 80 GB: 8 x 2: 55.1 GB (estimated)") == 3, "once a seed"
+    lines = memory_lines("qwen2.5-7b-instruct", FILES["qwen2.5-7b-instruct"])
+    assert [line.partition(":")[0] for line in lines] == [f"on a GPU of {gpu} GB" for gpu in GPUS]
+    assert all(result.stdout.count(line) == 3 for line in lines), "once a seed"
     assert result.stdout.count("vLLM: max_model_len ") == 3
     assert memory_lines("unknown", FILES["qwen2.5-7b-instruct"]) == []
 
