@@ -16,7 +16,8 @@ import pytest
 from store import files, stages
 from store.files import hash_file, read_json, write_json, write_text
 from store.provenance import git_revision
-from store.stages import MANIFEST, STARTED, Stage, differences, finished_key, stage_key
+from store.manifests import FORMAT, MANIFEST, ExampleFacts, NoFacts, read_manifest
+from store.stages import STARTED, Stage, begun, differences, read_origin, stage_key
 from task.errors import InputError
 
 INPUTS: dict[str, Any] = {"model": "tiny", "train": {"epochs": 3, "rate": 1e-4}}
@@ -32,7 +33,7 @@ def content(folder: Path) -> dict[str, tuple[bytes, int]]:
 def finished(folder: Path) -> Stage:
     stage = Stage(folder, INPUTS)
     write_text(folder / "result.txt", "42\n")
-    stage.finish({"rows": 1})
+    stage.finish(ExampleFacts(train=1, validation=0))
     return stage
 
 
@@ -40,17 +41,17 @@ def test_a_fresh_stage_makes_its_folder_and_then_its_manifest(tmp_path: Path):
     folder = tmp_path / "runs" / "a"
     stage = Stage(folder, INPUTS)
     assert not stage.finished
-    assert read_json(folder / STARTED) == {"depends_on": INPUTS}
-    stage.finish({"rows": 7})
+    assert read_json(folder / STARTED) == {"format": FORMAT, "depends_on": INPUTS, "settings": None}
+    stage.finish(ExampleFacts(train=7, validation=0))
     assert stage.finished
     assert [p.name for p in folder.iterdir()] == [MANIFEST]
-    manifest = read_json(folder / MANIFEST)
-    assert manifest["depends_on"] == INPUTS
-    assert manifest["key"] == stage_key(INPUTS)
-    assert manifest["rows"] == 7
-    assert manifest["packages"]["numpy"] == np.__version__
-    assert manifest["wall_seconds"] >= 0
-    assert {"git", "python", "host"} <= {*manifest}
+    manifest = read_manifest(folder, ExampleFacts)
+    assert manifest.depends_on == INPUTS
+    assert manifest.key == stage_key(INPUTS)
+    assert manifest.facts.train == 7
+    assert manifest.packages["numpy"] == np.__version__
+    assert manifest.wall_seconds >= 0
+    assert manifest.git == git_revision()
 
 
 def test_a_finished_stage_is_skipped(tmp_path: Path):
@@ -66,7 +67,7 @@ def test_an_interrupted_stage_goes_on(tmp_path: Path):
     again = Stage(tmp_path / "a", INPUTS)
     assert not again.finished
     assert (tmp_path / "a" / "shard.txt").read_text() == "half"
-    again.finish({})
+    again.finish(NoFacts())
     assert Stage(tmp_path / "a", INPUTS).finished
 
 
@@ -142,14 +143,41 @@ def test_an_empty_folder_is_taken(tmp_path: Path):
     assert not Stage(tmp_path / "a", INPUTS).finished
 
 
-def test_the_key_of_a_finished_stage_is_for_those_that_depend_on_it(tmp_path: Path):
-    with pytest.raises(InputError, match="does not exist; run training first"):
-        finished_key(tmp_path / "a", "run training first")
+def test_how_far_a_folder_has_come_and_what_it_was_made_from(tmp_path: Path):
+    assert begun(tmp_path / "a") is None
+    Stage(tmp_path / "a", INPUTS, settings={"rate": 1})
+    assert begun(tmp_path / "a") == "interrupted" and read_origin(tmp_path / "a").settings == {"rate": 1}
+    shutil.rmtree(tmp_path / "a")
+    finished(tmp_path / "a")
+    assert begun(tmp_path / "a") == "finished"
+    assert read_origin(tmp_path / "a").key == stage_key(INPUTS) and read_origin(tmp_path / "a").settings is None
+
+
+def test_settings_that_lead_to_the_same_result_are_noted_in_place_of_those_before(tmp_path: Path):
+    Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 1}).finish(NoFacts())
+    manifest = (tmp_path / "a" / MANIFEST).read_bytes()
+    assert Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 1}).finished
+    assert (tmp_path / "a" / MANIFEST).read_bytes() == manifest
+    assert Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 5}).finished
+    assert read_manifest(tmp_path / "a", NoFacts).settings == {"logging_steps": 5}
+
+
+@pytest.mark.parametrize("name", [MANIFEST, STARTED])
+def test_a_folder_of_another_format_is_refused_in_one_line(tmp_path: Path, name: str):
     Stage(tmp_path / "a", INPUTS)
-    with pytest.raises(InputError, match="was interrupted; run training first"):
-        finished_key(tmp_path / "a", "run training first")
-    Stage(tmp_path / "a", INPUTS).finish({})
-    assert finished_key(tmp_path / "a", "") == stage_key(INPUTS)
+    (tmp_path / "a" / STARTED).unlink()
+    write_json(tmp_path / "a" / name, {"depends_on": INPUTS, "key": stage_key(INPUTS)})
+    with pytest.raises(InputError, match=rf"format: 1 -> {FORMAT}\. Give --overwrite"):
+        Stage(tmp_path / "a", INPUTS)
+    write_json(tmp_path / "a" / MANIFEST, {"depends_on": INPUTS, "key": stage_key(INPUTS)})
+    with pytest.raises(InputError, match=rf"manifest.json: format 1, this version reads {FORMAT}; move "):
+        read_manifest(tmp_path / "a", NoFacts)
+
+
+def test_a_manifest_of_another_kind_of_folder_is_refused(tmp_path: Path):
+    finished(tmp_path / "a")
+    with pytest.raises(InputError, match=r"manifest.json: unknown key 'facts.train'"):
+        read_manifest(tmp_path / "a", NoFacts)
 
 
 def test_the_key_depends_on_values_but_not_on_the_order_of_keys():
