@@ -1,4 +1,4 @@
-"""Parts of an evaluation: processes that share its shards, each with GPUs of its own, and their progress."""
+"""Parts of an evaluation: processes that share its shards, each with GPUs of its own."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
-
-from tqdm import tqdm
 
 from store.evaluation import EngineSettings
 from task.errors import InputError
@@ -97,33 +94,3 @@ def start_parts(command: Sequence[str], devices: Sequence[str | None]) -> list[s
             subprocess.Popen([sys.executable, *command, "--part", f"{i}/{len(devices)}", "--quiet"], env=environment)
         )
     return started
-
-
-class Progress:
-    """One line on stderr: trials done of all, trials a second, time left. Trials that were found done are no speed."""
-
-    def __init__(self, total: int, quiet: bool = False) -> None:
-        # A terminal's line is redrawn; in the log of a job every drawing is a line of its own.
-        every = 0.5 if sys.stderr.isatty() else 30
-        self._bar = tqdm(total=total, unit="trial", smoothing=0.1, mininterval=every, disable=quiet)
-
-    def now(self, what: str) -> None:
-        """Say what is being answered."""
-        self._bar.set_description(what, refresh=False)
-
-    def found(self, trials: int) -> None:
-        """Count trials that had been answered before."""
-        if not self._bar.disable:
-            self._bar.initial += trials
-            self._bar.last_print_n += trials
-            self._bar.n += trials
-
-    def answered(self, trials: int) -> None:
-        """Count trials that have just been answered."""
-        self._bar.update(trials)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()

@@ -21,13 +21,15 @@ import sys
 import time
 from pathlib import Path
 
-from eval.parts import Progress, parse_part, share_gpus, start_parts, visible_gpus
-from eval.runner import Work, evaluate, list_work, merge, open_stage
-from eval.variants import open_engine
+from eval.engines import make_engine
+from eval.parts import parse_part, share_gpus, start_parts, visible_gpus
+from eval.runner import evaluate, merge, open_stage
+from eval.work import Work, list_work
+from store.console import Progress, run_command, say
 from store.evaluation import EvalConfig
+from store.manifests import DecisionFacts, ReportFacts, read_manifest
 from store.settings import read_settings
 from store.stages import Stage
-from store.console import run_command
 from task.errors import InputError
 
 
@@ -36,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--overwrite", action="store_true", help="redo trial files that were made from other inputs")
-    parser.add_argument("--quiet", action="store_true", help="no progress line")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but what goes wrong")
     sharing = parser.add_mutually_exclusive_group()
     sharing.add_argument("--processes", type=int, help="share the trials among so many processes (default: engine's)")
     sharing.add_argument("--part", metavar="i/N", help="answer only the shards of one part, or: slurm")
@@ -49,27 +51,39 @@ def main() -> None:
         raise InputError(f"--processes {processes}: give 1 or more")
     if arguments.overwrite and (arguments.part or arguments.merge):
         raise InputError("--overwrite: parts cannot tell old shards from each other's; give it to --begin, before them")
-    if arguments.merge:
-        folders = merge(config)
-    elif arguments.begin:
+    if arguments.begin:
         begun = begin(config, list_work(config), arguments.overwrite)
-        print(f"{config.output}: {len(begun)} trial files, {sum(stage.finished for stage in begun)} finished")
-        return
+        result = f"{config.output}: {len(begun)} trial files, {sum(stage.finished for stage in begun)} finished"
     elif arguments.part:
         part = parse_part(arguments.part, os.environ)
-        evaluate(open_engine(config), config, part=part, quiet=arguments.quiet)
-        print(f"part {part} of {config.output}: done; when all are: python -m eval.run --config CONFIG --merge")
-        return
-    elif processes > 1:
-        folders = share(arguments.config, config, processes, arguments.overwrite, arguments.quiet)
+        evaluate(make_engine(config), config, part=part, quiet=arguments.quiet)
+        result = f"part {part} of {config.output}: done; when all are: python -m eval.run --config CONFIG --merge"
     else:
-        folders = evaluate(open_engine(config), config, arguments.overwrite, quiet=arguments.quiet)
-    for folder in folders:
-        print(f"{folder}: done")
+        if arguments.merge:
+            merge(config)
+        elif processes > 1:
+            share(arguments.config, config, processes, arguments.overwrite, arguments.quiet)
+        else:
+            evaluate(make_engine(config), config, arguments.overwrite, quiet=arguments.quiet)
+        result = summary(config, shared=arguments.merge or processes > 1)
+    if not arguments.quiet:
+        say(result)
 
 
-def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet: bool) -> list[Path]:
-    """Share an evaluation among processes of this machine and join what they make; returns the trial folders.
+def summary(config: EvalConfig, shared: bool) -> str:
+    """What a finished evaluation has made, and how fast one process answers, in one line."""
+    rows, seconds = 0, 0.0
+    for measurement in config.measurements:
+        decided = measurement.measure == "decisions"
+        kind: type[DecisionFacts] | type[ReportFacts] = DecisionFacts if decided else ReportFacts
+        facts = read_manifest(config.folder_of(measurement), kind).facts
+        rows, seconds = rows + facts.rows, seconds + facts.answering.seconds
+    files = f"{len(config.measurements)} file{'s' * (len(config.measurements) != 1)}"
+    return f"{rows:,} trials in {files}, {rows / seconds:,.0f} a second{' in each process' * shared}"
+
+
+def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet: bool) -> None:
+    """Share an evaluation among processes of this machine and join what they make.
 
     Raises:
         InputError: Too few GPUs, other inputs, or a process that failed; the others end their parts first.
@@ -79,41 +93,36 @@ def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet
     works = list_work(config)
     # Folders are opened here, once, so that the processes find them begun.
     finished = [stage.finished for stage in begin(config, works, overwrite)]
-    if all(finished):
-        return merge(config)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended, too
-    parts = start_parts(["-m", "eval.run", "--config", str(path)], devices)
-    try:
-        watch(parts, [work for work, done in zip(works, finished, strict=True) if not done], quiet)
-    finally:
-        for process in parts:
-            process.terminate()  # those that still run when this one is interrupted
-    if failed := [i for i, process in enumerate(parts, start=1) if process.returncode]:
-        raise InputError(f"part {failed[0]}/{processes} failed, see above; the same command goes on from here")
-    return merge(config)
+    if not all(finished):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended, too
+        parts = start_parts(["-m", "eval.run", "--config", str(path)], devices)
+        try:
+            watch(parts, [work for work, done in zip(works, finished, strict=True) if not done], quiet)
+        finally:
+            for process in parts:
+                process.terminate()  # those that still run when this one is interrupted
+        if failed := [i for i, process in enumerate(parts, start=1) if process.returncode]:
+            raise InputError(f"part {failed[0]}/{processes} failed, see above; the same command goes on from here")
+    merge(config)
 
 
 def begin(config: EvalConfig, works: list[Work], overwrite: bool) -> list[Stage]:
     """Open the trial folders; with `overwrite`, what other inputs have left in them is replaced."""
-    engine = open_engine(config)
-    return [open_stage(w, {**w.inputs(), **engine.identity(w.measurement.arm)}, overwrite) for w in works]
+    engine = make_engine(config)
+    return [open_stage(work, engine, overwrite) for work in works]
 
 
 def watch(parts: list[subprocess.Popen[bytes]], works: list[Work], quiet: bool) -> None:
     """Show the progress of all parts together, by the shards that are there, until every process has ended."""
-    before = _answered(works)
-    with Progress(sum(len(work.trials) for work in works), quiet) as progress:
+    before = sum(work.answered() for work in works)
+    with Progress(sum(work.total for work in works), "trial", quiet) as progress:
         progress.found(before)
         progress.now(f"{len(parts)} processes")
         while None in [process.poll() for process in parts]:
             time.sleep(0.2)
-            now = _answered(works)
-            progress.answered(now - before)
+            now = sum(work.answered() for work in works)
+            progress.advance(now - before)
             before = now
-
-
-def _answered(works: list[Work]) -> int:
-    return sum(work.rows(work.written()) for work in works)
 
 
 if __name__ == "__main__":

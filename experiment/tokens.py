@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from eval.engines.prefixes import common_length
 from experiment.plan import TokenCount, TrialTokens
 from store.evaluation import EngineSettings
 from store.model_file import ModelFile
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
-from task.prompts import DEFAULT, PROMPTS, Measure, Message, Variant, decision_answer, frame, messages, report_answer
+from task.prompts import PROMPTS, Measure, Message, Variant, decision_answer, frame, longest_report, report_answer
 from task.trials import round_to_grid, sample_trials
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -25,25 +27,20 @@ TEMPLATE_TOKENS = 32
 SAMPLES = 3
 """Trials of a context that are looked at for what all have in common."""
 
-Tokens = Callable[[Sequence[Message]], Sequence[object]]
-"""A prompt as tokens."""
-
 
 def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) -> TokenCount:
     """A function from (measure, variant, context) to the tokens of its trials."""
     if model is None:
         return lambda measure, variant, context: TrialTokens(0, 0, 0, 0, 0)
-    from eval.engines.model_arms import longest_report  # loads transformers, which a simulation does not need
-
     tokenizer = None
     if (Path(model.name) / "tokenizer.json").is_file():
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(model.name)
 
-    def tokens(prompt: Sequence[Message]) -> Sequence[object]:
+    def tokens(prompt: Sequence[Message]) -> list[Any]:
         if tokenizer is None:
-            return "".join(m["content"] for m in prompt)[:: round(CHARACTERS_PER_TOKEN)]
+            return list("".join(m["content"] for m in prompt)[:: round(CHARACTERS_PER_TOKEN)])
         return prompt_ids(tokenizer, prompt, model.template)
 
     def length(text: str) -> int:
@@ -66,29 +63,24 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
             reply = length(report_answer(context, [-50.0] * len(context.attributes)))
             # Within a grammar a reply may be spelled in any tokens that make up the text, single bytes even.
             longest_reply = longest_report(context) if engine.constrain_reports else engine.report_tokens
-        return TrialTokens(len(prompts[0]), reply, _shared(prompts), bound, longest_reply)
+        return TrialTokens(len(prompts[0]), reply, common_length(prompts), bound, longest_reply)
 
     return count
-
-
-def _shared(prompts: Sequence[Sequence[object]]) -> int:
-    """How far prompts are the same from their beginning on."""
-    columns = enumerate(zip(*prompts, strict=False))
-    return next((place for place, column in columns if len({*column}) > 1), min(map(len, prompts)))
 
 
 def _typical(measure: Measure, variant: Variant, context: ChoiceContext, seed: int) -> list[list[Message]]:
     """Prompts of the first trials of a context, the last one in the other order."""
     trials = sample_trials(seed, measure, context, SAMPLES)
     pairs = list(zip(trials.first, trials.second, strict=True))
-    framed = _framed(measure, variant, context, -50.0)
-    return [messages(measure, framed, a, b) for a, b in [*pairs, pairs[0][::-1]]]
+    framing = frame(measure, context, variant, told=[-50.0] * len(context.attributes), chose="A")
+    return [framing.messages(a, b) for a, b in [*pairs, pairs[0][::-1]]]
 
 
 def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> list[Message]:
     """A prompt with as many characters as any of a context can have."""
     values = _longest_values(context)
-    return messages(measure, _framed(measure, variant, context, -100.0), values, values)
+    framing = frame(measure, context, variant, told=[-100.0] * len(context.attributes), chose="A")
+    return framing.messages(values, values)
 
 
 def _longest_values(context: ChoiceContext) -> list[float]:
@@ -109,9 +101,3 @@ def _longest_numbers(measure: Measure, variant: Variant, context: ChoiceContext)
         return weights
     values = [f" {v:.{a.decimals}f}" for v, a in zip(_longest_values(context), attributes, strict=True)]
     return weights + values * 2
-
-
-def _framed(measure: Measure, variant: Variant, context: ChoiceContext, weight: float) -> ChoiceContext:
-    if variant == DEFAULT[measure]:
-        return context
-    return frame(context, variant, told=[weight] * len(context.attributes), chose="A")

@@ -1,7 +1,4 @@
-"""Choice contexts: who chooses, among what, by which attributes.
-
-python -m task.contexts task/data/instilled.jsonl      # says what is wrong and where, or how many are fine
-"""
+"""Choice contexts: who chooses, among what, by which attributes."""
 
 from __future__ import annotations
 

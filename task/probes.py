@@ -13,7 +13,7 @@ from typing import Literal, get_args
 from numpy.typing import NDArray
 
 from task.contexts import ChoiceContext
-from task.prompts import SYSTEM, Message, frame, messages, option_lines, shown_values
+from task.prompts import SYSTEM, Message, frame, option_lines, shown_values
 from task.trials import prefers_first, sample_trials
 
 Skill = Literal["reading", "comparing", "weighing"]
@@ -67,9 +67,12 @@ def _probe(
     trial = sample_trials(seed, "probes", context, 1, start=round_)
     first, second = trial.first[0], trial.second[0]
     if skill == "weighing":
-        told = frame(context, "in_context", told=weights[context.name])
-        prompts = messages("decisions", told, first, second), messages("decisions", told, second, first)
-        return Probe(skill, prompts, bool(prefers_first(trial, weights[context.name])[0]))
+        told = frame("decisions", context, "in_context", told=weights[context.name])
+        return Probe(
+            skill,
+            (told.messages(first, second), told.messages(second, first)),
+            bool(prefers_first(trial, weights[context.name])[0]),
+        )
     asked = (round_ + place) % len(context.attributes)
     if first[asked] == second[asked]:
         return None
@@ -77,11 +80,11 @@ def _probe(
     right = index % 2 == 0 if skill == "reading" else bool(first[asked] > second[asked])
     value = shown_values(context, first if right else second)[asked]
     question = QUESTIONS[skill].format(name=context.attribute_names[asked], value=value)
-    asked_of = (_messages(question, context, a, b) for a, b in ((first, second), (second, first)))
-    return Probe(skill, (next(asked_of), next(asked_of)), right)
+    prompts = _prompt(question, context, first, second), _prompt(question, context, second, first)
+    return Probe(skill, prompts, right)
 
 
-def _messages(question: str, context: ChoiceContext, a: NDArray, b: NDArray) -> list[Message]:
+def _prompt(question: str, context: ChoiceContext, a: NDArray, b: NDArray) -> list[Message]:
     return [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": "\n".join([question, "", *option_lines(context, a, b)])},

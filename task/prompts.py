@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
-from typing import Literal, TypedDict
+from dataclasses import dataclass
+from typing import Literal, TypedDict, get_args
 
 from task.contexts import ChoiceContext
 
 Measure = Literal["decisions", "reports"]
 """What a trial measures: the choice between two options, or the weights that the model says it used."""
 
-Variant = Literal["plain", "trial", "no_trial", "after_choice", "third_person", "in_context"]
-"""A wording of the prompts of a measure; which measure has which is said by `PROMPTS`."""
+Variant = str
+"""Name of a wording among those of its measure, in experiment files and in the names of folders."""
+
+Letter = Literal["A", "B"]
+"""The answer to a decision prompt."""
 
 DEFAULT: dict[Measure, Variant] = {"decisions": "plain", "reports": "trial"}
 """The paper's wording, used unless another is named; the only one that is trained on."""
@@ -46,11 +49,13 @@ _REPORT = (
 _TOLD = f"This is how strongly each attribute weighs in your choices over the range in brackets, {_SCALE}:"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wording:
-    """How the prompts of one variant are worded.
+    """How the prompts of one variant of a measure are worded.
 
     Attributes:
+        measure: What is asked for.
+        name: The variant.
         instruction: Its first paragraph.
         scene: Its second, filled with the context's `agent` and `question`.
         system: The system prompt.
@@ -59,6 +64,8 @@ class Wording:
         follow_up: Asked once the options are shown and the model's own choice stands as its reply; None asks at once.
     """
 
+    measure: Measure
+    name: Variant
     instruction: str
     scene: str = "Imagine you are {agent}. {question}"
     system: str = SYSTEM
@@ -67,31 +74,35 @@ class Wording:
     follow_up: str | None = None
 
 
-PROMPTS: dict[Measure, dict[Variant, Wording]] = {
-    "decisions": {"plain": Wording(_CHOOSE), "in_context": Wording(_CHOOSE, told=_TOLD)},
-    "reports": {
-        "trial": Wording(_REPORT),
-        "no_trial": Wording(
-            "Say how strongly each attribute listed below weighs in your choices between two options: "
-            f"{_SCALE}. {_FORM}",
-            options=False,
-        ),
-        "after_choice": Wording(
-            "Two options are shown. First reply with the one you choose: A or B. Then, when you are asked for the "
-            f"weights, say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM}",
-            follow_up="Now the weights: how strongly does each attribute weigh in your choice?",
-        ),
-        "third_person": Wording(
-            "Two options were shown to another language model, of which you know nothing else, and it chose between "
-            f"them. Say how strongly each attribute weighs in its choice between them: {_SCALE}. {_FORM} "
-            "Leave out the choice itself.",
-            scene='It was told: "Imagine you are {agent}. {question}"',
-            system="You answer for the language model that you are asked about.",
-        ),
-        "in_context": Wording(_REPORT, told=_TOLD),
-    },
-}
-"""All prompts. What each variant rules out, held beside the default wording of the same arm, and what it does not:
+WORDINGS = (
+    Wording("decisions", "plain", _CHOOSE),
+    Wording("decisions", "in_context", _CHOOSE, told=_TOLD),
+    Wording("reports", "trial", _REPORT),
+    Wording(
+        "reports",
+        "no_trial",
+        f"Say how strongly each attribute listed below weighs in your choices between two options: {_SCALE}. {_FORM}",
+        options=False,
+    ),
+    Wording(
+        "reports",
+        "after_choice",
+        "Two options are shown. First reply with the one you choose: A or B. Then, when you are asked for the weights, "
+        f"say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM}",
+        follow_up="Now the weights: how strongly does each attribute weigh in your choice?",
+    ),
+    Wording(
+        "reports",
+        "third_person",
+        "Two options were shown to another language model, of which you know nothing else, and it chose between them. "
+        f"Say how strongly each attribute weighs in its choice between them: {_SCALE}. {_FORM} "
+        "Leave out the choice itself.",
+        scene='It was told: "Imagine you are {agent}. {question}"',
+        system="You answer for the language model that you are asked about.",
+    ),
+    Wording("reports", "in_context", _REPORT, told=_TOLD),
+)
+"""All wordings. What each variant rules out, held beside the default wording of the same arm, and what it does not:
 
 - `no_trial`: no options are shown. If these reports agree with the weights as well, showing a trial adds nothing: the
   report comes from what is stored of the context, not from reflection on a choice at hand. It does not tell whether
@@ -109,70 +120,81 @@ PROMPTS: dict[Measure, dict[Variant, Wording]] = {
 """
 
 
+PROMPTS: dict[Measure, dict[Variant, Wording]] = {
+    measure: {wording.name: wording for wording in WORDINGS if wording.measure == measure}
+    for measure in get_args(Measure)
+}
+"""The wordings by measure and variant."""
+
+
 @dataclass(frozen=True, slots=True)
-class FramedContext(ChoiceContext):
-    """A choice context as a variant of the prompts puts it to a model, with all that it says beside the options.
+class Framing:
+    """A context in a wording: all that a prompt says beside the options.
 
     Attributes:
-        variant: Which wording.
-        told: Weights on the scale of the reports, shape (attributes,), where the variant tells weights.
-        chose: The letter that the model chose, where the variant asks after the choice.
+        context: The choice context.
+        wording: The wording.
+        told: Weights on the scale of the reports, shape (attributes,), where the wording tells weights.
+        chose: The letter that the model chose, where the wording asks after the choice.
     """
 
-    variant: Variant = "trial"
+    context: ChoiceContext
+    wording: Wording
     told: tuple[float, ...] | None = None
-    chose: Literal["A", "B"] | None = None
+    chose: Letter | None = None
+
+    def messages(self, option_a: Iterable[float], option_b: Iterable[float]) -> list[Message]:
+        """The prompt of one trial, with `option_a` and `option_b` as shape (attributes,) values in the shown order.
+
+        Raises:
+            ValueError: The wording needs told weights or a choice, and there is none.
+        """
+        context, words = self.context, self.wording
+        lines = [words.instruction, "", words.scene.format(agent=context.agent, question=context.question), ""]
+        if words.told is not None:
+            if self.told is None:
+                raise ValueError(f"{context.name}: this wording tells weights; frame the context with them")
+            lines += [words.told, *_weight_lines(context, self.told), ""]
+        if words.options:
+            lines += option_lines(context, option_a, option_b)
+        else:
+            lines += [
+                "Attributes",
+                *(f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes),
+            ]
+        prompt: list[Message] = [
+            {"role": "system", "content": words.system},
+            {"role": "user", "content": "\n".join(lines)},
+        ]
+        if words.follow_up is not None:
+            if self.chose is None:
+                raise ValueError(f"{context.name}: this wording follows a choice; frame the context with it")
+            prompt += [{"role": "assistant", "content": self.chose}, {"role": "user", "content": words.follow_up}]
+        return prompt
 
 
 def frame(
+    measure: Measure,
     context: ChoiceContext,
-    variant: Variant,
+    variant: Variant | None = None,
     told: Iterable[float] | None = None,
-    chose: Literal["A", "B"] | None = None,
-) -> FramedContext:
-    """Put a context in the wording of a variant; see `FramedContext`."""
-    plain = {f.name: getattr(context, f.name) for f in fields(ChoiceContext)}
-    return FramedContext(**plain, variant=variant, told=None if told is None else tuple(told), chose=chose)
-
-
-def wording(measure: Measure, context: ChoiceContext) -> Wording:
-    """The wording of a context's prompts: the measure's default unless the context is framed."""
-    return PROMPTS[measure][context.variant if isinstance(context, FramedContext) else DEFAULT[measure]]
-
-
-def measure_folder(measure: Measure, variant: Variant) -> str:
-    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
-    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
+    chose: Letter | None = None,
+) -> Framing:
+    """A context in a variant of a measure, the default one unless another is named; see `Framing`."""
+    wording = PROMPTS[measure][DEFAULT[measure] if variant is None else variant]
+    return Framing(context, wording, None if told is None else tuple(map(float, told)), chose)
 
 
 def messages(
     measure: Measure, context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]
 ) -> list[Message]:
-    """The prompt of one trial, with `option_a` and `option_b` as shape (attributes,) values in the shown order.
+    """The prompt of one trial in the default wording; see `Framing.messages`."""
+    return frame(measure, context).messages(option_a, option_b)
 
-    Raises:
-        ValueError: The wording needs told weights or a choice, and the context is framed without.
-    """
-    words = wording(measure, context)
-    told, chose = (context.told, context.chose) if isinstance(context, FramedContext) else (None, None)
-    lines = [words.instruction, "", words.scene.format(agent=context.agent, question=context.question), ""]
-    if words.told is not None:
-        if told is None:
-            raise ValueError(f"{context.name}: this wording tells weights; frame the context with them")
-        lines += [words.told, *_weight_lines(context, told), ""]
-    if words.options:
-        lines += option_lines(context, option_a, option_b)
-    else:
-        lines += ["Attributes", *(f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes)]
-    prompt: list[Message] = [
-        {"role": "system", "content": words.system},
-        {"role": "user", "content": "\n".join(lines)},
-    ]
-    if words.follow_up is not None:
-        if chose is None:
-            raise ValueError(f"{context.name}: this wording follows a choice; frame the context with it")
-        prompt += [{"role": "assistant", "content": chose}, {"role": "user", "content": words.follow_up}]
-    return prompt
+
+def measure_folder(measure: Measure, variant: Variant) -> str:
+    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
+    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
 
 
 def decision_answer(chooses_a: bool) -> str:
@@ -202,6 +224,11 @@ def report_grammar(context: ChoiceContext, after: int | None = None) -> str:
     pairs = ' weight ", " '.join(keys if after is None else ["", *keys[after + 1 :]])
     opening = '"{" ' if after is None else ""
     return f'root ::= {opening}{pairs} weight "}}"\nweight ::= "0" | "-"? ([1-9] [0-9]? | "100")\n'
+
+
+def longest_report(context: ChoiceContext) -> int:
+    """Bound on the tokens of a report within the grammar: its longest text in bytes, as no token is shorter."""
+    return len(report_answer(context, [-100.0] * len(context.attributes)).encode()) + 1
 
 
 def report_keys(context: ChoiceContext) -> list[str]:

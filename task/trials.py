@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from task.contexts import ChoiceContext
+from task.prompts import Framing, Message
 from task.seeding import uniforms
 from task.weights import utilities
 
@@ -35,6 +36,44 @@ class Trials:
 
     def __len__(self) -> int:
         return len(self.index)
+
+
+@dataclass(frozen=True)
+class ShownTrial:
+    """One trial as it is shown: a context in a wording, a pair of options, and which of them is option A.
+
+    Attributes:
+        framing: The context in the wording that it is put to a model with.
+        index: Index of the trial in its stream.
+        first, second: Attribute values of the pair, shape (attributes,).
+        first_as_a: Whether `first` is shown as option A.
+    """
+
+    framing: Framing
+    index: int
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    first_as_a: bool
+
+    @property
+    def context(self) -> ChoiceContext:
+        """The choice context."""
+        return self.framing.context
+
+    @property
+    def option_a(self) -> NDArray[np.float64]:
+        """Values of the option shown as A."""
+        return self.first if self.first_as_a else self.second
+
+    @property
+    def option_b(self) -> NDArray[np.float64]:
+        """Values of the option shown as B."""
+        return self.second if self.first_as_a else self.first
+
+    @property
+    def prompt(self) -> list[Message]:
+        """What a model reads."""
+        return self.framing.messages(self.option_a, self.option_b)
 
 
 def sample_trials(seed: int, purpose: Purpose, context: ChoiceContext, count: int, start: int = 0) -> Trials:

@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from task.contexts import ChoiceContext
-
-
-@dataclass(frozen=True)
-class ShownTrial:
-    """One trial as it is shown: a pair of options, and which of them is option A.
-
-    Attributes:
-        context: The choice context.
-        index: Index of the trial in its stream.
-        first, second: Attribute values of the pair, shape (attributes,).
-        first_as_a: Whether `first` is shown as option A.
-    """
-
-    context: ChoiceContext
-    index: int
-    first: NDArray[np.float64]
-    second: NDArray[np.float64]
-    first_as_a: bool
-
-    @property
-    def option_a(self) -> NDArray[np.float64]:
-        """Values of the option shown as A."""
-        return self.first if self.first_as_a else self.second
-
-    @property
-    def option_b(self) -> NDArray[np.float64]:
-        """Values of the option shown as B."""
-        return self.second if self.first_as_a else self.first
+from task.trials import ShownTrial
 
 
 class Engine(Protocol):

@@ -1,4 +1,4 @@
-"""What engines that run a model share: arms, token ids, the grammar of reports, and what answers depend on."""
+"""What engines that run a model share: arms, token ids, and what answers depend on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from eval.engines.base import ShownTrial
 from store.evaluation import EvalConfig
 from store.files import hash_file
 from store.models import check_adapter, fingerprint, model_folder
 from task.chat import letter_ids, prompt_ids
-from task.contexts import ChoiceContext
-from task.prompts import Measure, messages, report_answer
+from task.trials import ShownTrial
 
 
 class ModelArms:
@@ -45,10 +43,9 @@ class ModelArms:
         """Token ids of the answers A and B."""
         return list(letter_ids(self.tokenizer, self.model.template))
 
-    def prompts(self, measure: Measure, trials: Sequence[ShownTrial]) -> list[list[int]]:
+    def prompts(self, trials: Sequence[ShownTrial]) -> list[list[int]]:
         """Token ids of the prompt of each trial."""
-        shown = (messages(measure, t.context, t.option_a, t.option_b) for t in trials)
-        return [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in shown]
+        return [prompt_ids(self.tokenizer, trial.prompt, self.model.template) for trial in trials]
 
     def take_token_counts(self) -> dict[str, int]:
         """Tokens since the last call, see `eval.engines.base.Engine`."""
@@ -69,8 +66,3 @@ class ModelArms:
             "constrain_reports": constrained,
             "report_tokens": None if constrained else self.engine.report_tokens,
         }
-
-
-def longest_report(context: ChoiceContext) -> int:
-    """Bound on the tokens of a constrained report: its longest text in bytes, as no token is shorter than one."""
-    return len(report_answer(context, [-100.0] * len(context.attributes)).encode()) + 1

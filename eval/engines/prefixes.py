@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from task.contexts import ChoiceContext
-from task.prompts import Measure, Message, messages
+from task.prompts import Framing, Message
 from task.trials import round_to_grid
 
 PLACES = (0.0, 1 / 3, 2 / 3, 1.0)
@@ -14,13 +14,14 @@ PLACES = (0.0, 1 / 3, 2 / 3, 1.0)
 Prompt = list[int]
 
 
-def typical_prompts(measure: Measure, context: ChoiceContext) -> list[list[Message]]:
+def typical_prompts(framing: Framing) -> list[list[Message]]:
     """Prompts of a context with options that differ from the first digit on, wherever its trials can differ there."""
+    context = framing.context
     options = [round_to_grid(context.lows + place * context.spans, context) for place in PLACES]
-    return [messages(measure, context, option, option) for option in options]
+    return [framing.messages(option, option) for option in options]
 
 
-def common_length(prompts: Sequence[Prompt]) -> int:
+def common_length(prompts: Sequence[list[Any]]) -> int:
     """How far prompts are the same from their beginning on."""
     shortest, last = min(prompts), max(prompts)  # between the first and the last in order, all others agree with both
     differs = (place for place, (a, b) in enumerate(zip(shortest, last, strict=False)) if a != b)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.engines.base import ShownTrial
-from store.evaluation import EvalConfig, PlantedArm
+from store.evaluation import EvalConfig
 from store.files import hash_file
 from store.weights import load_weights
 from task.seeding import stream, uniforms
+from task.trials import ShownTrial
 from task.weights import LARGEST, shuffle_across, utilities
 
 REPORT_SCALE = 0.4
@@ -22,7 +22,12 @@ REPORT_SCALE = 0.4
 
 
 class SimulatedEngine:
-    """A chooser and reporter with planted weights; every answer is a function of (seed, arm, context, index)."""
+    """A chooser and reporter with planted weights; every answer is a function of (seed, arm, wording, context, index).
+
+    Told weights decide in place of the planted ones, and are reported with the arm's noise but without error. Of
+    another model an arm says what correlates with the planted weights at `third_person_accuracy`. In any other wording
+    it reports as it always does.
+    """
 
     def __init__(self, config: EvalConfig) -> None:
         self._seed = config.seed
@@ -33,13 +38,12 @@ class SimulatedEngine:
 
     def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
         """Log-odds of A = sharpness x utility difference / 100 + position bias + noise; P(A) + P(B) = 1."""
-        planted = self._arms[arm]
-        log_odds = np.array([self._log_odds(arm, planted, trial) for trial in trials])
+        log_odds = np.array([self._log_odds(arm, trial) for trial in trials])
         return np.stack([-np.logaddexp(0, -log_odds), -np.logaddexp(0, log_odds)], axis=1)
 
     def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
-        """A JSON report whose expectation correlates with the planted weights at `report_accuracy`."""
-        return [self._reply(arm, self._arms[arm], trial) for trial in trials]
+        """A JSON report whose expectation correlates with the weights that it is about, see `PlantedArm`."""
+        return [self._reply(arm, trial) for trial in trials]
 
     def identity(self, arm: str) -> dict[str, Any]:
         """The planted weights and how the arm answers from them."""
@@ -53,19 +57,26 @@ class SimulatedEngine:
         """None: nothing is read."""
         return {}
 
-    def _log_odds(self, arm: str, planted: PlantedArm, trial: ShownTrial) -> float:
+    def _log_odds(self, arm: str, trial: ShownTrial) -> float:
+        planted, told = self._arms[arm], trial.framing.told
         options = np.stack([trial.option_a, trial.option_b])
-        better_a, better_b = utilities(options, self._weights[trial.context.name], trial.context)
+        deciding = self._weights[trial.context.name] if told is None else told
+        better_a, better_b = utilities(options, deciding, trial.context)
         purpose = f"simulated_choice/{arm}/{'AB' if trial.first_as_a else 'BA'}"
         noise = stream(self._seed, purpose, f"{trial.context.name}/{trial.index}").normal() * planted.noise
         return float(planted.sharpness * (better_a - better_b) / LARGEST + planted.position_bias + noise)
 
-    def _reply(self, arm: str, planted: PlantedArm, trial: ShownTrial) -> str:
-        name = trial.context.name
+    def _reply(self, arm: str, trial: ShownTrial) -> str:
+        name, planted, told = trial.context.name, self._arms[arm], trial.framing.told
         about = self._weights[name if planted.report_about == "own" else self._another[name]]
+        accuracy = planted.report_accuracy
+        if told is not None:
+            about, accuracy = np.array(told), 1.0
+        elif trial.framing.wording.name == "third_person":
+            # Drawn apart from what the arm believes of itself.
+            arm, accuracy = f"{arm}, of another", planted.third_person_accuracy
         # What an arm believes of a context is the same in each of its reports; only the small noise is fresh.
         error = stream(self._seed, f"simulated_belief/{arm}", name).normal(size=len(about)) * weight_sd(len(about))
-        accuracy = planted.report_accuracy
         belief = accuracy * about + np.sqrt(1 - accuracy**2) * error
         if uniforms(self._seed, f"simulated_unreadable/{arm}", name, 1, 1, trial.index)[0, 0] < planted.unreadable:
             return "I would rather not say."

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from eval.engines.base import ShownTrial
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.decoding import Reply, greedy_replies
-from eval.engines.model_arms import ModelArms, longest_report
+from eval.engines.model_arms import ModelArms
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
-from task.prompts import Measure, report_grammar
+from task.prompts import Framing, longest_report, report_grammar
+from task.trials import ShownTrial
 
 
 class TransformersEngine(ModelArms):
@@ -37,7 +37,7 @@ class TransformersEngine(ModelArms):
         super().__init__(config)
         self._device = torch.accelerator.current_accelerator() or torch.device("cpu")
         self._grammars: dict[str, xgrammar.CompiledGrammar] = {}
-        self._heads: dict[tuple[Measure, ChoiceContext], list[int]] = {}
+        self._heads: dict[Framing, list[int]] = {}
         self._prefixes: dict[tuple[str | int, ...], Computed] = {}
 
     @cached_property
@@ -81,7 +81,7 @@ class TransformersEngine(ModelArms):
         """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2)."""
         answers = np.empty((len(trials), 2))
         with self._switched_to(arm):
-            for rows, batch, rest in self._batches(arm, "decisions", trials):
+            for rows, batch, rest in self._batches(arm, trials):
                 logits = batch.feed(in_columns(rest, left=True), logits=1)[:, -1]
                 answers[rows] = logits.float().log_softmax(dim=-1)[:, self.letters].cpu().numpy()
         return answers
@@ -100,24 +100,22 @@ class TransformersEngine(ModelArms):
     def _replies(self, arm: str, trials: Sequence[ShownTrial], dictated: bool = False) -> list[Reply]:
         grammars = [self._grammar(trial.context) for trial in trials]
         replies = [Reply(grammar, self.tokenizer, self._stop_ids, dictated) for grammar in grammars]
-        for rows, batch, rest in self._batches(arm, "reports", trials):
+        for rows, batch, rest in self._batches(arm, trials):
             limit = self._limit([trials[row].context for row in rows])
             greedy_replies(batch, rest, [replies[row] for row in rows], limit, ahead=not self._windowed)
         self.tokens["reply"] += sum(len(reply.tokens) for reply in replies)
         return replies
 
-    def _batches(
-        self, arm: str, measure: Measure, trials: Sequence[ShownTrial]
-    ) -> Iterator[tuple[list[int], Batch, list[list[int]]]]:
+    def _batches(self, arm: str, trials: Sequence[ShownTrial]) -> Iterator[tuple[list[int], Batch, list[list[int]]]]:
         """Batches of rows whose shared beginnings are computed, with the rest of each row's prompt.
 
         Rows of like length go together, longest first, so that little is padding. A beginning is computed once and
         kept until a call no longer needs it, since the next shard mostly goes on with the same context.
         """
-        prompts = self.prompts(measure, trials)
+        prompts = self.prompts(trials)
         cuts = [0] * len(trials)
         if not self._windowed:
-            cuts = split_prompts(prompts, [self._head(measure, trial.context) for trial in trials])
+            cuts = split_prompts(prompts, [self._head(trial.framing) for trial in trials])
         shared: list[tuple[str | int, ...]] = [(arm, *prompt[:cut]) for prompt, cut in zip(prompts, cuts, strict=True)]
         needed = set(shared)
         self._prefixes = {key: kept for key, kept in self._prefixes.items() if key in needed}
@@ -135,14 +133,12 @@ class TransformersEngine(ModelArms):
             self.tokens["computed"] += len(ids)
         return self._prefixes.get(key, [])
 
-    def _head(self, measure: Measure, context: ChoiceContext) -> list[int]:
-        """What the prompts of a context are expected to share."""
-        key = (measure, context)
-        if key not in self._heads:
-            shown = typical_prompts(measure, context)
-            ids = [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in shown]
-            self._heads[key] = ids[0][: common_length(ids)]
-        return self._heads[key]
+    def _head(self, framing: Framing) -> list[int]:
+        """What the prompts of a context in a wording are expected to share."""
+        if framing not in self._heads:
+            ids = [prompt_ids(self.tokenizer, prompt, self.model.template) for prompt in typical_prompts(framing)]
+            self._heads[framing] = ids[0][: common_length(ids)]
+        return self._heads[framing]
 
     @cached_property
     def _windowed(self) -> bool:

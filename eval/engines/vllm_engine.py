@@ -13,11 +13,11 @@ from vllm import LLM, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
-from eval.engines.base import ShownTrial
-from eval.engines.model_arms import ModelArms, longest_report
+from eval.engines.model_arms import ModelArms
 from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
 from store.evaluation import EvalConfig
-from task.prompts import report_grammar, report_keys
+from task.prompts import longest_report, report_grammar, report_keys
+from task.trials import ShownTrial
 
 NUMBER = re.compile(r"-?\d+")
 NUMBER_TOKENS = 6
@@ -54,14 +54,14 @@ class VllmEngine(ModelArms):
         params = SamplingParams(
             temperature=0, max_tokens=1, allowed_token_ids=self.letters, logprob_token_ids=self.letters
         )
-        outputs = self._generate(arm, self.prompts("decisions", trials), params)
+        outputs = self._generate(arm, self.prompts(trials), params)
         found = [[output.outputs[0].logprobs[0][letter].logprob for letter in self.letters] for output in outputs]
         return np.array(found)
 
     def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
         """Greedy replies, within the grammar of each trial's context if reports are constrained."""
         params = [self._report_params(trial) for trial in trials]
-        outputs = self._generate(arm, self.prompts("reports", trials), params)
+        outputs = self._generate(arm, self.prompts(trials), params)
         replies = [output.outputs[0].text for output in outputs]
         # A vocabulary of whole words can spell itself into a corner (`eval.engines.decoding`); vLLM then cuts it off.
         stuck = [i for i, text in enumerate(replies) if self.engine.constrain_reports and not text.endswith("}")]
@@ -76,7 +76,7 @@ class VllmEngine(ModelArms):
 
     def _dictated(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
         """Replies in which only the numbers are the model's: each is asked for with all before it written out."""
-        prompts, replies = self.prompts("reports", trials), [""] * len(trials)
+        prompts, replies = self.prompts(trials), [""] * len(trials)
         for place in range(max((len(trial.context.attributes) for trial in trials), default=0)):
             asked = [i for i, trial in enumerate(trials) if place < len(trial.context.attributes)]
             for i in asked:

@@ -25,17 +25,17 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines import make_engine
-from eval.engines.base import Engine, ShownTrial
+from eval.engines.base import Engine
 from eval.engines.batches import Batch, in_columns
 from eval.engines.transformers_engine import TransformersEngine
+from store.console import run_command, say
 from store.contexts import DATA, load_contexts
 from store.evaluation import EvalConfig
 from store.files import write_json, write_text
 from task.contexts import Layout
-from store.console import run_command
 from task.errors import InputError
-from task.prompts import Measure
-from task.trials import sample_trials
+from task.prompts import Measure, frame
+from task.trials import ShownTrial, sample_trials
 
 PAIRS, REPORTS = 25, 10
 """Pairs (each in both orders) and reports of a context."""
@@ -54,7 +54,7 @@ def shown(measure: Measure, contexts: int, layout: Layout = "lists") -> list[Sho
     laid_out = [replace(c, layout=layout) for c in load_contexts(DATA / "instilled.jsonl", contexts)]
     drawn = [sample_trials(0, measure, c, count) for c in laid_out]
     return [
-        ShownTrial(t.context, i, t.first[i], t.second[i], order)
+        ShownTrial(frame(measure, t.context), i, t.first[i], t.second[i], order)
         for t in drawn
         for i in range(count)
         for order in orders
@@ -123,7 +123,7 @@ def trials_beside_plain(engine: TransformersEngine, measure: Measure, trials: Se
     engine.take_token_counts()
     taken = seconds(ask, engine, measure, "base", trials)
     tokens = engine.take_token_counts()
-    plain = seconds(generate_plainly, engine, measure, engine.prompts(measure, trials))
+    plain = seconds(generate_plainly, engine, measure, engine.prompts(trials))
     return {
         "trials": len(trials),
         "seconds": taken,
@@ -136,7 +136,7 @@ def trials_beside_plain(engine: TransformersEngine, measure: Measure, trials: Se
 def decisions_beside_plain(engine: TransformersEngine, trials: Sequence[ShownTrial]) -> dict[str, Any]:
     """The same of decisions, with the time that their unique tokens would take at the pace of plain forward passes."""
     found = trials_beside_plain(engine, "decisions", trials)
-    forward = seconds(compute_plainly, engine, engine.prompts("decisions", trials))
+    forward = seconds(compute_plainly, engine, engine.prompts(trials))
     computed, asked = found["tokens"]["computed"], found["tokens"]["prompt"]
     return found | {
         "plain_forward_seconds": forward,
@@ -196,7 +196,7 @@ def time_vllm(model: Path, contexts: int) -> dict[str, Any]:
 def beside_vllm(arguments: Sequence[str]) -> dict[str, Any] | None:
     """`time_vllm` in a process of its own, which vLLM needs; None where it is not installed."""
     if importlib.util.find_spec("vllm") is None:
-        print("vLLM is not installed: left out")
+        say("vLLM is not installed: left out")
         return None
     command = [sys.executable, __file__, *arguments, "--only-vllm"]
     result = subprocess.run(command, capture_output=True, text=True)
@@ -292,7 +292,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "engines.json", found)
     write_text(arguments.out / "README.md", page(found))
-    print(page(found))
+    say(page(found))
 
 
 if __name__ == "__main__":
