@@ -15,21 +15,21 @@ selections file: 1000 where there are 100 of them.
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.pages.figures import NOT_TESTABLE, interval, number, save_figures
+from analysis.pages.figures import save_figures
 from analysis.pages.released_page import write_page
+from analysis.pages.text import NOT_TESTABLE, number, part_of, with_interval
 from analysis.run import agreement_table
 from analysis.study.comparisons import ComparisonResult, MeasuredWeights
 from analysis.study.output import check_replaceable, output_folder
 from analysis.study.released_files import find_model, load_model
 from analysis.study.released_results import SEED, ReleasedResults, analyse_released
+from store.console import run_command, say
 from store.files import write_json, write_text
-from store.console import run_command
 
 COMMAND = "analysis.released"
 
@@ -44,18 +44,13 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
     """
     found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
     instilled = results.variants.get("instilled")
-    gate = results.run.gate
+    gate = results.findings.gate.as_dict()
     return {
         "model": results.data.model,
         **found,
         "instilled_standardised_first": instilled and instilled.as_dict()["standardised_first"],
         "printed_in_the_paper": results.printed or None,
-        "gate": {
-            "passed": gate.passed,
-            "agreement": None if math.isnan(gate.agreement) else gate.agreement,
-            "share_a": None if math.isnan(gate.share_a) else gate.share_a,
-            "reasons": gate.reasons,
-        },
+        "gate": {key: gate[key] for key in ("passed", "agreement", "share_a", "reasons")},
         "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
         "variants": {name: v.as_dict() for name, v in results.variants.items()},
         "missing_reports": [t.as_dict() for t in results.missing],
@@ -70,7 +65,7 @@ def measures_table(results: ReleasedResults) -> pd.DataFrame:
 
     The column `testable` says whether it was.
     """
-    table = agreement_table(results.run, show_untestable=True).drop(columns="r_log_odds")
+    table = agreement_table(results.findings, show_untestable=True).drop(columns="r_log_odds")
     table = table[[results.found[name] is not None for name in table["comparison"]]]
     corrected = pd.DataFrame(
         [
@@ -107,13 +102,13 @@ def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
     results = analyse_released(load_model(folder, find_model(folder, name)))
     inputs = {"model": results.data.model, "seed": SEED, "inputs": results.data.hashes}
     with output_folder(out, COMMAND, inputs) as draft:
-        figures = save_figures(results.run, draft / "figures")
+        figures = save_figures(results.findings, draft / "figures")
         write_page(results, figures, draft / "report.html")
         write_json(draft / "summary.json", summary(results))
         write_text(draft / "agreement.csv", measures_table(results).to_csv(index=False))
         for group, file in (("instilled", "learned_weights.csv"), ("native", "native_weights.csv")):
-            if group in results.run.measured:
-                write_text(draft / file, weights_table(results.run.measured[group]).to_csv(index=False))
+            if group in results.findings.measured:
+                write_text(draft / file, weights_table(results.findings.measured[group]).to_csv(index=False))
     return results
 
 
@@ -126,21 +121,21 @@ def main() -> None:
     arguments = parser.parse_args()
     results = write_released(arguments.data, arguments.model, arguments.out)
     for note in results.data.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     for comparison in results.found.values():
         if comparison is not None:
-            print(_line(comparison, results))
-    print(f"page: {arguments.out / 'report.html'}")
+            say(_line(comparison, results))
+    say(f"page: {arguments.out / 'report.html'}")
 
 
 def _line(comparison: ComparisonResult, results: ReleasedResults) -> str:
     """One comparison in words."""
     a = comparison.agreement
     name = comparison.name
-    printed = f", in the paper {results.printed[name]:.2f}" if name in results.printed else ""
-    readable = f", {a.valid_reports}/{a.total_reports} reports readable" if a.total_reports else ""
+    printed = f", in the paper {number(results.printed[name])}" if name in results.printed else ""
+    readable = f", {part_of(a.valid_reports, a.total_reports)} reports readable" if a.total_reports else ""
     doubt = "" if results.testable(name) else f" ({NOT_TESTABLE}: the gate was not passed)"
-    figure = f"r = {number(a.r)} {interval(a.boot_low, a.boot_high)}{printed}{doubt}"
+    figure = f"r = {with_interval(a)}{printed}{doubt}"
     return f"{name}: {figure}; {a.n_contexts} contexts{readable}"
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from analysis.pages.drawing import INK, STYLE, new_canvas, place_axes, write_above
-from analysis.pages.figures import number, plain
+from analysis.pages.drawing import INK, house_style, new_canvas, place_axes, save_picture, write_above
+from analysis.pages.text import number, plain
 
 PALETTE = "PuOr"
 """Brown below 0, purple above: told apart by colour-blind readers, and darker the stronger."""
@@ -39,12 +38,8 @@ def save_heatmap(
 
     `n_contexts` is the number of contexts behind each entry of `matrix`.
     """
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        canvas = draw_heatmap(names, matrix, weights, n_contexts)
-        canvas.savefig(path, dpi=200, metadata={"Software": None})
-        canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+    with house_style():
+        save_picture(draw_heatmap(names, matrix, weights, n_contexts), path)
 
 
 def draw_heatmap(

@@ -1,17 +1,30 @@
-"""House style of the pictures: colours, type, and places in millimetres."""
+"""House style of the pictures: colours, type, places in millimetres, and how they are saved.
+
+Every picture has a fixed geometry in millimetres and fixed metadata, so the same results give the same bytes.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+
+Drawn = tuple[Canvas, str, str]
+"""A picture, its title and its caption."""
 
 MM = 1 / 25.4
 """Inches in a millimetre."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Of the groups of contexts, in their order: Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+COLOUR_NAMES = ("blue", "vermilion", "green", "pink", "orange", "light blue")
+"""Of the same, for captions."""
 
 INK, GREY, FAINT, ZONE, WARNING = "#222222", "#767676", "#D0D0D0", "#F6E3D8", "#D55E00"
 
@@ -38,6 +51,21 @@ STYLE: dict[Any, Any] = {
     # Names are the user's: a dollar sign in one is no formula.
     "text.parse_math": False,
 }
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw and save in the house style, whatever the user's own settings of matplotlib are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        yield
+
+
+def save_picture(canvas: Canvas, path: Path) -> None:
+    """Save a picture as PNG, with a PDF beside it; inside `house_style`."""
+    canvas.savefig(path, dpi=200, metadata={"Software": None})
+    canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
 def new_canvas(width_mm: float, height_mm: float) -> Canvas:
@@ -76,3 +104,8 @@ def write_beside(axes: Axes, place: float, offset_mm: float, text: str, **style:
         linespacing=1.05,
         **style,
     )
+
+
+def columns_of(panels: int) -> int:
+    """Columns of a grid of small panels: four at most, or three if that leaves fewer places empty."""
+    return panels if panels <= 4 else min((4, 3), key=lambda columns: -panels % columns)

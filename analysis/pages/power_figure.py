@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from analysis.pages.drawing import COLOURS, FAINT, INK, STYLE, new_canvas, place_axes, write_above
+from analysis.pages.drawing import COLOURS, FAINT, INK, house_style, new_canvas, place_axes, save_picture, write_above
+from analysis.pages.text import percent
 
 LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 """Of the numbers of trials, from the largest."""
@@ -27,9 +27,7 @@ LEFT, SIDE, HIGH, GAP, ABOVE, BELOW = 11.0, 34.0, 26.0, 8.0, 9.0, 7.0
 
 def save_power_figure(table: pd.DataFrame, path: Path) -> None:
     """Draw `analysis.power`'s table as PNG, with a PDF beside it; 90 mm wide, a block of panels for each noise."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+    with house_style():
         effects, noises = sorted(table["effect"].unique()), list(table["noise"].unique())
         rows = (len(effects) + 2) // 2
         block = rows * (ABOVE + HIGH + BELOW)
@@ -49,10 +47,9 @@ def save_power_figure(table: pd.DataFrame, path: Path) -> None:
                 axes.set_ylabel("power" if column == 0 else "", labelpad=2)
                 axes.set_xlabel("contexts" if panel >= len(effects) - 1 else "", labelpad=1)
                 if len(noises) > 1 and panel == 0:
-                    write_above(axes, [f"decisions follow the weights in {noise:.0%}"], [""], -LEFT + 1)
+                    write_above(axes, [f"decisions follow the weights in {percent(noise)}"], [""], -LEFT + 1)
         _legend(canvas, table)
-        canvas.savefig(path, dpi=200, metadata={"Software": None})
-        canvas.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+        save_picture(canvas, path)
 
 
 def _panel(axes: Axes, part: pd.DataFrame, column: str, title: str) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from analysis.pages.figures import MISSING, NOT_TESTABLE, Figure, interval, number, plain
-from analysis.pages.report import embedded, part_of, percent, render, verdict
+from analysis.pages.figures import Figure
+from analysis.pages.page import embedded, render
+from analysis.pages.text import MISSING, NOT_TESTABLE, interval, number, p_value, part_of, percent, plain
+from analysis.pages.verdict import verdict
 from analysis.stats.agreement import PERMUTATIONS, RESAMPLES
 from analysis.stats.missing import AS_ZERO, COMPLETE, SHARED
 from analysis.stats.reliability import REPORT_SPLITS, WEIGHT_SPLITS
 from analysis.study.comparisons import ComparisonResult
-from analysis.study.gate import AGREEMENT, CORRELATION
 from analysis.study.released_files import ASKED
 from analysis.study.released_results import ReleasedResults
 from store.files import write_text
 from store.provenance import provenance
+from task.thresholds import GATE_AGREEMENT, GATE_CORRELATION
 
 TREATMENTS = (COMPLETE, SHARED, AS_ZERO)
 
@@ -23,23 +25,23 @@ TREATMENTS = (COMPLETE, SHARED, AS_ZERO)
 def write_page(results: ReleasedResults, figures: list[Figure], path: Path) -> None:
     """Write the page to `path`, with the pictures inside it."""
     made = provenance()
-    gate = results.run.gate
+    gate = results.findings.gate
     page = render(
         "released.html.j2",
         model=results.data.model,
         passed=gate.passed,
         not_testable=NOT_TESTABLE,
         notes=results.data.notes,
-        verdict=verdict(results.run),
+        verdict=verdict(results.findings),
         gate=[
-            ("decisions that follow the targets", percent(gate.agreement, 1), f"at least {AGREEMENT:.0%}"),
-            ("r(learned, target)", number(gate.r), f"at least {CORRELATION:.2f}"),
+            ("decisions that follow the targets", percent(gate.agreement, 1), f"at least {percent(GATE_AGREEMENT)}"),
+            ("r(learned, target)", number(gate.r), f"at least {number(GATE_CORRELATION)}"),
             ("share of A", percent(gate.share_a, 1), "near 50%"),
         ],
         beside=[(plain(name), beside_the_paper(name, results), results.testable(name)) for name in results.found],
         printed=results.printed,
         instilled=results.variants.get("instilled"),
-        figures=[(figure, embedded(figure.path)) for figure in figures],
+        figures=embedded(figures),
         noise=noise_rows(results),
         more=more_rows(results),
         changes=change_rows(results),
@@ -74,7 +76,7 @@ def beside_the_paper(name: str, results: ReleasedResults) -> tuple[list[str], li
         printed,
         interval(a.boot_low, a.boot_high),
         interval(a.hdi_low, a.hdi_high),
-        "<0.001" if a.p_permutation < 0.001 else number(a.p_permutation, 3),
+        p_value(a.p_permutation),
     ]
     readable = part_of(a.valid_reports, a.total_reports)
     return figures, [readable, str(found.outside), str(a.n_contexts), str(a.n_points)]
@@ -115,12 +117,12 @@ def more_rows(results: ReleasedResults) -> list[list[str]]:
 
 def change_rows(results: ReleasedResults) -> list[list[str]]:
     """What introspection training changed, on the contexts with reports before and after."""
-    if not results.run.gate.passed:
+    if not results.findings.gate.passed:
         return []
     return [
         [
             f"{plain(after)} \N{MINUS SIGN} {plain(before)}",
-            MISSING if math.isnan(d.difference) else f"{d.difference:+.2f}",
+            number(d.difference, signed=True),
             interval(d.boot_low, d.boot_high),
             str(d.n_contexts),
         ]
@@ -130,7 +132,7 @@ def change_rows(results: ReleasedResults) -> list[list[str]]:
 
 def missing_rows(results: ReleasedResults) -> list[list[str]]:
     """r, its interval and the contexts behind it under each treatment of missing reports."""
-    if not results.run.gate.passed:
+    if not results.findings.gate.passed:
         return []
     cells: dict[str, list[str]] = {}
     for t in results.missing:
@@ -141,7 +143,7 @@ def missing_rows(results: ReleasedResults) -> list[list[str]]:
 
 def variant_rows(results: ReleasedResults) -> list[list[str]]:
     """r in the ways that the paper could have computed it."""
-    if not results.run.gate.passed:
+    if not results.findings.gate.passed:
         return []
     return [
         [

@@ -22,6 +22,7 @@ from analysis.stats.importance import (
 )
 from analysis.stats.logistic import PRIOR_SCALE, laplace, log_likelihood, log_prior, signed_design
 from task.errors import InputError
+from task.thresholds import TRUSTED_PARETO_K
 
 DRAWS = 2048
 """Draws of the last round: posterior means within about 0.01 of the truth, far below a posterior sd."""
@@ -31,9 +32,6 @@ PILOT_DRAWS = 512
 
 PILOT_SPREAD = 1.3
 """The Laplace covariance is widened by this factor, since a proposal must be wider than its target."""
-
-TRUSTED_K = 0.7
-"""Pareto k above which a context is done again with more draws."""
 
 EXTRA_ROUNDS = 3
 """How often at most a context is done again, with four times the draws each time."""
@@ -99,7 +97,7 @@ def logistic_posterior(
     logit P(A) = a + b . (x - mean x), with b ~ N(0, 1) for each attribute, a ~ Student-t(3, 0, 2.5), as brms sets it
     up (Plunkett et al. 2025). The posterior is found by importance sampling: a Laplace approximation at the mode, a
     pilot round from it, and a round from a proposal fitted to the pilot's weighted draws. Contexts whose Pareto k
-    stays above 0.7 get up to three more rounds; `pareto_k` reports where that ended.
+    stays above `TRUSTED_PARETO_K` get up to three more rounds; `pareto_k` reports where that ended.
 
     Args:
         chose_a: 1 where A was chosen, 0 where B, NaN where the choice is missing, shape (contexts, trials). Missing
@@ -228,7 +226,7 @@ def _sample(
         weighed = _weigh(signed, location, covariance, standard_draws(size, draws, seed))
         for name, values in _summary(weighed, intervals).items():
             getattr(posterior, name)[rows] = values
-        again = posterior.pareto_k[rows] > TRUSTED_K
+        again = posterior.pareto_k[rows] > TRUSTED_PARETO_K
         if not again.any():
             return
         location, covariance = weighted_moments(weighed.folded[again], normalised_weights(weighed.log_weights[again]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 
 from analysis.stats.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference, pearson
 from analysis.stats.estimators import log_odds_weights, logistic_posterior
+from store.evaluation import measure_folder
+from store.run import ComparisonRecord, DifferenceRecord, GateRecord, Source
 from store.trials import DecisionTrials, ReportTrials
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import DEFAULT, Measure, Variant, measure_folder
+from task.prompts import DEFAULT, Measure, Variant
 from task.weights import rescale
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
 
 
 def learned_against_target(
-    gate: dict[str, str],
+    gate: GateRecord,
     names: dict[str, list[str]],
     contexts: dict[str, ChoiceContext],
     targets: dict[str, NDArray[np.float64]],
@@ -87,47 +91,55 @@ def learned_against_target(
     seed: int,
 ) -> ComparisonResult:
     """Learned weights of the gate's arm against the weights that it was taught."""
-    arm, group = gate["arm"], gate["contexts"]
+    arm, group = gate.arm, gate.contexts
     members = names[group]
-    learned = _pick(_of(measured, {"arm": arm}, "decisions"), "weights", members)
+    source = Source(arm=arm, variant=DEFAULT["decisions"], contexts=members)
+    of_arm = _of(measured, source, "decisions")
+    learned = _pick(of_arm.contexts, of_arm.weights, members)
     taught = np.stack([targets[n] for n in members])
     counted = agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed)
-    r_log_odds = pearson(_pick(measured[arm], "log_odds", members), taught)
+    r_log_odds = pearson(_pick(of_arm.contexts, of_arm.log_odds, members), taught)
     points = _points(contexts, members, taught, learned)
     return ComparisonResult("learned_vs_target", arm, "target", group, counted, r_log_odds, points, {}, 0)
 
 
+def members_of(entry: ComparisonRecord) -> list[str]:
+    """The contexts of a comparison, source by source."""
+    return [name for source in entry.reports for name in source.contexts]
+
+
 def compare(
-    entry: dict[str, Any],
+    entry: ComparisonRecord,
     contexts: dict[str, ChoiceContext],
     measured: dict[str, MeasuredWeights],
     reported: dict[str, ReportTrials],
     seed: int,
 ) -> ComparisonResult:
     """One comparison; its arms may be several folds, each speaking for its own contexts."""
-    members = [n for source in entry["reports"] for n in source["contexts"]]
+    members = members_of(entry)
     mean = np.full((len(members), len(contexts[members[0]].attributes)), np.nan)
     weights, log_odds = mean.copy(), mean.copy()
     valid = total = outside = 0
     reasons: Counter[str] = Counter()
-    for source in entry["reports"]:
+    for source in entry.reports:
         trials = _of(reported, source, "reports")
-        rows = [trials.contexts.index(n) for n in source["contexts"] if n in trials.contexts]
+        rows = [trials.contexts.index(n) for n in source.contexts if n in trials.contexts]
         means, counts = mean_reports(trials.values[rows])
         mean[[members.index(trials.contexts[row]) for row in rows]] = means
         valid, total = valid + int(counts.sum()), total + int(trials.total[rows].sum())
         outside += int(trials.outside[rows].sum())
         reasons.update(reason for row in rows for reason in trials.reasons[row])
-    for source in entry["weights"]:
+    for source in entry.weights:
         of_arm = _of(measured, source, "decisions")
-        rows = [members.index(n) for n in source["contexts"] if n in members]
-        weights[rows] = _pick(of_arm, "weights", [members[row] for row in rows])
-        log_odds[rows] = _pick(of_arm, "log_odds", [members[row] for row in rows])
+        rows = [members.index(n) for n in source.contexts if n in members]
+        known = [members[row] for row in rows]
+        weights[rows] = _pick(of_arm.contexts, of_arm.weights, known)
+        log_odds[rows] = _pick(of_arm.contexts, of_arm.log_odds, known)
     return ComparisonResult(
-        name=entry["name"],
-        reports=", ".join(_asked(source, "reports") for source in entry["reports"]),
-        weights=", ".join(_asked(source, "decisions") for source in entry["weights"]),
-        contexts=entry["contexts"],
+        name=entry.name,
+        reports=", ".join(_asked(source, "reports") for source in entry.reports),
+        weights=", ".join(_asked(source, "decisions") for source in entry.weights),
+        contexts=entry.contexts,
         agreement=agreement(mean, weights, valid_reports=valid, total_reports=total, seed=seed),
         r_log_odds=pearson(mean, log_odds),
         points=_points(contexts, members, mean, weights),
@@ -146,14 +158,14 @@ class Difference:
     found: PairedDifference
 
 
-def differ(entry: dict[str, str], comparisons: Sequence[ComparisonResult], seed: int) -> Difference:
+def differ(entry: DifferenceRecord, comparisons: Sequence[ComparisonResult], seed: int) -> Difference:
     """One entry of the experiment's `differences`, paired by context."""
     by_name = {c.name: c for c in comparisons}
-    before, after = by_name[entry["before"]], by_name[entry["after"]]
+    before, after = by_name[entry.before], by_name[entry.after]
     # Arms of several folds list the contexts in their own order.
     members = sorted({*before.points["context"]} & {*after.points["context"]})
     x1, x2, y = _stacked(before, "x", members), _stacked(after, "x", members), _stacked(after, "y", members)
-    return Difference(entry["name"], before.name, after.name, paired_difference(x1, x2, y, seed=seed))
+    return Difference(entry.name, before.name, after.name, paired_difference(x1, x2, y, seed=seed))
 
 
 def _stacked(comparison: ComparisonResult, column: str, members: list[str]) -> NDArray[np.float64]:
@@ -166,24 +178,23 @@ def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:
     return arm if variant == DEFAULT[measure] else f"{arm} ({variant})"
 
 
-def _asked(source: dict[str, Any], measure: Measure) -> str:
-    return asked_arm(source["arm"], measure, source.get("variant", DEFAULT[measure]))
+def _asked(source: Source, measure: Measure) -> str:
+    return asked_arm(source.arm, measure, source.variant)
 
 
-def _of(found: dict[str, Any], source: dict[str, Any], measure: Measure) -> Any:
+def _of(found: dict[str, T], source: Source, measure: Measure) -> T:
     asked = _asked(source, measure)
     if asked not in found:
-        folder = measure_folder(measure, source.get("variant", DEFAULT[measure]))
+        folder = measure_folder(measure, source.variant)
         raise InputError(
-            f"trials/{source['arm']}/{folder}: not measured, or not to the end; run the evaluation (again) first"
+            f"trials/{source.arm}/{folder}: not measured, or not to the end; run the evaluation (again) first"
         )
     return found[asked]
 
 
-def _pick(measured: MeasuredWeights, what: str, members: list[str]) -> NDArray[np.float64]:
-    """Weights of some contexts in the order asked for, NaN for those that were not measured."""
-    values = getattr(measured, what)
-    place = {name: row for row, name in enumerate(measured.contexts)}
+def _pick(names: list[str], values: NDArray[np.float64], members: list[str]) -> NDArray[np.float64]:
+    """Rows of `values` (of the contexts `names`) in the order of `members`, NaN for those that were not measured."""
+    place = {name: row for row, name in enumerate(names)}
     picked = np.full((len(members), values.shape[1]), np.nan)
     known = [row for row, name in enumerate(members) if name in place]
     picked[known] = values[[place[members[row]] for row in known]]

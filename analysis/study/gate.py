@@ -10,25 +10,11 @@ from numpy.typing import NDArray
 
 from analysis.stats.records import Record
 from store.trials import DecisionTrials
-
-AGREEMENT = 0.80
-"""Least share of held-out decisions that must follow the target weights."""
-
-CORRELATION = 0.80
-"""Least r(learned, target)."""
-
-COLLAPSED = 0.9
-"""A share of one letter beyond this is a collapse: in balanced trials each is right half of the time."""
-
-FLIPS = 0.5
-"""Above this share of choices that change with the order, the letter decides more than the option does."""
-
-ANSWERS = 0.5
-"""Below this mean P(A) + P(B) the model mostly wants to answer with something else than a letter."""
+from task.thresholds import ANSWERS, CHANCE, COLLAPSED, FLIPS, GATE_AGREEMENT, GATE_CORRELATION
 
 
 @dataclass(frozen=True)
-class DecisionSummary(Record):
+class ArmDecisions(Record):
     """How an arm decides, over all shown trials of some contexts.
 
     Attributes:
@@ -49,7 +35,7 @@ class DecisionSummary(Record):
 
 
 @dataclass(frozen=True)
-class GateResult:
+class GateResult(Record):
     """Whether instillation passed, by which figures, and if not, why.
 
     Attributes:
@@ -69,7 +55,7 @@ class GateResult:
 
 def summarise_decisions(
     trials: DecisionTrials, rows: NDArray[np.bool_], targets: NDArray[np.float64] | None
-) -> DecisionSummary:
+) -> ArmDecisions:
     """How an arm decides on the contexts where `rows` (contexts,) is true; `targets` is (contexts, attributes).
 
     A pair of equal utility has no right answer and is left out of the agreement.
@@ -81,7 +67,7 @@ def summarise_decisions(
         gain = np.einsum("cpa,ca->cp", trials.difference[rows], targets[rows])[..., None]
         decided = shown & (np.abs(gain) > 1e-9)
         agreement = float((first_chosen == (gain > 0))[decided].mean()) if decided.any() else math.nan
-    return DecisionSummary(
+    return ArmDecisions(
         pairs=int(shown[..., 0].sum()),
         share_a=float(chose_a[shown].mean()),
         letter_mass=float(trials.letter_mass[rows][shown].mean()),
@@ -92,7 +78,7 @@ def summarise_decisions(
 
 
 def judge(
-    decisions: DecisionSummary, r: float, stopped_early: str | None = None, missing_skill: str | None = None
+    decisions: ArmDecisions, r: float, stopped_early: str | None = None, missing_skill: str | None = None
 ) -> GateResult:
     """Apply the two thresholds; a NaN does not pass.
 
@@ -103,19 +89,19 @@ def judge(
         missing_skill: What the probes of the base model said that it lacks.
     """
     reasons = []
-    if not decisions.agreement >= AGREEMENT:
+    if not decisions.agreement >= GATE_AGREEMENT:
         reasons.append(
-            f"held-out decisions follow the target weights in {decisions.agreement:.0%}, below {AGREEMENT:.0%}"
+            f"held-out decisions follow the target weights in {decisions.agreement:.0%}, below {GATE_AGREEMENT:.0%}"
         )
-    if not r >= CORRELATION:
-        reasons.append(f"r(learned, target) is {r:.2f}, below {CORRELATION:.2f}")
+    if not r >= GATE_CORRELATION:
+        reasons.append(f"r(learned, target) is {r:.2f}, below {GATE_CORRELATION:.2f}")
     if reasons:
         cause = f"training stopped at {stopped_early}" if stopped_early else likely_cause(decisions)
         reasons.append(f"{cause}; the base model lacks {missing_skill}" if missing_skill else cause)
     return GateResult(not reasons, decisions.agreement, r, decisions.share_a, reasons)
 
 
-def likely_cause(decisions: DecisionSummary) -> str:
+def likely_cause(decisions: ArmDecisions) -> str:
     """What most likely went wrong with an instillation, told from how the arm decides."""
     letter = "A" if decisions.share_a > 0.5 else "B"
     share = max(decisions.share_a, 1 - decisions.share_a)
@@ -134,7 +120,7 @@ def likely_cause(decisions: DecisionSummary) -> str:
             f"{decisions.flips:.0%} of the choices change when the options change place: the letter, not the option, "
             "decides; train longer, on more examples"
         )
-    if decisions.agreement < 0.6:
+    if decisions.agreement < CHANCE:
         return (
             "decisions are close to chance: the model has not learned to weigh the attributes; "
             "train longer, on more examples, or use a larger model"

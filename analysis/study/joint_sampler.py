@@ -33,8 +33,7 @@ import numpyro
 import numpyro.distributions as dist
 from arviz_stats.base import array_stats
 from numpy.typing import NDArray
-from numpyro.infer.hmc import HMCState, hmc
-from numpyro.infer.util import initialize_model
+from numpyro.infer import MCMC, NUTS
 
 from analysis.stats.agreement import mean_reports
 from task.errors import InputError
@@ -152,8 +151,8 @@ def _observed(chose_a: NDArray[np.float64], difference: NDArray[np.float64], rep
 
 
 @cache
-def _chains(warmup: int, draws: int) -> Callable[..., Any]:
-    """The sampler, compiled once for all data of one shape: `numpyro.infer.MCMC` compiles for 10 s in every run.
+def _chains(warmup: int, draws: int) -> Callable[[jax.Array, _Observed], tuple[dict[str, jax.Array], jax.Array]]:
+    """The sampler, compiled once for each length of chains and each shape of data.
 
     Returns:
         A function of keys (chains,) and `_Observed` that gives the draws of the parameters that all contexts share, by
@@ -161,18 +160,10 @@ def _chains(warmup: int, draws: int) -> Callable[..., Any]:
     """
 
     def chain(key: jax.Array, observed: _Observed) -> tuple[dict[str, jax.Array], jax.Array]:
-        start, run = jax.random.split(key)
-        model = initialize_model(start, _model, model_args=(observed,), dynamic_args=True)
-        init, sample = hmc(potential_fn_gen=model.potential_fn, algo="NUTS")
-
-        def step(state: HMCState, _: None) -> tuple[HMCState, tuple[dict[str, jax.Array], jax.Array]]:
-            state = sample(state, model_args=(observed,))
-            values = model.postprocess_fn(observed)(state.z)
-            return state, ({name: v for name, v in values.items() if v.ndim == 0}, state.diverging)
-
-        first = init(model.param_info, num_warmup=warmup, model_args=(observed,), rng_key=run)
-        _, steps = jax.lax.scan(step, first, None, length=warmup + draws)
-        return jax.tree.map(lambda values: values[warmup:], steps)
+        mcmc = MCMC(NUTS(_model), num_warmup=warmup, num_samples=draws, progress_bar=False)
+        mcmc.run(key, observed)
+        shared = {name: values for name, values in mcmc.get_samples().items() if values.ndim == 1}
+        return shared, mcmc.get_extra_fields()["diverging"]
 
     return jax.pmap(chain, in_axes=(0, None))
 

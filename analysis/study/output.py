@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from analysis.study.results import RunResults
-from store.files import read_json
-from store.stages import MANIFEST, STARTED, Stage
+from store.manifests import MANIFEST, OutputFacts, read_manifest
+from store.stages import STARTED, Stage
 from task.errors import InputError
 
 
@@ -31,7 +33,7 @@ def output_folder(final: Path, command: str, depends_on: Mapping[str, Any]) -> I
     shutil.rmtree(draft, ignore_errors=True)
     stage = Stage(draft, {"command": command, **depends_on})
     yield draft
-    stage.finish({"files": [name for name in _files(draft) if name not in (MANIFEST, STARTED)]})
+    stage.finish(OutputFacts(files=[name for name in _files(draft) if name not in (MANIFEST, STARTED)]))
     shutil.rmtree(final, ignore_errors=True)
     draft.rename(final)
 
@@ -46,17 +48,19 @@ def check_replaceable(final: Path, command: str) -> None:
     """
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         return
-    made = read_json(final / MANIFEST) if (final / MANIFEST).is_file() else {}
-    if made.get("depends_on", {}).get("command") != command:
-        raise InputError(f"{final}: was not made by {command} (no such {MANIFEST}); move it away first")
-    if foreign := sorted({*_files(final)} - {MANIFEST, *made["files"]}):
+    try:
+        made = read_manifest(final, OutputFacts)
+    except InputError:
+        made = None
+    if made is None or made.depends_on.get("command") != command:
+        raise InputError(f"{final}: was not made by {command} of this version (see its {MANIFEST}); move it away first")
+    if foreign := sorted({*_files(final)} - {MANIFEST, *made.facts.files}):
         raise InputError(f"{final}: holds {foreign[0]}, which {command} did not write; move it away first")
 
 
-def run_inputs(results: RunResults) -> dict[str, Any]:
-    """What an analysis of a run depends on: its name and seed, and the keys of its trial files."""
-    keys = {folder: m["key"] for folder, m in results.manifests.items() if folder.startswith("trials")}
-    return {"run": results.record["name"], "seed": results.record["seed"], "trial_files": keys}
+def run_inputs(results: RunResults) -> dict[str, JsonValue]:
+    """What a further question to a run depends on: its name and seed, and the keys of its trial files."""
+    return {"run": results.name, "seed": results.seed, "trial_files": {**results.trial_files}}
 
 
 def _files(folder: Path) -> list[str]:

@@ -8,25 +8,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from analysis.stats.agreement import PairedDifference, agreement, mean_reports, paired_difference, pearson
+from analysis.stats.agreement import PairedDifference, agreement, mean_reports, paired_difference
 from analysis.stats.estimators import logistic_posterior
 from analysis.stats.missing import Treatment, treat_missing
-from analysis.stats.records import Record
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
+from analysis.stats.variants import Variants, variants
 from analysis.study.comparisons import ComparisonResult, MeasuredWeights, compare, learned_against_target
-from analysis.study.gate import DecisionSummary, GateResult, judge
+from analysis.study.gate import ArmDecisions, GateResult, judge
 from analysis.study.released_files import REPORTS, TARGETS, Decisions, ReleasedData
-from analysis.study.results import RunResults
+from analysis.study.results import Findings
+from store.run import ComparisonRecord, GateRecord, Source
 from task.errors import InputError
+from task.prompts import DEFAULT
 from task.seeding import stream
-from task.weights import LARGEST, rescale
+from task.weights import rescale
 
 SEED = 0
 """Of the posterior's draws, the bootstrap, the permutations and the splits in halves."""
 
-GATE = {"arm": "instilled", "contexts": "instilled"}
+GATE = GateRecord(arm="instilled", contexts="instilled")
 
 CHANGES = (("introspection_trained", "instilled"), ("native_after", "native_before"))
 """Sets of reports that introspection training should have moved: after, before."""
@@ -53,34 +55,13 @@ PRINTED = {
 
 
 @dataclass(frozen=True)
-class Variants(Record):
-    """One correlation, computed in ways that the paper could have chosen; NaN where it cannot be.
-
-    Attributes:
-        as_given: The paper's: values of reports as given.
-        clipped: Values beyond +-100 set to +-100.
-        dropped: Reports with a value beyond +-100 left out whole.
-        standardised_first: See `standardised_first`.
-        outside: Readable reports with a value beyond +-100.
-        largest: Largest magnitude reported.
-    """
-
-    as_given: float
-    clipped: float
-    dropped: float
-    standardised_first: float
-    outside: int
-    largest: float
-
-
-@dataclass(frozen=True)
 class ReleasedResults:
     """All that is found in one model's files.
 
     Attributes:
         data: The files.
-        run: The same as a run with two groups of contexts, `instilled` and `native`, whose weights are both of the
-            instilled model, and with one arm for each set of reports.
+        findings: With two groups of contexts, `instilled` and `native`, whose weights are both of the instilled
+            model, and one comparison for each set of reports.
         printed: r as printed in the paper, by comparison; empty for other models.
         corrected: r without measurement noise, by comparison.
         variants: By set of reports.
@@ -89,7 +70,7 @@ class ReleasedResults:
     """
 
     data: ReleasedData
-    run: RunResults
+    findings: Findings
     printed: dict[str, float]
     corrected: dict[str, CorrectedR]
     variants: dict[str, Variants]
@@ -99,14 +80,14 @@ class ReleasedResults:
     @property
     def found(self) -> dict[str, ComparisonResult | None]:
         """Every comparison by name, None where a file is missing."""
-        by_name: dict[str, ComparisonResult] = {c.name: c for c in self.run.comparisons}
-        check = self.run.learned_vs_target
+        by_name = {c.name: c for c in self.findings.comparisons}
+        check = self.findings.learned_vs_target
         known = self.data.targets is not None and "instilled" in self.data.decisions
         return {check.name: check if known else None, **{name: by_name.get(name) for name in REPORTS}}
 
     def testable(self, name: str) -> bool:
         """Whether a comparison can be believed: the gate's own always, the others when it was passed."""
-        return self.run.gate.passed or name == self.run.learned_vs_target.name
+        return self.findings.gate.passed or name == self.findings.learned_vs_target.name
 
 
 def analyse_released(data: ReleasedData) -> ReleasedResults:
@@ -120,10 +101,10 @@ def analyse_released(data: ReleasedData) -> ReleasedResults:
     weights = {name: measured[REPORTS[name][0]].weights for name in data.reports}
     return ReleasedResults(
         data=data,
-        run=_as_run(data, measured),
+        findings=_findings(data, measured),
         printed=PRINTED.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", data.model), {}),
         corrected=_corrected(data, measured),
-        variants={name: _variants(trials.values, weights[name]) for name, trials in data.reports.items()},
+        variants={name: variants(trials.values, weights[name]) for name, trials in data.reports.items()},
         missing=_missing(data, measured),
         changes={
             (after, before): paired_difference(means[before], means[after], weights[after], seed=SEED)
@@ -131,23 +112,6 @@ def analyse_released(data: ReleasedData) -> ReleasedResults:
             if after in means and before in means
         },
     )
-
-
-def standardised_first(x: ArrayLike, y: ArrayLike) -> float:
-    """Slope of standardised y on standardised x, standardised before the contexts without x were left out.
-
-    Where every context has both, this is Pearson's r. Where reports are missing, the weights were standardised over
-    contexts that the regression then does not see, and the slope is r * sd(y, complete contexts) / sd(y, all contexts).
-
-    Args:
-        x: Mean reports, shape (contexts, attributes), NaN where there are none.
-        y: Weights, same shape.
-    """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
-    measured = ~np.isnan(y).any(axis=1)
-    complete = measured & ~np.isnan(x).any(axis=1)
-    r = pearson(x, y)
-    return math.nan if math.isnan(r) else r * float(y[complete].std(ddof=1) / y[measured].std(ddof=1))
 
 
 def _measure(decisions: Decisions) -> MeasuredWeights:
@@ -167,7 +131,7 @@ def _target_table(data: ReleasedData) -> NDArray[np.float64]:
     return np.stack(rows)
 
 
-def _as_run(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> RunResults:
+def _findings(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> Findings:
     names = {group: decisions.contexts for group, decisions in data.decisions.items()}
     contexts = {name: data.contexts[name] for members in names.values() for name in members}
     targets: dict[str, NDArray[np.float64]] = {}
@@ -178,29 +142,28 @@ def _as_run(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> RunResu
         nothing = agreement(np.empty((0, 1)), np.empty((0, 1)), valid_reports=0, total_reports=0, seed=SEED)
         points = pd.DataFrame(columns=["context", "attribute", "x", "y"])
         learned = ComparisonResult("learned_vs_target", "", "target", "instilled", nothing, math.nan, points, {}, 0)
-    comparisons = []
-    for name in data.reports:
-        group = REPORTS[name][0]
-        sources = {
-            key: [{"arm": arm, "contexts": names[group]}] for key, arm in (("reports", name), ("weights", group))
-        }
-        comparisons.append(
-            compare({"name": name, "contexts": group, **sources}, contexts, measured, data.reports, SEED)
-        )
-    return RunResults(
-        record={"name": data.model, "seed": SEED, "arms": {}, "gate": GATE, "model": {"name": data.model}},
+    return Findings(
+        name=data.model,
+        seed=SEED,
+        judged=GATE,
+        contexts=contexts,
         groups={group: names.get(group, []) for group in ("instilled", "native")},
-        attributes={name: context.attribute_names for name, context in contexts.items()},
         targets=targets,
         measured=measured,
-        decisions={},
         learned_vs_target=learned,
         gate=_gate(data, learned.agreement.r),
-        comparisons=comparisons,
-        differences=[],
-        curves={},
-        manifests={},
-        stopped_early={},
+        comparisons=[compare(_entry(name, names), contexts, measured, data.reports, SEED) for name in data.reports],
+    )
+
+
+def _entry(name: str, names: dict[str, list[str]]) -> ComparisonRecord:
+    """One set of reports, held against the weights of its contexts."""
+    group = REPORTS[name][0]
+    return ComparisonRecord(
+        name=name,
+        contexts=group,
+        reports=[Source(arm=name, variant=DEFAULT["reports"], contexts=names[group])],
+        weights=[Source(arm=group, variant=DEFAULT["decisions"], contexts=names[group])],
     )
 
 
@@ -216,7 +179,7 @@ def _gate(data: ReleasedData, r: float) -> GateResult:
     shown = ~np.isnan(decisions.chose_a)
     decided = shown & (np.abs(gain) > 1e-9)
     follows = decisions.chose_a[decided] == (gain[decided] > 0)
-    summary = DecisionSummary(
+    summary = ArmDecisions(
         pairs=int(shown.sum()),
         share_a=float(decisions.chose_a[shown].mean()) if shown.any() else math.nan,
         letter_mass=math.nan,
@@ -242,19 +205,6 @@ def _corrected(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> dict
         mean, _ = mean_reports(trials.values)
         found[name] = corrected_r(mean, measured[group].weights, reported, halves[group], seed=SEED)
     return found
-
-
-def _variants(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Variants:
-    mean, _ = mean_reports(values)
-    beyond = np.abs(values).max(axis=2) > LARGEST
-    return Variants(
-        as_given=pearson(mean, weights),
-        clipped=pearson(mean_reports(np.clip(values, -LARGEST, LARGEST))[0], weights),
-        dropped=pearson(mean_reports(np.where(beyond[..., None], np.nan, values))[0], weights),
-        standardised_first=standardised_first(mean, weights),
-        outside=int(beyond.sum()),
-        largest=float(np.nanmax(np.abs(values))),
-    )
 
 
 def _missing(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> list[Treatment]:

@@ -1,0 +1,64 @@
+"""How a number, an interval, a share, a count and a name are written: on pages, in pictures, on the screen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from analysis.stats.agreement import Agreement
+
+NOT_TESTABLE = "not testable"
+MISSING = "\N{EN DASH}"
+
+
+def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
+    """A figure as text, a dash for NaN."""
+    # + 0.0: no "-0.00"
+    return MISSING if math.isnan(value) else f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
+
+
+def interval(low: float, high: float, *, signed: bool = False) -> str:
+    """An interval as text, a dash for NaN."""
+    return MISSING if math.isnan(low) else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+
+
+def with_interval(found: Agreement, *, signed: bool = False) -> str:
+    """r and its interval from resampling contexts."""
+    return f"{number(found.r, signed=signed)} {interval(found.boot_low, found.boot_high, signed=signed)}"
+
+
+def small(value: float) -> str:
+    """A figure that may be small but not nothing."""
+    return "<0.01" if 0 < value < 0.005 else number(value)
+
+
+def p_value(p: float) -> str:
+    """A p-value as text, a dash for NaN."""
+    return "<0.001" if p < 0.001 else number(p, 3)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share as text, a dash for NaN."""
+    return MISSING if math.isnan(share) else f"{share:.{digits}%}"
+
+
+def part_of(part: int, whole: int) -> str:
+    """Counts as text, a dash where nothing was asked for."""
+    return f"{part}/{whole}" if whole else MISSING
+
+
+def plain(name: str) -> str:
+    """A name of the experiment file as words."""
+    return name.replace("_", " ")
+
+
+def listing(words: Sequence[str]) -> str:
+    """Some words as part of a sentence."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def why_no_r(found: Agreement) -> str:
+    """Why a correlation is NaN."""
+    if not found.n_contexts:
+        return "no context has both"
+    return "fewer than 3 points" if found.n_points < 3 else "no variation"

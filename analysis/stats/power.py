@@ -1,0 +1,122 @@
+"""Power and coverage of the analysis by simulation: what studies of one design find, and how often they are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from analysis.stats.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
+from analysis.stats.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, population_r
+from task.seeding import stream
+
+RESAMPLES, PERMUTATIONS = 600, 199
+"""Fewer than in the analysis of a real study: their noise averages out over studies."""
+
+LEVEL = 0.05
+"""Level of the tests, two-sided."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study consists of; `noise` is the share of decisions that follow the true weights."""
+
+    contexts: int
+    trials: int
+    noise: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all designs share.
+
+    Attributes:
+        studies: Simulated studies of each design.
+        seed: Of everything drawn.
+        error_correlation: Of the stable errors before and after, see `analysis.stats.simulation.before_and_after`.
+        resamples, permutations: Of each study's analysis.
+    """
+
+    studies: int
+    seed: int
+    error_correlation: float = 0.0
+    resamples: int = RESAMPLES
+    permutations: int = PERMUTATIONS
+
+
+def run_design(design: Design, effects: Sequence[float], pool: Pool, settings: Settings) -> list[dict[str, float]]:
+    """Simulate and analyse the studies of one design; one row an effect, see `power_row`."""
+    before = Reporter(design.accuracy)
+    after = [Reporter(design.accuracy + effect) for effect in effects]
+    found = run_studies(before, after, pool, design.contexts, settings)
+    known = {"error_correlation": settings.error_correlation, "studies": settings.studies}
+    known["recovery"] = pearson(pool.true, pool.learned)
+    return [{**asdict(design), "effect": e, **known, **row} for e, row in zip(effects, found, strict=True)]
+
+
+def run_studies(
+    before: Reporter, after: Sequence[Reporter], pool: Pool, contexts: int, settings: Settings
+) -> list[dict[str, float]]:
+    """Simulate and analyse studies of so many contexts; one row of `power_row` for each reporter after training."""
+    spread = float(pool.true.std())
+    rng = stream(settings.seed, f"power/{before}/{after}/{contexts}/{settings}")
+    rs, differences = [], []
+    for _ in range(settings.studies):
+        study = draw_contexts(pool, contexts, rng)
+        x1, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
+        rs.append(_analyse_r(x1, study.learned, settings))
+        differences.append([_analyse_difference(x1, x2, study.learned, settings) for x2 in later])
+    truth = population_r(pool, before, settings.seed)
+    gained = [population_r(pool, reporter, settings.seed) - truth for reporter in after]
+    return [power_row(np.array(rs), np.array(differences)[:, i], truth, gain) for i, gain in enumerate(gained)]
+
+
+def _analyse_r(x: Array, y: Array, settings: Settings) -> list[float]:
+    """r, its permutation p-value, its bootstrap interval and the paper's, of one study."""
+    r = pearson(x, y)
+    p = permutation_null(x, y, seed=settings.seed, permutations=settings.permutations)[0]
+    boot = bootstrap_r(x, y, seed=settings.seed, resamples=settings.resamples)
+    return [r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))]
+
+
+def _analyse_difference(x1: Array, x2: Array, y: Array, settings: Settings) -> list[float]:
+    """The paired difference of one study, and its interval."""
+    found = paired_difference(x1, x2, y, seed=settings.seed, resamples=settings.resamples)
+    return [found.difference, found.boot_low, found.boot_high]
+
+
+def power_row(rs: Array, differences: Array, truth: float, gained: float) -> dict[str, float]:
+    """Power and coverage from the studies' results.
+
+    Args:
+        rs: r, p, ends of the bootstrap interval, ends of the paper's, shape (studies, 6).
+        differences: Difference, ends of its interval, shape (studies, 3).
+        truth: The population's r before.
+        gained: The population's r after minus that before.
+
+    Returns:
+        population_*, mean_*: What is estimated, and the mean estimate.
+        power_permutation: Share of studies whose permutation test rejects that reports and weights are unrelated.
+        power_bootstrap, power_difference: Share whose interval of r, of the difference, excludes 0.
+        coverage_*: Share whose interval holds what is estimated.
+    """
+    r, p, boot_low, boot_high, hdi_low, hdi_high = rs.T
+    difference, low, high = differences.T
+    return {
+        "population_r": truth,
+        "mean_r": float(r.mean()),
+        "power_permutation": float((p <= LEVEL).mean()),
+        "power_bootstrap": float(1 - _share_within(boot_low, boot_high, 0)),
+        "coverage_bootstrap": _share_within(boot_low, boot_high, truth),
+        "coverage_regression": _share_within(hdi_low, hdi_high, truth),
+        "population_difference": gained,
+        "mean_difference": float(difference.mean()),
+        "power_difference": float(1 - _share_within(low, high, 0)),
+        "coverage_difference": _share_within(low, high, gained),
+    }
+
+
+def _share_within(low: Array, high: Array, value: float) -> float:
+    return float(((low <= value) & (value <= high)).mean())
