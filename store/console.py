@@ -21,7 +21,7 @@ from task.errors import InputError
 RELAYED = "SELF_INTERPRETABILITY_RELAYED"
 """Environment variable: set where a launcher reads the output of a command."""
 
-MARK = "\x1e"
+MARK = "\x02"
 """Begins a marked line: mark, kind, mark, text."""
 
 Kind = Literal["say", "warn", "error", "progress"]
