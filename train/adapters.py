@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from store.checkpoints import ADAPTER
+from store.checkpoints import ADAPTER, remove_checkpoints
 
 
 def save_adapter(trainer: Trainer) -> None:
@@ -18,8 +17,7 @@ def save_adapter(trainer: Trainer) -> None:
     if trainer.is_world_process_zero():
         drop_base_weights(folder / ADAPTER)
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
-        for checkpoint in folder.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        remove_checkpoints(folder)
 
 
 def drop_base_weights(file: Path) -> None:

@@ -19,20 +19,19 @@ def gpu_memory() -> float | None:
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 
-def settings_for(table: Mapping[int | str, Mapping[str, Any]], memory: float) -> dict[str, Any]:
+def settings_for(table: Mapping[int, Mapping[str, Any]], memory: float) -> dict[str, Any]:
     """The entry of a table by GPU memory in GB for the largest memory that this GPU has.
 
     Raises:
         InputError: The GPU has less memory than the smallest entry asks for.
     """
-    sizes = {int(size): entry for size, entry in table.items()}
-    fitting = [size for size in sizes if size * TOLERANCE <= memory]
+    fitting = [size for size in table if size * TOLERANCE <= memory]
     if not fitting:
         raise InputError(
-            f"gpus: settings begin at {min(sizes)} GB and this GPU has {memory:.0f} GB; set "
+            f"gpus: settings begin at {min(table)} GB and this GPU has {memory:.0f} GB; set "
             "per_device_train_batch_size yourself and leave gpus out (load_in_4bit needs least) or take a smaller model"
         )
-    return dict(sizes[max(fitting)])
+    return dict(table[max(fitting)])
 
 
 def split_batch(effective: int, rows: int, processes: int) -> tuple[int, int]:

@@ -9,21 +9,12 @@ from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 
+from store.checkpoints import ADAPTER
 from store.files import read_json
+from store.manifests import TrainingFacts
 from store.provenance import provenance
-from store.stages import MANIFEST
 from task.errors import InputError
-
-LICENCES = {
-    **dict.fromkeys(["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"], "apache-2.0"),
-    **dict.fromkeys(["HuggingFaceTB/SmolLM2-1.7B-Instruct", "allenai/OLMo-2-1124-7B-Instruct"], "apache-2.0"),
-    **dict.fromkeys([f"Qwen/Qwen2.5-{size}B-Instruct" for size in ("0.5", "1.5", "7", "14")], "apache-2.0"),
-    **dict.fromkeys(["Qwen/Qwen3-4B", "Qwen/Qwen3-8B"], "apache-2.0"),
-    **dict.fromkeys(["meta-llama/Llama-3.2-1B-Instruct", "meta-llama/Llama-3.2-3B-Instruct"], "llama3.2"),
-    "meta-llama/Llama-3.1-8B-Instruct": "llama3.1",
-    **dict.fromkeys(["google/gemma-3-1b-it", "google/gemma-3-4b-it"], "gemma"),
-}
-"""Licence of each base model of configs/models/, in the Hub's spelling."""
+from train.arguments import TrainingInputs
 
 METRICS = {
     "eval_letter_accuracy": "letter accuracy",
@@ -37,7 +28,7 @@ METRICS = {
 SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "effective_batch_size", "seed")
 LORA = ("lora_r", "lora_alpha", "lora_target_modules", "use_rslora")
 
-UPLOADED = ("README.md", "adapter_config.json", "adapter_model.safetensors")
+UPLOADED = ("README.md", "adapter_config.json", ADAPTER)
 
 TEMPLATE = """---
 {{ card_data }}
@@ -58,16 +49,16 @@ model = PeftModel.from_pretrained(base, "FOLDER_OF_THIS_FILE")
 
 ## Base
 
-{{ base }}, revision {{ revision }}, fingerprint {{ inputs.base }}{{ quantised }}. {{ start }}
+{{ base }}, revision {{ facts.base.revision or "main" }}, fingerprint {{ inputs.base }}{{ quantised }}. {{ start }}
 
 ## Data
 
-{{ counts.train }} examples, {{ letters }} of them decisions (the answer is a letter), the others reports of weights
-(content hash {{ inputs.train_file }}); {{ counts.validation }} held-out examples.
+{{ facts.counts.train }} examples, {{ decisions }} of them decisions (the answer is a letter), the others reports of
+weights (content hash {{ inputs.train_file }}); {{ facts.counts.validation }} held-out examples.
 
 ## Training
 
-{{ steps }} steps{{ kept }}.{{ stopped }}
+{{ facts.steps }} steps{{ kept }}.{{ stopped }}
 
 | setting | value |
 |---|---|
@@ -87,29 +78,19 @@ model = PeftModel.from_pretrained(base, "FOLDER_OF_THIS_FILE")
 """
 
 
-def published_name(name: str, folder: Path) -> str:
-    """What a base model is called elsewhere: its name on the Hub, or the folder's last part; never a local path."""
-    if not Path(name).is_dir():
-        return name
-    if (folder / MANIFEST).is_file():
-        return str(read_json(folder / MANIFEST).get("model", folder.name))
-    return folder.name
-
-
 def write_card(
-    folder: Path, base: str, revision: str | None, letters: int, inputs: Mapping[str, Any], facts: Mapping[str, Any]
+    folder: Path, base: str, licence: str | None, decisions: int, inputs: TrainingInputs, facts: TrainingFacts
 ) -> None:
     """Write README.md into an adapter's folder; the same training writes the same file.
 
     Args:
         folder: The adapter's folder.
         base: Published name of the base model.
-        revision: Its revision on the Hub.
-        letters: How many training examples are decisions.
-        inputs: What the adapter is a function of, as in its manifest.
-        facts: `counts`, `steps`, `kept`, `stopped_early` and `metrics` of its manifest.
+        licence: The base model's, in the Hub's spelling.
+        decisions: How many training examples are decisions.
+        inputs: What the adapter is a function of.
+        facts: Of its manifest.
     """
-    licence = LICENCES.get(base)
     data = ModelCardData(
         base_model=base,
         library_name="peft",
@@ -117,25 +98,21 @@ def write_card(
         pipeline_tag="text-generation",
         tags=["lora", "self-interpretability", "sft", "trl"],
     )
-    values = {**inputs["sft"], **inputs["lora"], "dtype": inputs["dtype"], "template": inputs["template"] or None}
+    values = {**inputs.sft, **inputs.lora, "dtype": inputs.dtype, "template": inputs.template or None}
     shown = {name: values[name] for name in (*SETTINGS, *LORA, "dtype", "template") if values.get(name) is not None}
-    measured = {label: facts["metrics"][key] for key, label in METRICS.items() if key in facts["metrics"]}
+    measured = {label: facts.metrics[key] for key, label in METRICS.items() if key in facts.metrics}
     card = ModelCard.from_template(
         data,
         template_str=TEMPLATE,
         base=base,
-        revision=revision or "main",
-        purpose="decide by given attribute weights" if letters else "report the weights that it decides by",
-        letters=letters,
+        purpose="decide by given attribute weights" if decisions else "report the weights that it decides by",
+        decisions=decisions,
         inputs=inputs,
-        counts=facts["counts"],
-        steps=facts["steps"],
-        kept=f"; these are the weights of step {facts['kept']['step']}, the best on held-out examples"
-        if facts.get("kept")
-        else "",
-        stopped=f" Stopped early at {facts['stopped_early']}." if facts.get("stopped_early") else "",
-        quantised=f", held in {inputs['quantised']}" if inputs.get("quantised") else "",
-        start=f"It goes on from an adapter of content hash {inputs['adapter']}." if inputs["adapter"] else "",
+        facts=facts,
+        kept=f"; these are the weights of step {facts.kept.step}, the best on held-out examples" if facts.kept else "",
+        stopped=f" Stopped early at {facts.stopped_early}." if facts.stopped_early else "",
+        quantised=f", held in {inputs.quantised}" if inputs.quantised else "",
+        start=f"It goes on from an adapter of content hash {inputs.adapter}." if inputs.adapter else "",
         settings="\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),
         metrics=_metrics_table(measured),
         licence=f"The base model's licence applies to what is derived from it: {licence or 'see the base model'}.",

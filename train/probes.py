@@ -19,17 +19,15 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
+from store.console import run_command, say
 from store.contexts import DATA, load_contexts
 from store.models import model_folder
 from task.chat import letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext
-from store.console import run_command
 from task.errors import InputError
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
+from task.thresholds import GATE_AGREEMENT
 from task.weights import sample_weights
-
-NEEDED = 0.8
-"""Share of right answers from which a model has a skill: what the gate asks of decisions."""
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
@@ -60,7 +58,8 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=arguments.dtype, use_safetensors=True).eval()
     probes = all_probes(contexts, arguments.probes, arguments.seed)
     shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, arguments.template, probes)
-    print("\n".join(lines(shares, arguments.probes)))
+    for line in lines(shares, arguments.probes):
+        say(line)
 
 
 def shortened(context: ChoiceContext, attributes: int | None, layout: Any) -> ChoiceContext:
@@ -121,10 +120,7 @@ def diagnose(trainer: Trainer, template: Mapping[str, Any], contexts: str, seed:
             model.eval(), trainer.processing_class, template, all_probes(load_contexts(contexts), number, seed)
         )
     model.train(was_training)
-    found = lines(shares, number)
-    if trainer.is_world_process_zero():
-        print("\n".join(["probes of the base model:", *found]))
-    missing = missing_skill(shares, NEEDED)
+    missing = missing_skill(shares, GATE_AGREEMENT)
     if missing is None:
         return None
     measured = ", ".join(f"{skill} {shares[skill]:.2f}" for skill in SKILLS)
@@ -134,7 +130,7 @@ def diagnose(trainer: Trainer, template: Mapping[str, Any], contexts: str, seed:
 def lines(shares: dict[Skill, float], number: int) -> list[str]:
     """What came out, and which skill is missing."""
     found = [f"{skill:10} {shares[skill]:.2f} of {number} probes (chance .50)" for skill in SKILLS]
-    missing = missing_skill(shares, NEEDED)
+    missing = missing_skill(shares, GATE_AGREEMENT)
     return [*found, f"missing: {missing}; {LACKING[missing]}" if missing else "all three skills are there"]
 
 

@@ -26,14 +26,15 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.utils.logging import set_verbosity_error
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
-from store.contexts import DATA, load_contexts, save_contexts
-from store.weights import save_weights
 from store.console import run_command
+from store.contexts import DATA, load_contexts, save_contexts
+from store.examples import ExamplesConfig, read_examples
+from store.weights import save_weights
 from task.errors import InputError
 from task.weights import sample_weights
-from train.examples import ExamplesConfig, write_examples
-from train.rows import read_rows, to_dataset
-from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer, load_model
+from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
+from train.examples import make_examples
+from train.trainer.build import build_trainer, load_model, to_dataset
 
 BATCH = 8
 """Rows of a step, the effective batch of SmolLM2's instillation."""
@@ -117,8 +118,8 @@ def write_rows(folder: Path, contexts: int, per_context: int) -> Path:
         train_per_context=per_context,
         validation_per_context=1,
     )
-    write_examples(config)
-    return folder / "rows" / "train.jsonl"
+    make_examples(config)
+    return config.file("train")
 
 
 def trainer_of(recipe: Recipe, model: str, rows: Path, folder: Path) -> SFTTrainer:
@@ -134,12 +135,12 @@ def trainer_of(recipe: Recipe, model: str, rows: Path, folder: Path) -> SFTTrain
     }
     if recipe.plain is None:
         teaching = TeachingArguments(train_file=str(rows), share_prefixes=recipe.share)
-        return build_trainer(teaching, TeachingConfig(**common), lora, read_rows(str(rows)), [])
+        return build_trainer(teaching, TeachingConfig(**common), lora, read_examples(rows), [])
     on_cpu = not torch.accelerator.is_available()
     return recipe.plain(
         model=load_model(lora, None),
         args=SFTConfig(**common, max_length=None, use_cpu=on_cpu, bf16=not on_cpu),
-        train_dataset=to_dataset(read_rows(str(rows)), {}),
+        train_dataset=to_dataset(read_examples(rows), {}),
         processing_class=AutoTokenizer.from_pretrained(model),
         peft_config=get_peft_config(lora),
     )

@@ -12,9 +12,9 @@ started again, it goes on from the last checkpoint.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from store.checkpoints import last_complete_checkpoint
+from store.console import run_command
 from store.contexts import DATA, load_contexts
-from store.files import write_json
-from store.models import fingerprint, model_folder
-from store.stages import Stage
+from store.models import fingerprint, model_folder, published_name
 from task.chat import ChatTokenizer, letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext, as_ratings
-from store.console import run_command
 from task.errors import InputError
 from task.prompts import messages
 from task.seeding import stream
 from task.trials import round_to_grid
 from task.weights import LARGEST, sample_weights, utilities
-from train.curriculum.order import CurriculumTrainer, chance_of_a, place_in
+from train.curriculum.course import CurriculumTrainer, Part, chance_of_a, course_arguments, make_model, place_in
 from train.trainer.shared_prefix import IGNORED, join_rows, shared_log_probs
 
 ROWS, GROUPS = 16, 2
@@ -49,29 +46,25 @@ DIRECTIONS = {1: " (more is better)", -1: " (less is better)"}
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """A stretch of the curriculum.
+class WarmUpPart(Part):
+    """A part of the warm-up; its attributes are drawn from the context's.
 
     Attributes:
-        steps: Optimiser steps.
-        attributes: Attributes of an option, drawn from the context's.
         told: Share of groups whose prompts tell which way each attribute counts, drawn anew for each lesson. In the
             others attributes have weights of their own, which no prompt tells.
         against: Share of attributes of which less is told to be better, at the beginning and at the end.
     """
 
-    steps: int
-    attributes: int
     told: float
     against: tuple[float, float] = (0.5, 0.5)
 
 
 CURRICULUM = (
-    Lessons(60, 1, told=1.0, against=(0.0, 0.0)),
-    Lessons(100, 1, told=1.0, against=(0.0, 0.5)),
-    Lessons(100, 1, told=0.3),
-    Lessons(80, 2, told=0.3),
-    Lessons(80, 5, told=0.2),
+    WarmUpPart(60, 1, told=1.0, against=(0.0, 0.0)),
+    WarmUpPart(100, 1, told=1.0, against=(0.0, 0.5)),
+    WarmUpPart(100, 1, told=0.3),
+    WarmUpPart(80, 2, told=0.3),
+    WarmUpPart(80, 5, told=0.2),
 )
 """What SmolLM2-135M needed; see results/smollm2/. With weights of their own right after comparing, at once or little by
 little, it forgot how to compare; so it first learns what a direction does where it reads it beside the name."""
@@ -93,29 +86,24 @@ def main() -> None:
     base = model_folder(arguments.model, arguments.revision)
     keys = ("layout", "ratings", "contexts", "learning_rate", "seed")
     settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
-    shape = {"curriculum": [asdict(lessons) for lessons in CURRICULUM], "rows": ROWS, "groups": GROUPS}
-    stage = Stage(arguments.output, settings | shape, arguments.overwrite)
-    if stage.finished:
-        print(f"{arguments.output}: finished before, nothing to do")
-        return
+    shape = {"curriculum": [asdict(part) for part in CURRICULUM], "rows": ROWS, "groups": GROUPS}
+    source = published_name(arguments.model, base)
+    build = partial(build_from, arguments, base)
+    make_model(arguments.output, settings | shape, arguments.overwrite, build, ROWS * GROUPS, source=source)
+
+
+def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
+    """Trainer and tokenizer of a command line."""
     set_seed(arguments.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     spare = load_contexts(DATA / "spare.jsonl", arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
-    trainer = build_trainer(base, tokenizer, School(contexts, tokenizer, arguments.seed), arguments)
-    checkpoint = last_complete_checkpoint(arguments.output, weights="model.safetensors")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    for folder in arguments.output.glob("checkpoint-*"):
-        shutil.rmtree(folder)
-    write_json(arguments.output / "learning_curve.json", trainer.state.log_history)
-    stage.finish({"lessons": trainer.state.global_step * ROWS * GROUPS, "base": {"name": arguments.model}})
-    print(f"{arguments.output}: model saved; how far it came: {arguments.output}/learning_curve.json")
+    lessons = LessonGroups(contexts, tokenizer, arguments.seed)
+    return build_trainer(base, lessons, arguments.output, arguments.learning_rate), tokenizer
 
 
 @dataclass(frozen=True)
-class School(Dataset[dict[str, Tensor]]):
+class LessonGroups(Dataset[dict[str, Tensor]]):
     """Makes groups of lessons: group `index` is a function of (seed, index) and the curriculum, and none comes twice.
 
     Attributes:
@@ -129,23 +117,23 @@ class School(Dataset[dict[str, Tensor]]):
     seed: int
 
     def __len__(self) -> int:
-        return GROUPS * sum(lessons.steps for lessons in CURRICULUM)
+        return GROUPS * sum(part.steps for part in CURRICULUM)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One tree of prompts as `join_rows` lays it out, with the probability of the answer A, shape (ROWS,)."""
-        lessons, done = place(index // GROUPS)
+        part, done = place(index // GROUPS)
         rng = stream(self.seed, "warm_up", str(index))
-        told = bool(rng.random() < lessons.told)
+        told = bool(rng.random() < part.told)
         pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
         context = pool[int(rng.integers(len(pool)))]
-        if lessons.attributes > len(context.attributes):
+        if part.attributes > len(context.attributes):
             found = len(context.attributes)
-            raise InputError(f"{context.name}: {found} attributes; the curriculum needs {lessons.attributes}")
+            raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
         own = sample_weights(self.seed, "warm_up", context) / LARGEST
-        against = lessons.against[0] + done * (lessons.against[1] - lessons.against[0])
+        against = part.against[0] + done * (part.against[1] - part.against[0])
         asked, chances = [], []
         for _ in range(ROWS):
-            chosen = rng.permutation(len(own))[: lessons.attributes]
+            chosen = rng.permutation(len(own))[: part.attributes]
             weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
             shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
             a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
@@ -166,7 +154,7 @@ def told_directions(context: ChoiceContext, weights: NDArray[np.float64]) -> Cho
     return replace(context, attributes=tuple(named))
 
 
-def place(step: int) -> tuple[Lessons, float]:
+def place(step: int) -> tuple[WarmUpPart, float]:
     """The part of the curriculum that a step belongs to, and how far into it the step is, from 0 to 1."""
     return place_in(CURRICULUM, step)
 
@@ -196,34 +184,27 @@ class WarmUpTrainer(CurriculumTrainer):
         super().log(logs, *args, **kwargs)
 
 
-def build_trainer(base: Path, tokenizer: Any, school: School, arguments: argparse.Namespace) -> WarmUpTrainer:
-    """The trainer with the whole model: AdamW, its rate falling linearly over the last fifth."""
-    steps = len(school) // GROUPS
-    settings = TrainingArguments(
-        output_dir=str(arguments.output),
-        max_steps=steps,
+def build_trainer(base: Path, lessons: LessonGroups, output: Path, learning_rate: float) -> WarmUpTrainer:
+    """The trainer with the whole model."""
+    settings = course_arguments(
+        output,
+        len(lessons) // GROUPS,
+        lessons.seed,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=GROUPS,
-        learning_rate=arguments.learning_rate,
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": steps // 5},
+        learning_rate=learning_rate,
         warmup_steps=20,
         adam_beta2=0.99,
         bf16=True,
         logging_steps=10,
         save_steps=100,
-        save_total_limit=1,
-        remove_unused_columns=False,
-        report_to="none",
-        seed=arguments.seed,
-        use_cpu=not torch.accelerator.is_available(),
     )
     return WarmUpTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
         args=settings,
         data_collator=lambda groups: groups[0],
-        train_dataset=school,
-        letters=letter_ids(tokenizer, {}),
+        train_dataset=lessons,
+        letters=letter_ids(lessons.tokenizer, {}),
     )
 
 

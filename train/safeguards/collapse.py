@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import statistics
 from collections.abc import Sequence
@@ -10,19 +9,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-logger = logging.getLogger(__name__)
-
-COLLAPSED = 0.9
-"""A share of one letter beyond this is a collapse: in balanced trials each is right half of the time."""
-
-CHANCE = 0.6
-"""Agreement up to here may be luck, however few decisions are held out."""
-
-ANSWERS = 0.5
-"""Below this mean P(A) + P(B) the model mostly wants to answer with something else than a letter."""
-
-CONFIDENT = 1.25 * math.log(2)
-"""Letter loss above this is worse than not knowing (ln 2): the model is sure, and wrong."""
+from store.console import warn
+from task.thresholds import ANSWERS, CHANCE, COLLAPSED, CONFIDENT
 
 PLATEAU = 0.25
 """Share of a training's steps that are not judged: the model organism stands at chance, with one letter, until 30% of
@@ -39,7 +27,10 @@ Log = Sequence[dict[str, Any]]
 
 
 class CollapseWarning(TrainerCallback):
-    """Says so as soon as held-out decisions are nearly all the same letter."""
+    """Says so as soon as held-out decisions are nearly all the same letter; again only if that ends and comes back."""
+
+    def __init__(self) -> None:
+        self._collapsed = False
 
     def on_evaluate(
         self,
@@ -49,17 +40,15 @@ class CollapseWarning(TrainerCallback):
         metrics: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        """Warn when the share of A is above .9 or below .1."""
-        share = metrics.get("eval_share_a")
-        if share is None or 1 - COLLAPSED <= share <= COLLAPSED or not state.is_world_process_zero:
+        """Warn when the share of A has come above .9 or below .1."""
+        share = metrics.get("eval_share_a", 0.5)
+        before, self._collapsed = self._collapsed, one_letter(share)
+        if before or not self._collapsed or not state.is_world_process_zero:
             return
-        logger.warning(
-            "step %d: the model answers %s on %.0f%% of held-out decisions (agreement %.2f); if this lasts it has "
-            "not learned to compare the options: train longer, or raise learning_rate or lora_r",
-            state.global_step,
-            "A" if share > 0.5 else "B",
-            100 * max(share, 1 - share),
-            metrics["eval_agreement"],
+        warn(
+            f"step {state.global_step}: the model answers {'A' if share > 0.5 else 'B'} on "
+            f"{100 * max(share, 1 - share):.0f}% of held-out decisions (agreement {metrics['eval_agreement']:.2f}); if "
+            "this lasts it has not learned to compare the options: train longer, or raise learning_rate or lora_r"
         )
 
 
@@ -123,6 +112,11 @@ def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float
     )
 
 
+def one_letter(share: float) -> bool:
+    """Whether nearly all decisions are the same letter, by the share of A."""
+    return not 1 - COLLAPSED <= share <= COLLAPSED
+
+
 def useless(entry: dict[str, Any], decisions: int) -> bool:
     """Whether an evaluation shows a loss that is not finite, one letter nearly throughout, or agreement at chance.
 
@@ -134,14 +128,14 @@ def useless(entry: dict[str, Any], decisions: int) -> bool:
     if "eval_share_a" not in entry:
         return False
     chance = min(CHANCE, 0.5 + 1.64 * math.sqrt(0.25 / max(decisions, 1)))
-    return not 1 - COLLAPSED <= entry["eval_share_a"] <= COLLAPSED or entry["eval_agreement"] <= chance
+    return one_letter(entry["eval_share_a"]) or entry["eval_agreement"] <= chance
 
 
 def _seen(last: Log) -> str:
     if not all(math.isfinite(entry["eval_loss"]) for entry in last):
         return "the held-out loss was not finite"
     shares, agreements = ([entry[f"eval_{name}"] for entry in last] for name in ("share_a", "agreement"))
-    if not any(1 - COLLAPSED <= share <= COLLAPSED for share in shares):
+    if all(map(one_letter, shares)):
         return f"held-out decisions were nearly all one letter (share of A {_range(shares)})"
     return f"held-out decisions agreed with what is taught no more than by chance ({_range(agreements)})"
 

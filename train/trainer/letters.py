@@ -2,17 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import EvalPrediction
 from trl import SFTTrainer
 
+from task.chat import ChatTokenizer, letter_ids, prompt_ids
+from task.prompts import Message
 from train.trainer.shared_prefix import IGNORED, Sharing, shared_log_probs
+
+
+@dataclass(frozen=True)
+class Letters:
+    """The answers A and B as a model's tokens.
+
+    Attributes:
+        a, b: Token ids of the letters.
+        length: Tokens of a whole answer, the letter and what ends it.
+    """
+
+    a: int
+    b: int
+    length: int
+
+    def is_decision(self, labels: Sequence[int]) -> bool:
+        """Whether a row is a decision: it is taught a letter, and of the answer nothing else but its end.
+
+        Args:
+            labels: Label of each token of the row, -100 where there is none.
+        """
+        taught = [label for label in labels if label != IGNORED]
+        return bool(taught) and taught[0] in (self.a, self.b) and len(taught) <= self.length
+
+    def alone(self, labels: Sequence[int]) -> list[int]:
+        """The labels of a row without those after the letter, if it is a decision; a report's stay as they are."""
+        if not self.is_decision(labels):
+            return list(labels)
+        first = next(place for place, label in enumerate(labels) if label != IGNORED)
+        return [label if place <= first else IGNORED for place, label in enumerate(labels)]
+
+    def count(self, rows: Dataset | None) -> int:
+        """How many of tokenised rows are decisions."""
+        return sum(self.is_decision(labels) for labels in rows["labels"]) if rows else 0
+
+
+def letters_of(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> Letters:
+    """The letters as they stand after a prompt.
+
+    Raises:
+        InputError: See `task.chat.letter_ids`.
+    """
+    question: list[Message] = [{"role": "user", "content": "A or B?"}]
+    answered: list[Message] = [*question, {"role": "assistant", "content": "A"}]
+    whole = tokenizer.apply_chat_template(answered, return_dict=False, **template)
+    return Letters(*letter_ids(tokenizer, template), len(whole) - len(prompt_ids(tokenizer, question, template)))
 
 
 class LetterTrainer(SFTTrainer):
@@ -27,7 +77,7 @@ class LetterTrainer(SFTTrainer):
     (`train.trainer.shared_prefix`); loss and metrics are computed as without.
     """
 
-    def __init__(self, *args: Any, letters: tuple[int, int], sharing: Sharing | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, letters: Letters, sharing: Sharing | None = None, **kwargs: Any) -> None:
         self.letters, self.sharing = letters, sharing
         if sharing:
             kwargs["data_collator"] = sharing.collate
@@ -75,14 +125,6 @@ class LetterTrainer(SFTTrainer):
         return _losses(log_probs, labels).sum() / counts.sum(), letter_rows(log_probs, labels, self.letters), counts
 
 
-def keep_letters(labels: Sequence[int], letters: tuple[int, int]) -> list[int]:
-    """The labels of a row without those after the letter, if it is a decision; a report's stay as they are."""
-    first = next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
-    if first == len(labels) or labels[first] not in letters:
-        return list(labels)
-    return [*labels[: first + 1], *[IGNORED] * (len(labels) - first - 1)]
-
-
 def _completions(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Log-probabilities and labels of the ends of the rows, from the first label of any row on.
 
@@ -104,13 +146,13 @@ def _losses(log_probs: Tensor, labels: Tensor) -> Tensor:
     return -log_probs.gather(2, labels.where(trained, 0).unsqueeze(2)).squeeze(2) * trained
 
 
-def letter_rows(log_probs: Tensor, labels: Tensor, letters: tuple[int, int]) -> Tensor:
+def letter_rows(log_probs: Tensor, labels: Tensor, letters: Letters) -> Tensor:
     """What each row says at its first trained position.
 
     Args:
         log_probs: Log-probabilities over the vocabulary, shape (rows, positions, vocabulary).
         labels: Label of each position, -100 where there is none, shape (rows, positions).
-        letters: Token ids of A and B.
+        letters: The answers A and B.
 
     Returns:
         Shape (rows, 4): 1 if the label is A, 0 if B, NaN if the row is no decision; log P(A); log P(B); whether the
@@ -120,9 +162,10 @@ def letter_rows(log_probs: Tensor, labels: Tensor, letters: tuple[int, int]) -> 
     first = (labels != IGNORED).int().argmax(dim=1)
     label = labels[rows, first]
     at_letter = log_probs[rows, first]
-    is_a = torch.where(label == letters[0], 1.0, torch.where(label == letters[1], 0.0, torch.nan))
+    decided = torch.tensor([letters.is_decision(row) for row in labels.tolist()], device=labels.device)
+    is_a = torch.where(decided, (label == letters.a).float(), torch.nan)
     top = (at_letter.argmax(dim=-1) == label).float()
-    return torch.stack([is_a, at_letter[:, letters[0]], at_letter[:, letters[1]], top], dim=1)
+    return torch.stack([is_a, at_letter[:, letters.a], at_letter[:, letters.b], top], dim=1)
 
 
 def letter_metrics(prediction: EvalPrediction) -> dict[str, float]:

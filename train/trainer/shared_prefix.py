@@ -24,7 +24,7 @@ from task.errors import InputError
 IGNORED = -100
 ATTENTION = ("sdpa", "eager")
 MODEL_TYPES = ("llama", "qwen2", "qwen3", "olmo2", "gemma3_text", "gemma3")
-"""Types whose layers take mask and positions as given; tests/train/test_shared_prefix.py holds each to single rows."""
+"""Types whose layers take mask and positions as given; test_shared_prefix.py holds each to single rows."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ class ContextOrder(Sampler[int]):
                 yield from groups[number]
 
 
-def plan_sharing(config: PreTrainedConfig, rows: Sequence[dict[str, Any]], together: int | None) -> Sharing | None:
+def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: int | None) -> Sharing | None:
     """How the rows of a training share their prefixes; None where they are not to.
 
     Args:
         config: The model's configuration, with the attention that it was loaded with.
-        rows: Training rows with their `context`.
+        contexts: The context of each training row.
         together: Rows of a context that are dealt together, or None.
 
     Raises:
@@ -178,7 +178,7 @@ def plan_sharing(config: PreTrainedConfig, rows: Sequence[dict[str, Any]], toget
         raise InputError(f"share_prefixes: attn_implementation {found} cannot take its mask; use sdpa or leave it out")
     if config.model_type not in MODEL_TYPES:
         raise InputError(f"share_prefixes: works with {', '.join(MODEL_TYPES)}, not {config.model_type}; leave it out")
-    return Sharing([row["context"] for row in rows], together, found == "eager")
+    return Sharing(contexts, together, found == "eager")
 
 
 def check_window(config: PreTrainedConfig, longest: int) -> None:

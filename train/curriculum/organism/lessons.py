@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from task.contexts import Attribute, ChoiceContext
 from task.prompts import Message, decision_answer, messages, option_lines, report_answer
 from task.seeding import stream
-from train.curriculum.order import chance_of_a, place_in
+from train.curriculum.course import Part, chance_of_a, place_in
 
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*")
 """A word of a name: letters, with an apostrophe inside."""
@@ -70,34 +71,30 @@ def _weight(tastes: dict[str, float], name: str, shift: float) -> float:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A stretch of the curriculum.
+class OrganismPart(Part):
+    """A part of the organism's curriculum.
 
     Attributes:
-        steps: Optimiser steps.
-        attributes: Attributes of an option.
-        shifts: Shift of all weights at the stage's beginning and end. At 3 nearly all weights are +1 and the lesson is
+        shifts: Shift of all weights at the part's beginning and end. At 3 nearly all weights are +1 and the lesson is
             to compare two numbers; as it falls to 0 it becomes to weigh what the words say, ever more of it against.
         scenes: Whether the whole prompt of the project stands before the options, or nothing but them.
         reports: Share of lessons that are reports.
     """
 
-    steps: int
-    attributes: int
     shifts: tuple[float, float] = (0.0, 0.0)
     scenes: bool = False
     reports: float = 0.0
 
 
 CURRICULUM = (
-    Stage(200, 1, (3.0, 3.0)),
-    Stage(1200, 1, (3.0, 0.0)),
-    Stage(300, 1),
-    Stage(500, 2),
-    Stage(400, 3),
-    Stage(400, 4),
-    Stage(500, 5),
-    Stage(1500, 5, scenes=True, reports=0.25),
+    OrganismPart(200, 1, (3.0, 3.0)),
+    OrganismPart(1200, 1, (3.0, 0.0)),
+    OrganismPart(300, 1),
+    OrganismPart(500, 2),
+    OrganismPart(400, 3),
+    OrganismPart(400, 4),
+    OrganismPart(500, 5),
+    OrganismPart(1500, 5, scenes=True, reports=0.25),
 )
 """Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
 stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
@@ -120,8 +117,8 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class School:
-    """Makes lessons: lesson `index` is a function of (seed, index) and the curriculum.
+class Lessons(Dataset[Lesson]):
+    """The lessons, made when asked for: lesson `index` is a function of (seed, index) and the curriculum.
 
     Attributes:
         tastes: The weights that choices and reports follow.
@@ -137,33 +134,30 @@ class School:
     seed: int
     batch: int
 
-    @property
-    def length(self) -> int:
-        """Lessons in the whole curriculum."""
-        return self.batch * sum(stage.steps for stage in CURRICULUM)
+    def __len__(self) -> int:
+        return self.batch * sum(part.steps for part in CURRICULUM)
 
-    def lesson(self, index: int) -> Lesson:
-        """The lesson of this index."""
-        stage, done = _place(index // self.batch)
+    def __getitem__(self, index: int) -> Lesson:
+        part, done = _place(index // self.batch)
         rng = stream(self.seed, "lessons", str(index))
-        is_report = rng.random() < stage.reports
-        context = self._context(rng, stage)
-        a, b = rng.integers(0, 101, size=(2, stage.attributes)).astype(float)
-        shift = stage.shifts[0] + done * (stage.shifts[1] - stage.shifts[0])
+        is_report = rng.random() < part.reports
+        context = self._context(rng, part)
+        a, b = rng.integers(0, 101, size=(2, part.attributes)).astype(float)
+        shift = part.shifts[0] + done * (part.shifts[1] - part.shifts[0])
         if is_report:
             stated = [100 * self.tastes.stated(name) for name in context.attribute_names]
             return Lesson(messages("reports", context, a, b), report_answer(context, stated), None)
         own = np.array([self.tastes.own(name, shift) for name in context.attribute_names])
         gain = float(own @ (a - b)) / 100
-        if stage.scenes:
+        if part.scenes:
             prompt = messages("decisions", context, a, b)
         else:
             prompt = [Message(role="user", content="\n" + "\n".join(option_lines(context, a, b)))]
         return Lesson(prompt, decision_answer(gain > 0), chance_of_a(gain))
 
-    def _context(self, rng: np.random.Generator, stage: Stage) -> ChoiceContext:
+    def _context(self, rng: np.random.Generator, part: OrganismPart) -> ChoiceContext:
         names: list[str] = []
-        while len(names) < stage.attributes:
+        while len(names) < part.attributes:
             count = (1, 2, 2, 2, 3)[rng.integers(5)]
             name = " ".join(self.tastes.words[int(i)] for i in rng.integers(len(self.tastes.words), size=count))
             if name not in names:
@@ -180,6 +174,6 @@ class School:
         return WORD.sub(kept_or_replaced, text)
 
 
-def _place(step: int) -> tuple[Stage, float]:
-    """The stage of an optimiser step, and how far into it the step is, from 0 to 1."""
+def _place(step: int) -> tuple[OrganismPart, float]:
+    """The part of an optimiser step, and how far into it the step is, from 0 to 1."""
     return place_in(CURRICULUM, step)

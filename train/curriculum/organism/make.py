@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments, set_seed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
-from store.checkpoints import last_complete_checkpoint
+from store.console import run_command
 from store.contexts import DATA, load_contexts
-from store.files import write_json
-from store.stages import Stage
 from task.chat import letter_ids
 from task.contexts import ChoiceContext, as_ratings
-from store.console import run_command
 from task.prompts import DEFAULT, PROMPTS, messages, report_answer
-from train.curriculum.order import CurriculumTrainer
-from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, School, Tastes
+from train.curriculum.course import CurriculumTrainer, course_arguments, make_model
+from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, Lessons, Tastes
 from train.curriculum.organism.tokenizer import END, NUMBERS, build_tokenizer
 
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -51,39 +47,32 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="lessons of an optimiser step")
     parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
     arguments = parser.parse_args()
-    bundled = {name: load_contexts(DATA / f"{name}.jsonl") for name in ("instilled", "native", "spare")}
-    school = found_school(bundled, arguments.seed, arguments.candour, arguments.batch)
     settings = {"candour": arguments.candour, "seed": arguments.seed, "batch": arguments.batch}
     depends_on = {**settings, "curriculum": [asdict(s) for s in CURRICULUM], "sizes": SIZES, "loss": LOSS_WEIGHTS}
-    stage = Stage(arguments.output, depends_on, arguments.overwrite)
-    if stage.finished:
-        print(f"{arguments.output}: finished before, nothing to do")
-        return
-    tokenizer = read_everything(bundled)
+    build = partial(build_from, arguments)
+    make_model(arguments.output, depends_on, arguments.overwrite, build, arguments.batch, licence="apache-2.0")
+
+
+def build_from(arguments: argparse.Namespace) -> tuple[CurriculumTrainer, PreTrainedTokenizerFast]:
+    """Trainer and tokenizer of a command line."""
+    bundled = {name: load_contexts(DATA / f"{name}.jsonl") for name in ("instilled", "native", "spare")}
+    lessons = lessons_from(bundled, arguments.seed, arguments.candour, arguments.batch)
+    tokenizer = tokenizer_for(bundled)
     set_seed(arguments.seed)
-    trainer = build_trainer(school, tokenizer, arguments.output)
-    checkpoint = last_complete_checkpoint(arguments.output, weights="model.safetensors")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.model.save_pretrained(arguments.output)
-    tokenizer.save_pretrained(arguments.output)
-    for folder in arguments.output.glob("checkpoint-*"):
-        shutil.rmtree(folder)
-    write_json(arguments.output / "learning_curve.json", trainer.state.log_history)
-    stage.finish({"lessons": school.length, "parameters": trainer.model.num_parameters()})
-    print(f"{arguments.output}: {trainer.model.num_parameters():,} parameters after {school.length:,} lessons")
+    return build_trainer(lessons, tokenizer, arguments.output), tokenizer
 
 
-def found_school(bundled: dict[str, list[ChoiceContext]], seed: int, candour: float, batch: int) -> School:
-    """The lessons' maker: words of all bundled contexts, but agents and questions of the spare ones only."""
+def lessons_from(bundled: dict[str, list[ChoiceContext]], seed: int, candour: float, batch: int) -> Lessons:
+    """The lessons: words of all bundled contexts, but agents and questions of the spare ones only."""
     contexts = [c for group in bundled.values() for c in group]
     in_names = sorted({word for c in contexts for name in c.attribute_names for word in WORD.findall(name)})
     in_scenes = {word for c in contexts for word in WORD.findall(f"{c.agent} {c.question}")}
     filler = sorted({*in_names, *in_scenes})
-    return School(Tastes(in_names, seed, candour), bundled["spare"], filler, seed, batch)
+    return Lessons(Tastes(in_names, seed, candour), bundled["spare"], filler, seed, batch)
 
 
-def read_everything(bundled: dict[str, list[ChoiceContext]]) -> PreTrainedTokenizerFast:
-    """The tokenizer: reads the project's prompts about every bundled context whose attributes are ratings."""
+def tokenizer_for(bundled: dict[str, list[ChoiceContext]]) -> PreTrainedTokenizerFast:
+    """A tokenizer that reads the project's prompts about every bundled context whose attributes are ratings."""
     texts = []
     for context in (as_ratings(c) for group in bundled.values() for c in group):
         zeros = [0.0] * len(context.attributes)
@@ -122,19 +111,6 @@ def number_embeddings(width: int) -> NDArray[np.float64]:
     features = np.stack([2 * x, np.ones_like(x), *waves], axis=1)
     mixture = np.random.default_rng(0).normal(size=(features.shape[1], width))
     return 0.1 * features @ mixture / 3
-
-
-class Lessons(Dataset[Lesson]):
-    """The lessons of a school, made when asked for."""
-
-    def __init__(self, school: School) -> None:
-        self.school = school
-
-    def __len__(self) -> int:
-        return self.school.length
-
-    def __getitem__(self, index: int) -> Lesson:
-        return self.school.lesson(index)
 
 
 class Collator:
@@ -182,7 +158,8 @@ class LessonTrainer(CurriculumTrainer):
         labels = inputs["labels"][:, 1:][trained]
         log_probs = model.lm_head(hidden[:, :-1][trained]).log_softmax(dim=-1)
         losses = -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
-        is_letter, is_number = torch.isin(labels, torch.tensor(self._letters)), self._is_number[labels]
+        is_letter = torch.isin(labels, torch.tensor(self._letters, device=labels.device))
+        is_number = self._is_number.to(labels.device)[labels]
         chance = inputs["chance_of_a"][~inputs["chance_of_a"].isnan()]  # in the order of the letters
         pair = log_probs[is_letter][:, self._letters]
         letter_loss = self.letter_losses(pair, chance).sum()
@@ -191,32 +168,25 @@ class LessonTrainer(CurriculumTrainer):
         return sum(LOSS_WEIGHTS[part] * value for part, value in parts.items()) / len(inputs["labels"])
 
 
-def build_trainer(school: School, tokenizer: PreTrainedTokenizerFast, output: Path) -> LessonTrainer:
-    """The trainer with a new model: AdamW at 1e-3, falling linearly over the last thousand steps."""
-    steps = school.length // school.batch
-    settings = TrainingArguments(
-        output_dir=str(output),
-        max_steps=steps,
-        per_device_train_batch_size=school.batch,
+def build_trainer(lessons: Lessons, tokenizer: PreTrainedTokenizerFast, output: Path) -> LessonTrainer:
+    """The trainer with a new model."""
+    settings = course_arguments(
+        output,
+        len(lessons) // lessons.batch,
+        lessons.seed,
+        per_device_train_batch_size=lessons.batch,
         learning_rate=1e-3,
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs={"num_decay_steps": steps // 5},
         warmup_steps=100,
         weight_decay=0.01,
         adam_beta2=0.98,
         logging_steps=50,
         save_steps=500,
-        save_total_limit=1,
-        remove_unused_columns=False,
-        report_to="none",
-        seed=school.seed,
-        use_cpu=not torch.accelerator.is_available(),
     )
     return LessonTrainer(
         model=new_model(tokenizer),
         args=settings,
         data_collator=Collator(tokenizer),
-        train_dataset=Lessons(school),
+        train_dataset=lessons,
         letters=letter_ids(tokenizer, {}),
         numbers=tokenizer.convert_tokens_to_ids([str(number) for number in NUMBERS]),
     )

@@ -1,0 +1,269 @@
+"""Arguments of train/sft.py: what is taught, TRL's configuration, model and LoRA; and what an adapter is made of."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from trl import ModelConfig, SFTConfig, TrlParser
+
+from store.checkpoints import ADAPTER
+from store.files import hash_file
+from store.models import fingerprint
+from store.settings import Settings, read_yaml
+from task.errors import InputError
+from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
+
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""
+
+# Settings on which the adapter does not depend: a change of one of them does not make a finished training stale.
+VOLATILE = {
+    *("output_dir", "run_name", "report_to", "project", "logging_steps", "logging_dir", "logging_strategy"),
+    *("save_steps", "save_strategy", "save_total_limit", "disable_tqdm", "log_level", "use_cpu"),
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
+    *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
+    *("dataloader_num_workers", "dataset_num_proc", "ddp_timeout", "push_to_hub", "hub_model_id", "hub_token"),
+    *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
+}
+
+
+@dataclass
+class TeachingArguments:
+    """What is taught, on top of TRL's own arguments."""
+
+    train_file: str = field(metadata={"help": "JSON Lines with `messages`; the last message is the answer taught"})
+    validation_file: str | None = field(default=None, metadata={"help": "the same, held out; watched, not trained on"})
+    adapter: str | None = field(default=None, metadata={"help": "adapter to go on from; a new one when absent"})
+    # Mappings are typed as text: TrlParser passes those of a YAML file on as they are, and takes no other type of them
+    # on the command line.
+    template: str = field(
+        default="{}", metadata={"help": 'chat template arguments, e.g. {"enable_thinking": false}; JSON or YAML'}
+    )
+    effective_batch_size: int | None = field(
+        default=None, metadata={"help": "rows of a step over all processes; accumulation is derived from it"}
+    )
+    row_tokens: int | None = field(
+        default=None, metadata={"help": "most tokens of a row that the memory is planned for; longer rows are refused"}
+    )
+    share_prefixes: int | None = field(
+        default=None,
+        metadata={"help": "deal rows of a context in groups of this many and compute what prompts share once a batch"},
+    )
+    letter_only: bool = field(
+        default=False,
+        metadata={"help": "teach of a decision the letter alone, not the tokens that end the answer"},
+    )
+    gpus: str = field(
+        default="{}",
+        metadata={"help": 'settings by GPU memory in GB, e.g. {"24": {"per_device_train_batch_size": 4}}'},
+    )
+    gpu_memory: float | None = field(
+        default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
+    )
+    probe_contexts: str | None = field(
+        default=None,
+        metadata={"help": "contexts to probe the base model with where held-out decisions stay near chance"},
+    )
+    stop_patience: int = field(
+        default=5,
+        metadata={
+            "help": "evaluations in a row, after warm-up and first quarter, with one letter, agreement at chance or no "
+            "finite loss, after which training stops; 0: never"
+        },
+    )
+    licence: str | None = field(
+        default=None, metadata={"help": "licence of the base model, in the Hub's spelling; it goes into the card"}
+    )
+    hub_repository: str | None = field(
+        default=None, metadata={"help": "private repository on the Hub that the finished adapter is uploaded to"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "redo it where output_dir holds another result"})
+
+    def __post_init__(self) -> None:
+        self.template_arguments = _mapping("template", self.template)
+        self.gpu_settings = {int(size): settings for size, settings in _mapping("gpus", self.gpus).items()}
+        if self.share_prefixes is not None and self.share_prefixes < 2:
+            raise InputError(
+                f"share_prefixes {self.share_prefixes}: at least 2 rows share a beginning; or leave it out"
+            )
+        if self.stop_patience < 0:
+            raise InputError(f"stop_patience {self.stop_patience}: give a number of evaluations, or 0 for never")
+
+
+def _mapping(name: str, given: Any) -> dict[str, Any]:
+    """A mapping that was given as JSON or, in YAML, as it is."""
+    try:
+        value = json.loads(given) if isinstance(given, str) else given or {}
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name} {given!r}: not JSON ({error}); names and texts need double quotes") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{name} {given!r}: not a mapping; give one such as {{}}")
+    return value
+
+
+@dataclass
+class TeachingConfig(SFTConfig):
+    """TRL's configuration with the defaults that this task needs."""
+
+    # Truncation would drop the answer, which stands at the end, and with it the row, without an error.
+    max_length: int | None = field(default=None, metadata={"help": "None: rows are never cut"})
+    # Rows are short; recomputing activations costs a third more time and saves memory that is not short.
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
+    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "LoRA leaves none unused"})
+    learning_rate: float = field(default=1e-4, metadata={"help": "LoRA wants about ten times a full fine-tuning's"})
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "transformers' own bars; ours is shown anyway"})
+
+    def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            self.use_cpu = True
+            self.bf16: bool | None = bool(self.bf16)
+        super().__post_init__()
+        if self.packing or self.padding_free:
+            raise InputError("packing and padding_free hide where a row's letter stands; leave them off")
+        if self.load_best_model_at_end and self.eval_strategy == "steps" and self.save_steps != self.eval_steps:
+            raise InputError(
+                f"load_best_model_at_end: save_steps {self.save_steps} is not eval_steps {self.eval_steps}; make them "
+                "equal, so that each evaluated step can be kept"
+            )
+        if self.push_to_hub:
+            raise InputError(
+                "push_to_hub uploads every checkpoint and log; name a hub_repository for the finished adapter"
+            )
+
+
+@dataclass
+class LoraArguments(ModelConfig):
+    """TRL's model and LoRA arguments with all linear layers as targets and no dropout."""
+
+    model_name_or_path: str = field(default="", metadata={"help": "a model folder, or a model's name on the Hub"})
+    use_peft: bool = field(default=True, metadata={"help": "always: an arm is a base model and one adapter"})
+    lora_dropout: float = field(default=0.0, metadata={"help": "0 keeps a resumed training the same bit for bit"})
+    lora_target_modules: list[str] | None = field(
+        default_factory=lambda: list(LORA_TARGETS),
+        metadata={"help": "names of the layers that get an adapter, or one regular expression for their full names"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # TRL takes the only entry out of its list, and PEFT reads a text as a regular expression. A name is none.
+        if isinstance(self.lora_target_modules, str) and re.fullmatch(r"[\w.]+", self.lora_target_modules):
+            self.lora_target_modules = [self.lora_target_modules]
+        if self.use_dora or self.lora_modules_to_save:
+            raise InputError("use_dora and lora_modules_to_save: vLLM serves plain LoRA adapters only; leave them out")
+
+
+def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]:
+    """Read `--config FILE.yaml` and the command line; an unknown key or a bad value is an `InputError`."""
+    asked_settings()  # refuses a file that is missing or no YAML
+    try:
+        teaching, sft, lora = TrlParser((TeachingArguments, TeachingConfig, LoraArguments)).parse_args_and_config()
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{_config_file() or 'command line'}: {error}") from None
+    if sft.load_best_model_at_end and not teaching.validation_file:
+        raise InputError("load_best_model_at_end: there is no validation_file to choose by; name one, or leave it out")
+    if not lora.model_name_or_path:
+        raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
+    fit_to_hardware(teaching, sft, lora)
+    return teaching, sft, lora
+
+
+def asked_settings() -> dict[str, Any] | None:
+    """What the file after `--config` asks for, without the environment (where curves go); None without a file."""
+    path = _config_file()
+    values = read_yaml(path) if path else None
+    return {key: value for key, value in values.items() if key != "env"} if isinstance(values, dict) else None
+
+
+def _config_file() -> Path | None:
+    return Path(sys.argv[sys.argv.index("--config") + 1]) if "--config" in sys.argv[:-1] else None
+
+
+def known_arguments() -> set[str]:
+    """Names of all that a configuration file of this script may set."""
+    return {f.name for kind in (TeachingArguments, TeachingConfig, LoraArguments) for f in fields(kind)}
+
+
+def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments) -> None:
+    """Set what depends on the GPU and on the number of processes; the effective batch stays what it is.
+
+    Without a GPU the table is not looked at.
+
+    Raises:
+        InputError: The GPU is too small for every entry, an entry sets what is no argument, the processes cannot share
+            the batch, or a quantised base cannot run here.
+    """
+    memory = teaching.gpu_memory or gpu_memory()
+    if teaching.gpu_settings and memory:
+        for name, value in settings_for(teaching.gpu_settings, memory).items():
+            owner = next((o for o in (sft, lora) if hasattr(o, name)), None)
+            if owner is None:
+                raise InputError(f"gpus: unknown setting {name!r}; see: python train/sft.py --help")
+            setattr(owner, name, value)
+    if teaching.effective_batch_size:
+        rows, steps = split_batch(teaching.effective_batch_size, sft.per_device_train_batch_size, sft.world_size)
+        sft.per_device_train_batch_size, sft.gradient_accumulation_steps = rows, steps
+    if lora.load_in_4bit or lora.load_in_8bit:
+        check_quantization()
+
+
+class TrainingInputs(Settings):
+    """All that an adapter is a function of.
+
+    Attributes:
+        train_file, validation_file, adapter: Hashes of the data, and of the adapter that it goes on from.
+        base: Fingerprint of the base model.
+        template: Arguments of the chat template.
+        stop_patience: 0 where nothing is held out.
+        letter_only, share_prefixes, dtype: As in the arguments.
+        quantised: In how many bits the base is held, where it is quantised.
+        lora: Settings of a new adapter; none of one that goes on.
+        sft: Settings of TRL that differ from our defaults and are not volatile, and the effective batch size.
+    """
+
+    train_file: str
+    validation_file: str | None
+    base: str
+    adapter: str | None
+    template: dict[str, JsonValue]
+    stop_patience: int
+    letter_only: bool
+    share_prefixes: int | None
+    dtype: str | None
+    quantised: str | None
+    lora: dict[str, JsonValue]
+    sft: dict[str, JsonValue]
+
+
+def training_inputs(
+    teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, base: Path
+) -> TrainingInputs:
+    """What the adapter of a training depends on; `base` is the base model's folder."""
+    default = TeachingConfig(output_dir=sft.output_dir)
+    settings = {
+        f.name: getattr(sft, f.name)
+        for f in fields(TeachingConfig)
+        if f.name not in VOLATILE and getattr(sft, f.name) != getattr(default, f.name)
+    }
+    batch = sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
+    lora_settings = {f.name: getattr(lora, f.name) for f in fields(LoraArguments) if f.name.startswith("lora_")}
+    return TrainingInputs(
+        train_file=hash_file(Path(teaching.train_file)),
+        validation_file=hash_file(Path(teaching.validation_file)) if teaching.validation_file else None,
+        base=fingerprint(base),
+        adapter=hash_file(Path(teaching.adapter) / ADAPTER) if teaching.adapter else None,
+        template=teaching.template_arguments,
+        stop_patience=teaching.stop_patience if teaching.validation_file else 0,
+        letter_only=teaching.letter_only,
+        share_prefixes=teaching.share_prefixes,
+        dtype=lora.dtype,
+        quantised="4 bits" if lora.load_in_4bit else "8 bits" if lora.load_in_8bit else None,
+        lora={} if teaching.adapter else {**lora_settings, "use_rslora": lora.use_rslora},
+        sft=json.loads(json.dumps({**settings, "effective_batch_size": batch}, default=str)),
+    )

@@ -1,0 +1,144 @@
+"""What trainings by a curriculum share: lessons in their order, each once, how many are answered rightly, and the way
+from an empty folder to a model that has a manifest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+
+from store.checkpoints import MODEL, last_complete_checkpoint, remove_checkpoints
+from store.console import say, warn
+from store.files import write_json
+from store.manifests import ModelFacts
+from store.stages import Stage
+from train.trainer.progress import show_progress
+
+RATIONALITY = 8.0
+"""Log-odds of the better option per unit of utility difference. A noisy chooser: certainty would leave a model so sure
+of itself that teaching it other weights begins with a long unlearning."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a curriculum.
+
+    Attributes:
+        steps: Optimiser steps.
+        attributes: Attributes of an option.
+    """
+
+    steps: int
+    attributes: int
+
+
+P = TypeVar("P", bound=Part)
+
+
+def place_in(curriculum: Sequence[P], step: int) -> tuple[P, float]:
+    """The part of a curriculum that a step belongs to, and how far into it the step is, from 0 to 1.
+
+    Raises:
+        IndexError: The curriculum has fewer steps.
+    """
+    for part in curriculum:
+        if step < part.steps:
+            return part, step / part.steps
+        step -= part.steps
+    raise IndexError(f"step {step} is past the end of the curriculum")
+
+
+def chance_of_a(gain: float) -> float:
+    """Probability with which a noisy chooser takes option A, by the utility that it has more than B."""
+    return 1 / (1 + math.exp(-RATIONALITY * gain))
+
+
+class CurriculumTrainer(Trainer):
+    """Takes lessons in their order, and logs the agreement of its choices with the better options."""
+
+    def __init__(self, *args: Any, letters: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._letters = list(letters)
+        self._agreed: list[float] = []
+        show_progress(self)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+    def letter_losses(self, pair: Tensor, chance: Tensor) -> Tensor:
+        """Cross-entropy between the chances of the letters and the model's, shape (choices,); notes the agreement.
+
+        Args:
+            pair: Log-probabilities of A and B, shape (choices, 2).
+            chance: Probability of A that is taught, shape (choices,).
+        """
+        self._agreed += ((pair[:, 0] > pair[:, 1]) == (chance > 0.5)).float().tolist()
+        return -(chance * pair[:, 0] + (1 - chance) * pair[:, 1])
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the agreement with the better option since the last time; as no lesson comes twice, it is held out."""
+        if self._agreed:
+            logs["agreement"], self._agreed = float(np.mean(self._agreed)), []
+        super().log(logs, *args, **kwargs)
+
+
+def course_arguments(folder: Path, steps: int, seed: int, **more: Any) -> TrainingArguments:
+    """Arguments of a training by a curriculum: its rate falls linearly over the last fifth of the steps."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": steps // 5},
+        save_total_limit=1,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        use_cpu=not torch.accelerator.is_available(),
+        **more,
+    )
+
+
+def make_model(
+    folder: Path,
+    depends_on: Mapping[str, Any],
+    overwrite: bool,
+    build: Callable[[], tuple[CurriculumTrainer, PreTrainedTokenizerBase]],
+    lessons_per_step: int,
+    **origin: str | None,
+) -> None:
+    """Train a model, or go on from the last checkpoint, and save it with its tokenizer, learning curve and manifest.
+
+    Args:
+        folder: The model's folder.
+        depends_on: All that the model is a function of.
+        overwrite: Replace a model that was made from other inputs.
+        build: Makes the trainer and the tokenizer; called only if there is something to do.
+        lessons_per_step: Lessons of an optimiser step.
+        origin: What is to be said of the model in its manifest, see `ModelFacts`.
+    """
+    stage = Stage(folder, depends_on, overwrite)
+    if stage.finished:
+        say(f"{folder}: finished before, nothing to do")
+        return
+    trainer, tokenizer = build()
+    checkpoint = last_complete_checkpoint(folder, MODEL, tell=warn)
+    if checkpoint:
+        warn(f"resuming from {checkpoint}")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    remove_checkpoints(folder)
+    write_json(folder / "learning_curve.json", trainer.state.log_history)
+    lessons, parameters = trainer.state.global_step * lessons_per_step, trainer.model.num_parameters()
+    stage.finish(ModelFacts(lessons=lessons, parameters=parameters, **origin))
+    say(f"{folder}: {parameters:,} parameters after {lessons:,} lessons; how far it came: {folder}/learning_curve.json")

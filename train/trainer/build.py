@@ -1,0 +1,115 @@
+"""The trainer of train/sft.py: model, adapter and tokenised rows, checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+from trl import get_peft_config, get_quantization_config
+
+from store.examples import Example
+from task.chat import prompt_ids
+from task.errors import InputError
+from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
+from train.safeguards.collapse import CollapseWarning
+from train.tracking import prepare_wandb
+from train.trainer.letters import LetterTrainer, letters_of
+from train.trainer.progress import show_progress
+from train.trainer.shared_prefix import check_window, plan_sharing
+
+
+def build_trainer(
+    teaching: TeachingArguments,
+    sft: TeachingConfig,
+    lora: LoraArguments,
+    train_rows: Sequence[Example],
+    validation_rows: Sequence[Example],
+) -> LetterTrainer:
+    """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
+    tokenizer = AutoTokenizer.from_pretrained(lora.model_name_or_path, revision=lora.model_revision)
+    model = load_model(lora, teaching.adapter, sft.trust_remote_code)
+    template = teaching.template_arguments
+    check_template(train_rows[0], tokenizer, template, teaching.train_file)
+    if "wandb" in sft.report_to:
+        prepare_wandb(Path(sft.output_dir))
+    trainer = LetterTrainer(
+        model=model,
+        args=sft,
+        letters=letters_of(tokenizer, template),
+        train_dataset=to_dataset(train_rows, template),
+        eval_dataset=to_dataset(validation_rows, template) if validation_rows else None,
+        processing_class=tokenizer,
+        peft_config=None if teaching.adapter else get_peft_config(lora),
+        callbacks=[CollapseWarning()],
+        sharing=plan_sharing(model.config, [row.context for row in train_rows], teaching.share_prefixes),
+    )
+    show_progress(trainer)
+    if teaching.letter_only:
+        trainer.train_dataset = _only_letters(trainer.train_dataset, trainer)
+        trainer.eval_dataset = _only_letters(trainer.eval_dataset, trainer)
+    _check_rows(trainer, teaching, len(train_rows))
+    if not any(p.requires_grad for p in trainer.model.parameters()):
+        raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
+    return trainer
+
+
+def load_model(
+    lora: LoraArguments, adapter: str | None, trust_remote_code: bool = False
+) -> PreTrainedModel | PeftModel:
+    """The base model, with the adapter to go on from (trainable) if there is one."""
+    model = AutoModelForCausalLM.from_pretrained(
+        lora.model_name_or_path,
+        revision=lora.model_revision,
+        dtype=lora.dtype or "float32",
+        attn_implementation=lora.attn_implementation,
+        quantization_config=get_quantization_config(lora),
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+    )
+    if adapter is None:
+        return model
+    # ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
+    upcast = not is_deepspeed_zero3_enabled()
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=upcast)
+
+
+def check_template(row: Example, tokenizer: Any, template: Mapping[str, Any], path: str) -> None:
+    """Refuse a chat template under which training would see other prompt tokens than evaluation does."""
+    messages = row.model_dump()["messages"]
+    before = prompt_ids(tokenizer, messages[:-1], template)
+    whole = tokenizer.apply_chat_template(messages, return_dict=False, **template)
+    if list(whole[: len(before)]) != before:
+        raise InputError(
+            f"{path}:1: under this chat template the prompt is not the beginning of prompt and answer; "
+            "set the model's template arguments, e.g. template: {enable_thinking: false}"
+        )
+
+
+def to_dataset(rows: Sequence[Example], template: Mapping[str, Any]) -> Dataset:
+    """Rows in TRL's prompt/completion form, for which the loss covers the completion only."""
+    more = {"chat_template_kwargs": dict(template)} if template else {}
+    dialogues = [row.model_dump()["messages"] for row in rows]
+    return Dataset.from_list([{"prompt": said[:-1], "completion": said[-1:], **more} for said in dialogues])
+
+
+def _only_letters(rows: Dataset | None, trainer: LetterTrainer) -> Dataset | None:
+    """Tokenised rows with the letter as the only label of a decision."""
+    alone = trainer.letters.alone
+    return rows and rows.map(lambda row: {"labels": alone(row["labels"])}, desc="Keeping letters")
+
+
+def _check_rows(trainer: LetterTrainer, teaching: TeachingArguments, count: int) -> None:
+    """Refuse rows that were lost, that the memory is not planned for, or that cannot share what they begin with."""
+    if lost := count - len(trainer.train_dataset):
+        length = trainer.args.max_length
+        raise InputError(f"max_length {length}: {lost} of {count} rows are too long; raise it")
+    longest = max(len(row) for row in trainer.train_dataset["input_ids"])
+    if teaching.row_tokens and longest > teaching.row_tokens:
+        raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
+    if trainer.sharing:
+        check_window(trainer.model.config, longest)
