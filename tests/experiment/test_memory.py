@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from experiment.memory import ADAPTER_BYTES, Load, estimate, layer_bytes, shape_of
 from support import ROOT, SMALL_MODEL
-from train.sft import LORA_TARGETS
+from train.arguments import LORA_TARGETS
 from train.trainer.shared_prefix import join_rows
 
 SMALL = {"vocab_size": 1000, "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3}
@@ -114,7 +114,7 @@ PEAK = """
 import json, resource, sys, torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
-from train.sft import LORA_TARGETS
+from train.arguments import LORA_TARGETS
 folder, rows, tokens, kept, rank = sys.argv[1], *map(int, sys.argv[2:])
 def status(name):
     return next(int(l.split()[1]) * 1024 for l in open("/proc/self/status") if l.startswith(name))

@@ -28,17 +28,18 @@ from experiment.capacity import (
 )
 from experiment.file import Experiment, load_experiment, load_groups
 from experiment.memory import estimate
-from experiment.plan import Run, TrialTokens, plan
+from experiment.plan import Run, TrialTokens
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
 from store.model_file import GpuSettings, read_model_file
+from store.run import RunFolder
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
 from task.prompts import messages, report_answer
 from task.trials import sample_trials
+from train.arguments import LORA_TARGETS
 from train.hardware import split_batch
-from train.sft import LORA_TARGETS
 
 FILES, SHAPES = model_files(), shapes()
 ARCHITECTURES = json.loads((MODELS / "architectures.json").read_text())["models"]
@@ -236,8 +237,8 @@ def test_a_stage_is_the_same_on_every_gpu_and_an_experiment_may_set_the_rows():
     model, groups = FILES["qwen2.5-7b-instruct"], load_groups(experiment)
 
     def settings(changed: Experiment) -> dict[str, Any]:
-        run = Run(changed, model, groups, 0, Path("runs/x"), lambda *_: TrialTokens(1, 1, 1, 1, 1))
-        return next(stage.config for stage in plan(run) if stage.name == "instilled.sft")
+        run = Run(changed, model, groups, 0, RunFolder(Path("runs/x")), lambda *_: TrialTokens(1, 1, 1, 1, 1))
+        return next(stage.config for stage in run.stages if stage.name == "instilled.sft")
 
     plain = settings(experiment)
     assert plain["gpus"]["24"] == {"per_device_train_batch_size": 4, "gradient_checkpointing": True}
