@@ -4,18 +4,8 @@
     python -m analysis.baseline --data released --model gpt-4o-mini-2024-07-18 --out results/gpt-4o-mini-baseline
 
 Where they can, a report that agrees with the weights may have been read off the names. Target weights are drawn at
-random, so they must be at chance; native weights need not be.
-
-Each attribute is described by the words of its name, its units, and the runs of 3 to 5 characters in its name, with
-tf-idf weights; ridge regression goes from there to the weights. A context is predicted from the other contexts alone,
-with the penalty that predicts best when each of *those* is left out in turn. Two things are easily got wrong:
-
-- Predictions are deviations from the mean of the training weights. Adding that mean, which is low just where
-  the context left out is high, would make predictions correlate *negatively* with weights that cannot be guessed.
-- The null permutes whole contexts of weights and does everything anew, penalties included. Permuting the predictions
-  instead rejects far too often, 4 times in 10 with random weights: the prediction of context 1 holds the weights of
-  context 2, and the reverse. Chance is the null's mean, a little below 0: without a context that fits the others less
-  well than by chance, they seem easier to predict, the chosen penalty is smaller, and its prediction larger.
+random, so they must be at chance; native weights need not be. How it is done, and what chance is, says
+`analysis.stats.guessing`.
 
 Writes `baseline/summary.json`, `baseline.csv` and `predictions.csv` into the run's folder (or --out), in place of what
 an earlier call left there.
@@ -25,10 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,214 +23,61 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.stats.agreement import bootstrap_r, pearson
-from analysis.stats.records import Record
-from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.pages.text import interval, number
+from analysis.stats.guessing import FEWEST, PENALTIES, PERMUTATIONS, Baseline, baseline
+from analysis.study.output import check_replaceable, output_folder, released_inputs, run_inputs
 from analysis.study.released_files import find_model, load_model
 from analysis.study.released_results import analyse_released
-from analysis.study.results import RunResults, analyse
-from store.contexts import load_contexts
+from analysis.study.results import Findings, analyse
+from store.console import run_command, say
 from store.files import write_json, write_text
 from store.provenance import provenance
-from task.contexts import Attribute, ChoiceContext
-from store.console import run_command
+from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.replies import report_key
-from task.seeding import stream
 
 COMMAND = "analysis.baseline"
-
-RUN_LENGTHS = (3, 4, 5)
-"""Lengths of the runs of characters, which let `fuel cost` and `running costs` have something in common."""
-
-PENALTIES = 10.0 ** np.arange(-1.0, 3.1, 0.5)
-"""Candidates, in units of the mean squared length of an attribute's (centred) features."""
-
-PERMUTATIONS = 500
-"""Of the null; each repeats all fits."""
-
-FEWEST = 10
-"""Contexts below which nothing is fitted."""
-
-POINTS = ("context", "attribute", "predicted", "weight")
 
 Array = NDArray[np.float64]
 Sources = list[tuple[str, str, list[ChoiceContext], Array]]
 """Sets of weights: whose they are, the group of contexts, its contexts, and the weights (contexts, attributes)."""
 
 
-@dataclass(frozen=True)
-class Baseline(Record):
-    """How well one set of weights can be guessed from the attributes' text; NaN where that cannot be computed.
-
-    Attributes:
-        weights: `target`, or the arm whose decisions they drive.
-        contexts: Name of the group.
-        r: Pearson correlation of predictions with weights over all points.
-        boot_low, boot_high: 95% interval from resampling contexts, the predictions held fixed: for the size of r, not
-            for whether it is chance.
-        p_permutation: Two-sided, from permuting contexts and fitting anew.
-        null_mean, null_low, null_high: Mean and central 95% of r under that null.
-        n_contexts, n_points: Contexts and points behind it.
-        n_features: Words, units and runs of characters that two or more contexts share.
-    """
-
-    weights: str
-    contexts: str
-    r: float
-    boot_low: float
-    boot_high: float
-    p_permutation: float
-    null_mean: float
-    null_low: float
-    null_high: float
-    n_contexts: int
-    n_points: int
-    n_features: int
-
-
-def tokens(attribute: Attribute) -> set[str]:
-    """Words and runs of characters of the name, and the units, each marked with its kind."""
-    name, units = report_key(attribute.name), report_key(attribute.units)
-    padded = f" {name} "
-    runs = {f"run:{padded[i : i + n]}" for n in RUN_LENGTHS for i in range(len(padded) - n + 1)}
-    return runs | {f"word:{word}" for word in re.findall(r"\w+", name)} | {f"units:{units}" if units else "units:none"}
-
-
-def text_features(contexts: Sequence[ChoiceContext]) -> Array:
-    """tf-idf of the attributes' tokens, rows of length 1, shape (contexts * attributes, tokens of 2 or more contexts).
-
-    idf = 1 + log((1 + contexts) / (1 + contexts with the token)). A token that one context alone has says nothing of
-    the others.
-    """
-    of_attributes = [tokens(a) for context in contexts for a in context.attributes]
-    of_contexts = Counter(t for context in contexts for t in set().union(*(tokens(a) for a in context.attributes)))
-    places = {token: i for i, token in enumerate(sorted(t for t, n in of_contexts.items() if n > 1))}
-    idf = {t: 1 + math.log((1 + len(contexts)) / (1 + of_contexts[t])) for t in places}
-    table = np.zeros((len(of_attributes), len(places)))
-    for row, found in enumerate(of_attributes):
-        for token in found & places.keys():
-            table[row, places[token]] = idf[token]
-    length = np.linalg.norm(table, axis=1, keepdims=True)
-    return table / np.where(length > 0, length, 1)
-
-
-def leave_contexts_out(features: Array, weights: Array) -> Array:
-    """Predict each context's weights from the others, as deviations from their mean.
-
-    Ridge regression with an intercept that is not penalised. With H the matrix that takes the weights to the fitted
-    ones, the errors on the rows S when S is left out are (I - H_SS)^-1 (I - H)_S y, exactly (Cook & Weisberg 1982,
-    Residuals and Influence in Regression, 2.3; for ridge through its augmented rows). S is one context for the
-    prediction, and that context and one other for the choice of its penalty.
-
-    Args:
-        features: Shape (contexts * attributes, features).
-        weights: Shape (contexts, attributes, sets); every set is predicted by itself.
-
-    Returns:
-        Same shape as `weights`. Those of a context are a function of the other contexts' weights only.
-    """
-    contexts, attributes, sets = weights.shape
-    centred = features - features.mean(axis=0)
-    gram = centred @ centred.T
-    scale, identity = np.trace(gram) / len(gram), np.eye(len(gram))
-    errors = np.empty((len(PENALTIES), contexts, attributes, sets))
-    inner = np.empty((len(PENALTIES), contexts, sets))
-    for i, penalty in enumerate(PENALTIES):
-        maker = identity - 1 / len(gram) - np.linalg.solve(gram + penalty * scale * identity, gram)  # I - H
-        blocks = maker.reshape(contexts, attributes, contexts, attributes)
-        residuals = (maker @ weights.reshape(-1, sets)).reshape(weights.shape)
-        for c in range(contexts):
-            errors[i, c], inner[i, c] = _errors_without(c, blocks, residuals)
-    best = inner.argmin(axis=0)
-    predicted = weights - np.take_along_axis(errors, best[None, :, None, :], axis=0)[0]
-    mean_of_others = (weights.sum(axis=(0, 1)) - weights.sum(axis=1)) / ((contexts - 1) * attributes)
-    return predicted - mean_of_others[:, None]
-
-
-def _errors_without(left_out: int, blocks: Array, residuals: Array) -> tuple[Array, Array]:
-    """Errors on a context that is left out, and the sum of squares of the others when each is left out as well.
-
-    Args:
-        left_out: The context.
-        blocks: I - H, shape (contexts, attributes, contexts, attributes).
-        residuals: (I - H) y, shape (contexts, attributes, sets).
-
-    Returns:
-        Errors (attributes, sets), and sums of squares (sets,).
-    """
-    c, others = left_out, np.arange(len(blocks)) != left_out
-    own = np.linalg.inv(blocks[c, :, c])
-    errors: Array = own @ residuals[c]
-    # The lower part of the solution for both contexts, by elimination of the one that is left out throughout.
-    across = blocks[others, :, c]
-    within = blocks[others, :, others] - across @ own @ blocks[c, :, others]
-    inner = np.linalg.solve(within, residuals[others] - across @ errors)
-    return errors, np.square(inner).sum(axis=(0, 1))
-
-
-def baseline(
-    label: str, group: str, contexts: Sequence[ChoiceContext], weights: Array, seed: int
-) -> tuple[Baseline, pd.DataFrame]:
-    """Guess weights (contexts, attributes) from text; contexts with NaN are left out.
-
-    Returns:
-        The figures, and one row a context and attribute: context, attribute, predicted (a deviation), weight.
-    """
-    kept = np.flatnonzero(~np.isnan(weights).any(axis=1))
-    known, weights = [contexts[i] for i in kept], weights[kept]
-    count = len(known)
-    features = text_features(known)
-    sizes = {"n_contexts": count, "n_points": weights.size, "n_features": features.shape[1]}
-    if count < FEWEST or not features.shape[1]:
-        nan = math.nan
-        return Baseline(label, group, nan, nan, nan, nan, nan, nan, nan, **sizes), pd.DataFrame(columns=POINTS)
-    rng = stream(seed, "baseline", f"{label}/{group}")
-    orders = [np.arange(count), *(rng.permutation(count) for _ in range(PERMUTATIONS))]
-    sets = np.stack([weights[order] for order in orders], axis=2)
-    predicted = leave_contexts_out(features, sets)
-    r, *null = (pearson(predicted[..., i], sets[..., i]) for i in range(len(orders)))
-    low, high = bootstrap_r(predicted[..., 0], weights, seed=seed)
-    found = Baseline(label, group, r, low, high, *_null(r, np.array(null)), **sizes)
-    names = np.repeat([c.name for c in known], weights.shape[1])
-    attributes = [name for c in known for name in c.attribute_names]
-    columns = (names, attributes, predicted[..., 0].ravel(), weights.ravel())
-    return found, pd.DataFrame(dict(zip(POINTS, columns, strict=True)))
-
-
-def _null(r: float, null: Array) -> tuple[float, float, float, float]:
-    """Two-sided p-value about the null's mean, that mean, and the ends of its central 95%."""
-    if math.isnan(r):
-        return math.nan, math.nan, math.nan, math.nan
-    mean = float(null.mean())
-    as_far = int((np.abs(null - mean) >= abs(r - mean) - 1e-12).sum())
-    low, high = np.quantile(null, [0.025, 0.975])
-    return (1 + as_far) / (1 + len(null)), mean, float(low), float(high)
-
-
-def weights_of(results: RunResults, contexts: Mapping[str, ChoiceContext]) -> Sources:
+def weights_of(findings: Findings) -> Sources:
     """Target weights, and the weights of every arm with decisions, by group of contexts."""
-    tables = {"target": results.targets}
-    for arm, measured in results.measured.items():
+    tables = {"target": findings.targets}
+    for arm, measured in findings.measured.items():
         tables[arm] = dict(zip(measured.contexts, measured.weights, strict=True))
     found = []
     for label, table in tables.items():
-        for group, members in results.groups.items():
-            if known := [contexts[name] for name in members if name in table]:
+        for group, members in findings.groups.items():
+            if known := [findings.contexts[name] for name in members if name in table]:
                 found.append((label, group, known, np.stack([table[c.name] for c in known])))
     return found
 
 
-def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any]) -> list[Baseline]:
+def points_table(found: Baseline, contexts: Sequence[ChoiceContext], predicted: Array, weights: Array) -> pd.DataFrame:
+    """One row a context and attribute that was predicted: context, attribute, predicted (a deviation), weight."""
+    columns = {
+        "context": np.repeat([c.name for c in contexts], weights.shape[1]),
+        "attribute": [name for c in contexts for name in c.attribute_names],
+        "predicted": predicted.ravel(),
+        "weight": weights.ravel(),
+    }
+    return pd.DataFrame(columns).dropna().assign(weights=found.weights, contexts=found.contexts)
+
+
+def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any], seed: int) -> list[Baseline]:
     """Fit every set of weights and write `summary.json`, `baseline.csv` and `predictions.csv`."""
     settings = {"permutations": PERMUTATIONS, "penalties": PENALTIES.tolist()}
     with output_folder(out, COMMAND, {**inputs, **settings}) as draft:
-        fits = [baseline(*source, seed=inputs["seed"]) for source in sources]
+        fits = [baseline(*source, seed=seed) for source in sources]
         found = [fit for fit, _ in fits]
-        tables = [points.assign(weights=fit.weights, contexts=fit.contexts) for fit, points in fits if len(points)]
+        tables = [
+            points_table(fit, contexts, predicted, weights)
+            for (fit, predicted), (_, _, contexts, weights) in zip(fits, sources, strict=True)
+        ]
         write_text(draft / "baseline.csv", pd.DataFrame([f.as_dict() for f in found]).to_csv(index=False))
-        predictions = pd.concat(tables) if tables else pd.DataFrame(columns=POINTS)
-        write_text(draft / "predictions.csv", predictions.to_csv(index=False))
+        write_text(draft / "predictions.csv", pd.concat(tables).to_csv(index=False))
         by_name = {f"{f.weights}/{f.contexts}": f.as_dict() for f in found}
         write_json(draft / "summary.json", {**inputs, **settings, "baselines": by_name, **provenance()})
     return found
@@ -253,8 +87,10 @@ def _line(found: Baseline) -> str:
     where = f"{found.weights} weights of {found.contexts} contexts"
     if math.isnan(found.r):
         return f"{where}: not fitted, {found.n_contexts} contexts (needed: {FEWEST}), {found.n_features} shared tokens"
-    chance = f"by chance {found.null_mean:+.2f} [{found.null_low:+.2f}, {found.null_high:+.2f}]"
-    return f"{where}: r = {found.r:+.2f}, {chance}, p = {found.p_permutation:.3f}, {found.n_contexts} contexts"
+    ends = interval(found.null_low, found.null_high, signed=True)
+    r, chance = (number(value, signed=True) for value in (found.r, found.null_mean))
+    p = number(found.p_permutation, 3)
+    return f"{where}: r = {r}, by chance {chance} {ends}, p = {p}, {found.n_contexts} contexts"
 
 
 def main() -> None:
@@ -272,15 +108,15 @@ def main() -> None:
     check_replaceable(out, COMMAND)
     if options.run:
         results = analyse(options.run)
-        contexts = {c.name: c for file in results.record["groups"].values() for c in load_contexts(options.run / file)}
+        findings: Findings = results
         inputs = run_inputs(results)
     else:
         data = load_model(options.data, find_model(options.data, options.model))
-        results, contexts = analyse_released(data).run, data.contexts
-        inputs = {"model": data.model, "seed": results.record["seed"], "files": data.hashes}
-    for found in write_baseline(out, weights_of(results, contexts), inputs):
-        print(_line(found))
-    print(out / "summary.json")
+        findings = analyse_released(data).findings
+        inputs = released_inputs(data, findings.seed)
+    for found in write_baseline(out, weights_of(findings), inputs, findings.seed):
+        say(_line(found))
+    say(str(out / "summary.json"))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,9 @@
     python -m analysis.cross_model --runs runs/a-seed0 runs/b-seed1 --comparison instilled --out results/cross-model
 
 M_ij = r(reports of i, weights of j), over runs with the same contexts. Privileged access means that a model knows its
-own weights better than others know them, so two differences should be above 0 for model i:
-
-- M_ii minus the mean over others j of M_ji: other models' reports, held against the weights of i;
-- M_ii minus the mean over others j of r(W_j, W_i): others' weights, which anyone could read off their decisions.
-
-Each comes with a 95% interval from resampling contexts, the same contexts for all correlations of a resample. A third
-explanation remains: models that were taught the same weights know each other's, so instilled weights must be drawn with
-another seed in every run; runs that share them are named.
+own weights better than others know them; what is held against what, and the intervals: `analysis.stats.advantage`. A
+third explanation remains: models that were taught the same weights know each other's, so instilled weights must be
+drawn with another seed in every run; runs that share them are named.
 
 Writes `matrix.csv` (M: a row for whose reports, a column for whose weights), `weights_matrix.csv`, `heatmap.png`,
 `heatmap.pdf` and `summary.json`, in place of what an earlier call left there.
@@ -31,21 +26,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.pages.cross_model_figure import save_heatmap
-from analysis.stats.agreement import RESAMPLES, pearson, percentile_interval, resampled_counts, resampled_r
-from analysis.stats.records import Record
+from analysis.pages.text import interval, number
+from analysis.stats.advantage import SEED, Advantage, cross_model
 from analysis.study.output import check_replaceable, output_folder, run_inputs
 from analysis.study.results import analyse
-from store.contexts import load_contexts
+from store.console import run_command, say
 from store.files import write_json, write_text
 from store.provenance import provenance
 from task.contexts import ChoiceContext
-from store.console import run_command
 from task.errors import InputError
 
 COMMAND = "analysis.cross_model"
-
-SEED = 0
-"""Of the bootstrap."""
 
 Array = NDArray[np.float64]
 
@@ -71,76 +62,6 @@ class Model:
     inputs: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Advantage(Record):
-    """How much better one's own reports agree with one's weights than something else does; NaN if not computable.
-
-    Attributes:
-        own: r of the own reports, on the contexts complete in everything.
-        others: Mean r of the others.
-        difference: own - others.
-        boot_low, boot_high: 95% interval of the difference from resampling contexts.
-        n_contexts: Contexts complete in the weights, the reports and all others.
-    """
-
-    own: float
-    others: float
-    difference: float
-    boot_low: float
-    boot_high: float
-    n_contexts: int
-
-
-@dataclass(frozen=True)
-class CrossModel:
-    """The matrices and the tests.
-
-    Attributes:
-        names: Of the models.
-        matrix: M_ij = r(reports of i, weights of j), shape (models, models).
-        weights_matrix: r(weights of i, weights of j), same shape.
-        n_contexts: Contexts behind each entry of `matrix`.
-        over_reports: For each model, its advantage over the others' reports.
-        over_weights: For each model, its advantage over the others' weights.
-    """
-
-    names: list[str]
-    matrix: Array
-    weights_matrix: Array
-    n_contexts: NDArray[np.int64]
-    over_reports: list[Advantage]
-    over_weights: list[Advantage]
-
-
-def advantage(own: Array, others: Sequence[Array], weights: Array, *, resamples: int = RESAMPLES) -> Advantage:
-    """r(own, weights) minus the mean of r(other, weights), all (contexts, attributes)."""
-    kept = ~np.isnan([own, weights, *others]).any(axis=(0, 2))
-    own, weights, others = own[kept], weights[kept], [other[kept] for other in others]
-    counts = resampled_counts(len(weights), SEED, resamples)
-    r_own, r_others = pearson(own, weights), float(np.mean([pearson(other, weights) for other in others]))
-    of_others = np.mean([resampled_r(other, weights, counts) for other in others], axis=0)
-    low, high = percentile_interval(resampled_r(own, weights, counts) - of_others, len(weights))
-    return Advantage(r_own, r_others, r_own - r_others, low, high, len(weights))
-
-
-def cross_model(models: Sequence[Model]) -> CrossModel:
-    """Both matrices, and both tests of each model."""
-    reports, weights = [m.reports for m in models], [m.weights for m in models]
-    tests = []
-    for sources in (reports, weights):
-        others = [[s for j, s in enumerate(sources) if j != i] for i in range(len(models))]
-        tests.append([advantage(reports[i], others[i], weights[i]) for i in range(len(models))])
-    complete = [[~np.isnan(r + w).any(axis=1) for w in weights] for r in reports]
-    return CrossModel(
-        names=[m.name for m in models],
-        matrix=np.array([[pearson(r, w) for w in weights] for r in reports]),
-        weights_matrix=np.array([[pearson(v, w) for w in weights] for v in weights]),
-        n_contexts=np.array(complete).sum(axis=2),
-        over_reports=tests[0],
-        over_weights=tests[1],
-    )
-
-
 def read_model(run: Path, comparison: str) -> Model:
     """One run's reports and weights.
 
@@ -153,12 +74,10 @@ def read_model(run: Path, comparison: str) -> Model:
         raise InputError(f"{run}: no comparison {comparison!r}; it has: {', '.join(found)}")
     if not results.gate.passed:
         raise InputError(f"{run}: not testable, it did not pass the gate ({results.gate.reasons[0]}); leave it out")
-    group = results.record["groups"][found[comparison].contexts]
-    known = {c.name: c for c in load_contexts(run / group)}
     points = found[comparison].points
-    contexts = [known[name] for name in dict.fromkeys(points["context"])]
+    contexts = [results.contexts[name] for name in dict.fromkeys(points["context"])]
     reports, weights = (points[axis].to_numpy(dtype=float).reshape(len(contexts), -1) for axis in "xy")
-    return Model(results.record["name"], contexts, reports, weights, results.targets, run_inputs(results))
+    return Model(results.name, contexts, reports, weights, results.targets, run_inputs(results))
 
 
 def align(models: Sequence[Model]) -> list[Model]:
@@ -202,33 +121,34 @@ def taught_alike(models: Sequence[Model]) -> list[tuple[str, str]]:
     ]
 
 
-def write_cross_model(runs: Sequence[Path], comparison: str, out: Path) -> CrossModel:
-    """Compute all of it and write it to `out`."""
+def write_cross_model(runs: Sequence[Path], comparison: str, out: Path) -> list[str]:
+    """Compute all of it and write it to `out`; returns what was found, a line a model."""
     check_replaceable(out, COMMAND)
     models = align([read_model(run, comparison) for run in runs])
-    found, alike = cross_model(models), taught_alike(models)
+    names, alike = [m.name for m in models], taught_alike(models)
+    found = cross_model([m.reports for m in models], [m.weights for m in models])
     inputs = {"comparison": comparison, "runs": [m.inputs for m in models]}
     with output_folder(out, COMMAND, inputs) as draft:
         for file, values in (("matrix.csv", found.matrix), ("weights_matrix.csv", found.weights_matrix)):
-            table = pd.DataFrame(values, index=pd.Index(found.names, name="of"), columns=found.names)
+            table = pd.DataFrame(values, index=pd.Index(names, name="of"), columns=names)
             write_text(draft / file, table.to_csv())
-        save_heatmap(found.names, found.matrix, found.weights_matrix, found.n_contexts, draft / "heatmap.png")
+        save_heatmap(names, found.matrix, found.weights_matrix, found.n_contexts, draft / "heatmap.png")
         summary = {
             **inputs,
-            "models": found.names,
+            "models": names,
             "matrix": _json(found.matrix),
             "weights_matrix": _json(found.weights_matrix),
             "n_contexts": found.n_contexts.tolist(),
-            "over_others_reports": {n: a.as_dict() for n, a in zip(found.names, found.over_reports, strict=True)},
-            "over_others_weights": {n: a.as_dict() for n, a in zip(found.names, found.over_weights, strict=True)},
+            "over_others_reports": {n: a.as_dict() for n, a in zip(names, found.over_reports, strict=True)},
+            "over_others_weights": {n: a.as_dict() for n, a in zip(names, found.over_weights, strict=True)},
             "taught_the_same_weights": alike,
             "seed": SEED,
             **provenance(),
         }
         write_json(draft / "summary.json", summary)
     for a, b in alike:
-        print(f"note: {a} and {b} were taught the same weights, so each knows the other's; use runs of different seeds")
-    return found
+        say(f"note: {a} and {b} were taught the same weights, so each knows the other's; use runs of different seeds")
+    return [_line(*line) for line in zip(names, found.over_reports, found.over_weights, strict=True)]
 
 
 def _json(matrix: Array) -> list[list[float | None]]:
@@ -237,10 +157,13 @@ def _json(matrix: Array) -> list[list[float | None]]:
 
 def _line(name: str, over_reports: Advantage, over_weights: Advantage) -> str:
     def told(what: str, a: Advantage) -> str:
-        return f"over others' {what} {a.difference:+.2f} [{a.boot_low:+.2f}, {a.boot_high:+.2f}]"
+        ends = interval(a.boot_low, a.boot_high, signed=True)
+        return f"over others' {what} {number(a.difference, signed=True)} {ends}"
 
     tests = f"{told('reports', over_reports)}, {told('weights', over_weights)}"
-    return f"{name}: own reports r = {over_reports.own:+.2f}, {tests}, {over_reports.n_contexts} contexts"
+    return (
+        f"{name}: own reports r = {number(over_reports.own, signed=True)}, {tests}, {over_reports.n_contexts} contexts"
+    )
 
 
 def main() -> None:
@@ -250,10 +173,9 @@ def main() -> None:
     parser.add_argument("--comparison", required=True, help="which comparison of these runs, e.g. instilled")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
     options = parser.parse_args()
-    found = write_cross_model(options.runs, options.comparison, options.out)
-    for line in zip(found.names, found.over_reports, found.over_weights, strict=True):
-        print(_line(*line))
-    print(options.out / "heatmap.png")
+    for line in write_cross_model(options.runs, options.comparison, options.out):
+        say(line)
+    say(str(options.out / "heatmap.png"))
 
 
 if __name__ == "__main__":

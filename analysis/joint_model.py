@@ -18,29 +18,22 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
-from analysis.study.comparisons import ComparisonResult
+from analysis.pages.text import interval, number
 from analysis.study.gate import GateResult
-from analysis.study.output import check_replaceable, output_folder, run_inputs
-from analysis.study.released_files import REPORTS, find_model, load_model
+from analysis.study.joint import Case, JointResult, released_case, run_case
+from analysis.study.output import check_replaceable, output_folder, released_inputs, run_inputs
+from analysis.study.released_files import find_model, load_model
 from analysis.study.released_results import analyse_released
-from analysis.study.results import RunResults, analyse
-from store.contexts import load_contexts
+from analysis.study.results import analyse
+from store.console import run_command, say
 from store.files import write_json
 from store.provenance import provenance
-from store.trials import read_decisions, read_reports
-from task.contexts import ChoiceContext
-from store.console import run_command
+from store.run import RunFolder
 from task.errors import InputError
-from task.seeding import stream
 
 COMMAND = "analysis.joint_model"
 
@@ -50,75 +43,21 @@ WARMUP, DRAWS = 500, 1000
 FEWEST = 100
 """Warm-up and draws below which neither the sampler's step nor R-hat means anything."""
 
-MIXED = 1.01
-"""R-hat from which chains cannot be said to agree (Vehtari et al. 2021, Bayesian Analysis 16)."""
 
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison with the trials behind it.
-
-    Attributes:
-        result: The comparison with its plain r.
-        chose_a: 1 where A was chosen, 0 where B, NaN where missing, shape (contexts, trials).
-        difference: (A - B) / range, shape (contexts, trials, attributes).
-        reports: NaN where missing, shape (contexts, report trials, attributes).
-        corrected: r over the square root of the reliabilities.
-    """
-
-    result: ComparisonResult
-    chose_a: NDArray[np.float64]
-    difference: NDArray[np.float64]
-    reports: NDArray[np.float64]
-    corrected: CorrectedR
-
-
-def run_case(run: Path, results: RunResults, name: str) -> Case:
-    """A comparison of a run; its arms may be several folds, each speaking for its own contexts."""
-    entry = next(e for e in results.record["comparisons"] if e["name"] == name)
-    result = next(c for c in results.comparisons if c.name == name)
-    contexts = {c.name: c for file in results.record["groups"].values() for c in load_contexts(run / file)}
-    members = [n for source in entry["reports"] for n in source["contexts"]]
-    chose_a, difference = _decisions(run, entry["weights"], members, contexts)
-    reports = _reports(run, entry["reports"], members)
-    seed = results.record["seed"]
-    mean, weights = (result.points[axis].to_numpy().reshape(len(members), -1) for axis in "xy")
-    corrected = corrected_r(
-        mean,
-        weights,
-        halves_of_reports(reports, rng=stream(seed, "halves_of_reports", name)),
-        halves_of_weights(chose_a, difference, rng=stream(seed, "halves_of_weights", name), seed=seed),
-        seed=seed,
-    )
-    return Case(result, chose_a, difference, reports, corrected)
-
-
-def summary_of(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> dict[str, Any]:
-    """Fit one comparison; JSON values.
-
-    `rho` is None, with the reason, where the gate was not passed (nothing is fitted then) and where the data say
-    nothing of it.
+def fit_case(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> JointResult:
+    """Fit one comparison, unless the gate was not passed.
 
     Raises:
         InputError: NumPyro is not installed.
     """
-    plain = case.result.agreement.as_dict()
-    counts = {key: plain[key] for key in ("valid_reports", "total_reports")}
     if not gate.passed:
-        return {"testable": False, "rho": None, "reason": "not testable, the gate was not passed", **counts}
+        return JointResult(case, False, None, "not testable, the gate was not passed")
     sampler = import_sampler()
     try:
         fit = sampler.fit(case.chose_a, case.difference, case.reports, seed=seed, warmup=warmup, draws=draws)
     except InputError as error:
-        return {"testable": True, "rho": None, "reason": f"no rho: {error}", **counts}
-    return {
-        "testable": True,
-        **asdict(fit),
-        "mixed": fit.rhat_worst < MIXED and not fit.divergences,
-        **counts,
-        "plain": {key: plain[key] for key in ("r", "boot_low", "boot_high", "n_contexts")},
-        "without_noise": case.corrected.as_dict(),
-    }
+        return JointResult(case, True, None, f"no rho: {error}")
+    return JointResult(case, True, fit)
 
 
 def import_sampler() -> Any:
@@ -133,38 +72,6 @@ def import_sampler() -> Any:
         raise InputError(f"{COMMAND} needs {error.name}, which is not installed: pip install -e '.[joint]'") from None
 
 
-def _decisions(
-    run: Path, sources: Sequence[Mapping[str, Any]], members: list[str], contexts: Mapping[str, ChoiceContext]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Letters with the first option as A, and differences, in the order of `members`."""
-    found = {s["arm"]: read_decisions(run / "trials" / s["arm"] / "decisions", contexts) for s in sources}
-    letters = {arm: (trials.contexts, trials.chose_a[..., 0]) for arm, trials in found.items()}
-    differences = {arm: (trials.contexts, trials.difference) for arm, trials in found.items()}
-    return _stacked(sources, members, letters, np.nan), _stacked(sources, members, differences, 0)
-
-
-def _reports(run: Path, sources: Sequence[Mapping[str, Any]], members: list[str]) -> NDArray[np.float64]:
-    found = {s["arm"]: read_reports(run / "trials" / s["arm"] / "reports") for s in sources}
-    return _stacked(sources, members, {arm: (t.contexts, t.values) for arm, t in found.items()}, np.nan)
-
-
-def _stacked(
-    sources: Sequence[Mapping[str, Any]],
-    members: list[str],
-    found: Mapping[str, tuple[list[str], NDArray[np.float64]]],
-    padding: float,
-) -> NDArray[np.float64]:
-    """Rows of several arms in the order of `members`, each from the arm that speaks for it, padded to one length."""
-    shapes = [values.shape[1:] for _, values in found.values()]
-    stacked = np.full((len(members), max(s[0] for s in shapes), *shapes[0][1:]), padding, dtype=float)
-    for source in sources:
-        names, values = found[source["arm"]]
-        for row, name in enumerate(members):
-            if name in source["contexts"] and name in names:
-                stacked[row, : values.shape[1]] = values[names.index(name)]
-    return stacked
-
-
 def _chosen(names: list[str], wanted: list[str] | None) -> list[str]:
     """The comparisons asked for, all of them if none was."""
     if unknown := [name for name in wanted or [] if name not in names]:
@@ -173,47 +80,47 @@ def _chosen(names: list[str], wanted: list[str] | None) -> list[str]:
 
 
 def _write(
-    out: Path, cases: Mapping[str, Case], gate: GateResult, inputs: dict[str, Any], options: argparse.Namespace
+    out: Path, cases: Mapping[str, Case], gate: GateResult, inputs: Mapping[str, Any], options: argparse.Namespace
 ) -> None:
     """Fit all cases and write `summary.json`, a line for each on the screen."""
     settings = {"chains": 2, "warmup": options.warmup, "draws": options.draws}
     with output_folder(out, COMMAND, {**inputs, **settings, "comparisons": list(cases)}) as draft:
         found = {}
         for name, case in cases.items():
-            found[name] = summary_of(case, gate, seed=inputs["seed"], warmup=options.warmup, draws=options.draws)
-            print(f"{name}: {_line(found[name])}", flush=True)
+            result = fit_case(case, gate, seed=inputs["seed"], warmup=options.warmup, draws=options.draws)
+            found[name] = result.as_dict()
+            say(f"{name}: {_line(result)}")
         described = {"passed": gate.passed, "reasons": gate.reasons}
-        write_json(draft / "summary.json", {**inputs, "sampler": settings, "gate": described, **found, **provenance()})
-    print(out / "summary.json")
+        made = {**inputs, "sampler": settings, "gate": described, "comparisons": found, **provenance()}
+        write_json(draft / "summary.json", made)
+    say(str(out / "summary.json"))
 
 
-def _line(found: Mapping[str, Any]) -> str:
-    if found["rho"] is None:
-        return str(found["reason"])
-    plain, corrected = found["plain"]["r"], found["without_noise"]["r"]
-    text = f"rho = {found['rho']:+.2f} [{found['hdi_low']:+.2f}, {found['hdi_high']:+.2f}]"
-    text += f", R-hat {found['rhat']:.3f}, {found['ess_bulk']:.0f} effective draws, {found['seconds']:.0f} s"
-    text += "".join(f"; {label} {r:+.2f}" for label, r in (("r", plain), ("without noise", corrected)) if r is not None)
-    return text if found["mixed"] else f"{text} (chains have not mixed: give more --warmup and --draws)"
+def _line(result: JointResult) -> str:
+    fit = result.fit
+    if fit is None:
+        return result.reason
+    text = f"rho = {number(fit.rho, signed=True)} {interval(fit.hdi_low, fit.hdi_high, signed=True)}"
+    text += f", R-hat {number(fit.rhat, 3)}, {number(fit.ess_bulk, 0)} effective draws, {number(fit.seconds, 0)} s"
+    text += f"; r {number(result.case.result.agreement.r, signed=True)}"
+    text += f"; without noise {number(result.case.corrected.r, signed=True)}"
+    return text if result.mixed else f"{text} (chains have not mixed: give more --warmup and --draws)"
 
 
 def _cases_of_run(options: argparse.Namespace) -> tuple[dict[str, Case], GateResult, dict[str, Any]]:
     """The comparisons asked for, the gate, and what they depend on."""
     results = analyse(options.run)
     names = _chosen([c.name for c in results.comparisons], options.comparison)
-    return {name: run_case(options.run, results, name) for name in names}, results.gate, run_inputs(results)
+    cases = {name: run_case(RunFolder(options.run), results, name) for name in names}
+    return cases, results.gate, run_inputs(results)
 
 
 def _cases_of_released(options: argparse.Namespace) -> tuple[dict[str, Case], GateResult, dict[str, Any]]:
     data = load_model(options.data, find_model(options.data, options.model))
     results = analyse_released(data)
-    by_name = {c.name: c for c in results.run.comparisons}
-    cases = {}
-    for name in _chosen(list(by_name), options.comparison):
-        made, reports = data.decisions[REPORTS[name][0]], data.reports[name].values
-        cases[name] = Case(by_name[name], made.chose_a, made.difference, reports, results.corrected[name])
-    inputs = {"model": data.model, "seed": results.run.record["seed"], "files": data.hashes}
-    return cases, results.run.gate, inputs
+    names = _chosen([c.name for c in results.findings.comparisons], options.comparison)
+    cases = {name: released_case(data, results, name) for name in names}
+    return cases, results.findings.gate, released_inputs(data, results.findings.seed)
 
 
 def main() -> None:

@@ -25,9 +25,8 @@ import itertools
 import math
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,151 +34,41 @@ import numpy as np
 import pandas as pd
 
 from analysis.pages.power_figure import LINES, MARKERS, save_power_figure
-from analysis.stats.agreement import bootstrap_r, paired_difference, pearson, permutation_null, regression_interval
-from analysis.stats.simulation import Array, Pool, Reporter, before_and_after, draw_contexts, make_pool, population_r
+from analysis.pages.text import number, percent
+from analysis.stats.power import LEVEL, Design, Settings, run_design
+from analysis.stats.simulation import make_pool
 from analysis.study.output import output_folder
-from store.console import run_command
+from store.console import Progress, run_command, say
 from task.errors import InputError
-from task.seeding import stream
 
-S = TypeVar("S")
+COMMAND = "analysis.power"
+
 T = TypeVar("T")
 
 POOL = 2000
 """Contexts in a pool: more than enough to stand for all contexts, see `analysis.stats.simulation`."""
 
-RESAMPLES, PERMUTATIONS = 600, 199
-"""Fewer than in the analysis of a real study: their noise averages out over studies."""
-
-LEVEL = 0.05
-"""Level of the tests, two-sided."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """What a study consists of; `noise` is the share of decisions that follow the true weights."""
-
-    contexts: int
-    trials: int
-    noise: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all designs share.
-
-    Attributes:
-        studies: Simulated studies of each design.
-        seed: Of everything drawn.
-        error_correlation: Of the stable errors before and after, see `analysis.stats.simulation.before_and_after`.
-        resamples, permutations: Of each study's analysis.
-    """
-
-    studies: int
-    seed: int
-    error_correlation: float = 0.0
-    resamples: int = RESAMPLES
-    permutations: int = PERMUTATIONS
-
-
-def run_design(design: Design, effects: Sequence[float], pool: Pool, settings: Settings) -> list[dict[str, Any]]:
-    """Simulate and analyse the studies of one design; one row an effect, see `power_row`."""
-    before = Reporter(design.accuracy)
-    after = [Reporter(design.accuracy + effect) for effect in effects]
-    found = run_studies(before, after, pool, design.contexts, settings)
-    known = {"error_correlation": settings.error_correlation, "studies": settings.studies}
-    known["recovery"] = pearson(pool.true, pool.learned)
-    return [{**asdict(design), "effect": e, **known, **row} for e, row in zip(effects, found, strict=True)]
-
-
-def run_studies(
-    before: Reporter, after: Sequence[Reporter], pool: Pool, contexts: int, settings: Settings
-) -> list[dict[str, float]]:
-    """Simulate and analyse studies of so many contexts; one row of `power_row` for each reporter after training."""
-    spread = float(pool.true.std())
-    rng = stream(settings.seed, f"power/{before}/{after}/{contexts}/{settings}")
-    rs, differences = [], []
-    for _ in range(settings.studies):
-        study = draw_contexts(pool, contexts, rng)
-        x1, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
-        rs.append(_analyse_r(x1, study.learned, settings))
-        differences.append([_analyse_difference(x1, x2, study.learned, settings) for x2 in later])
-    truth = population_r(pool, before, settings.seed)
-    gained = [population_r(pool, reporter, settings.seed) - truth for reporter in after]
-    return [power_row(np.array(rs), np.array(differences)[:, i], truth, gain) for i, gain in enumerate(gained)]
-
-
-def _analyse_r(x: Array, y: Array, settings: Settings) -> list[float]:
-    """r, its permutation p-value, its bootstrap interval and the paper's, of one study."""
-    r = pearson(x, y)
-    p = permutation_null(x, y, seed=settings.seed, permutations=settings.permutations)[0]
-    boot = bootstrap_r(x, y, seed=settings.seed, resamples=settings.resamples)
-    return [r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))]
-
-
-def _analyse_difference(x1: Array, x2: Array, y: Array, settings: Settings) -> list[float]:
-    """The paired difference of one study, and its interval."""
-    found = paired_difference(x1, x2, y, seed=settings.seed, resamples=settings.resamples)
-    return [found.difference, found.boot_low, found.boot_high]
-
-
-def power_row(rs: Array, differences: Array, truth: float, gained: float) -> dict[str, float]:
-    """Power and coverage from the studies' results.
-
-    Args:
-        rs: r, p, ends of the bootstrap interval, ends of the paper's, shape (studies, 6).
-        differences: Difference, ends of its interval, shape (studies, 3).
-        truth: The population's r before.
-        gained: The population's r after minus that before.
-
-    Returns:
-        population_*, mean_*: What is estimated, and the mean estimate.
-        power_permutation: Share of studies whose permutation test rejects that reports and weights are unrelated.
-        power_bootstrap, power_difference: Share whose interval of r, of the difference, excludes 0.
-        coverage_*: Share whose interval holds what is estimated.
-    """
-    r, p, boot_low, boot_high, hdi_low, hdi_high = rs.T
-    difference, low, high = differences.T
-    return {
-        "population_r": truth,
-        "mean_r": float(r.mean()),
-        "power_permutation": float((p <= LEVEL).mean()),
-        "power_bootstrap": float(1 - _share_within(boot_low, boot_high, 0)),
-        "coverage_bootstrap": _share_within(boot_low, boot_high, truth),
-        "coverage_regression": _share_within(hdi_low, hdi_high, truth),
-        "population_difference": gained,
-        "mean_difference": float(difference.mean()),
-        "power_difference": float(1 - _share_within(low, high, 0)),
-        "coverage_difference": _share_within(low, high, gained),
-    }
-
-
-def _share_within(low: Array, high: Array, value: float) -> float:
-    return float(((low <= value) & (value <= high)).mean())
-
 
 def in_parallel(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], what: str, workers: int) -> list[T]:
-    """`work(*task)` for all tasks, in so many processes, in the order of the tasks; prints how far it is."""
-    if workers == 1:
-        return [work(*task) for task in _progress(tasks, what, len(tasks))]
-    # One thread each, or the threads of small products would wait for each other; read when a process imports numpy,
-    # and so they are spawned, not forked.
-    os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as executor:
-        futures: list[Future[T]] = [executor.submit(work, *task) for task in tasks]
-        for future in _progress(as_completed(futures), what, len(tasks)):
-            future.result()  # an error ends the work at once
-        return [future.result() for future in futures]
-
-
-def _progress(steps: Iterable[S], what: str, total: int) -> Iterator[S]:
-    """The steps, with a line printed after about every sixth of them."""
-    for done, step in enumerate(steps, start=1):
-        yield step
-        if done % max(1, total // 6) == 0 or done == total:
-            print(f"{what}: {done}/{total}", flush=True)
+    """`work(*task)` for all tasks, in so many processes, in the order of the tasks; a bar says how far it is."""
+    with Progress(len(tasks), "task") as progress:
+        progress.now(what)
+        if workers == 1:
+            found = []
+            for task in tasks:
+                found.append(work(*task))
+                progress.advance(1)
+            return found
+        # One thread each, or the threads of small products would wait for each other; read when a process imports
+        # numpy, and so they are spawned, not forked.
+        os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as executor:
+            futures: list[Future[T]] = [executor.submit(work, *task) for task in tasks]
+            for future in as_completed(futures):
+                future.result()  # an error ends the work at once
+                progress.advance(1)
+            return [future.result() for future in futures]
 
 
 def power_table(
@@ -261,14 +150,15 @@ def main() -> None:
     grid = itertools.product(arguments.noise, arguments.trials, arguments.accuracy, arguments.contexts)
     designs = [Design(contexts, trials, noise, accuracy) for noise, trials, accuracy, contexts in grid]
     asked = {name: value for name, value in vars(arguments).items() if name not in ("out", "workers")}
-    with output_folder(arguments.out, "analysis.power", asked) as draft:
+    with output_folder(arguments.out, COMMAND, asked) as draft:
         table = power_table(designs, arguments.effect, arguments.pool, settings, arguments.workers)
         table.to_csv(draft / "power.csv", index=False, float_format="%.4f")
         save_power_figure(table, draft / "power.png")
-    print(console_table(table))
+    say(console_table(table))
     error = 0.5 / np.sqrt(settings.studies)
-    print(f"\npower, two-sided at {LEVEL:.0%}, from {settings.studies} studies each: +-{error:.2f} at most (1 sd)")
-    print(f"{arguments.out}: power.csv (with means and coverage), power.png, power.pdf")
+    studies = f"{settings.studies} studies each: +-{number(error)} at most (1 sd)"
+    say(f"\npower, two-sided at {percent(LEVEL)}, from {studies}")
+    say(f"{arguments.out}: power.csv (with means and coverage), power.png, power.pdf")
 
 
 if __name__ == "__main__":

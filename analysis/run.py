@@ -62,8 +62,9 @@ def summary(results: RunResults) -> RunSummary:
 def comparison_summary(result: ComparisonResult, reason: str | None) -> ComparisonSummary:
     """One comparison; without figures where there is a reason not to test it, the counts always."""
     figures = comparison_figures(result, shown=reason is None)
-    said = {"testable": reason is None, "reason": reason, "outside": result.outside, "unreadable": result.reasons}
-    return ComparisonSummary(**figures, **said)
+    return ComparisonSummary(
+        testable=reason is None, reason=reason, **figures, outside=result.outside, unreadable=result.reasons
+    )
 
 
 def comparison_figures(result: ComparisonResult, *, shown: bool) -> dict[str, Any]:

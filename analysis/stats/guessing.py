@@ -166,10 +166,11 @@ def baseline(
     kept = ~np.isnan(weights).any(axis=1)
     weights = weights[kept]
     count = len(weights)
-    features = text_features([c for c, is_kept in zip(contexts, kept, strict=True) if is_kept])
+    features = text_features([contexts[i] for i in np.flatnonzero(kept)])
     sizes = {"n_contexts": count, "n_points": weights.size, "n_features": features.shape[1]}
     if count < FEWEST or not features.shape[1]:
-        return Baseline(label, group, *[math.nan] * 7, **sizes), predictions
+        nan = math.nan
+        return Baseline(label, group, nan, nan, nan, nan, nan, nan, nan, **sizes), predictions
     rng = stream(seed, "baseline", f"{label}/{group}")
     orders = [np.arange(count), *(rng.permutation(count) for _ in range(PERMUTATIONS))]
     sets = np.stack([weights[order] for order in orders], axis=2)

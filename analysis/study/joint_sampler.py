@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from numpy.typing import NDArray
 from numpyro.infer import MCMC, NUTS
 
 from analysis.stats.agreement import mean_reports
+from analysis.study.joint import JointFit
 from task.errors import InputError
 
 CHAINS = 2
@@ -43,35 +43,6 @@ CHAINS = 2
 # One device a chain, so that the chains run side by side; both must be said before jax starts.
 jax.config.update("jax_platforms", "cpu")
 numpyro.set_host_device_count(CHAINS)
-
-
-@dataclass(frozen=True)
-class JointFit:
-    """Posterior of rho, and whether the chains may be believed.
-
-    Attributes:
-        rho, sd: Posterior mean and standard deviation.
-        hdi_low, hdi_high: 95% highest-density interval.
-        rhat: Rank-normalised R-hat of rho.
-        ess_bulk: Bulk effective sample size of rho.
-        rhat_worst: Largest R-hat among rho and the other parameters that all contexts share.
-        divergences: Divergent transitions after warm-up.
-        shared: Posterior mean of the correlation between the errors of a context's attributes.
-        n_contexts: Contexts with both choices and reports.
-        seconds: Wall time of warm-up, draws and compilation.
-    """
-
-    rho: float
-    sd: float
-    hdi_low: float
-    hdi_high: float
-    rhat: float
-    ess_bulk: float
-    rhat_worst: float
-    divergences: int
-    shared: float
-    n_contexts: int
-    seconds: float
 
 
 class _Observed(NamedTuple):
