@@ -66,7 +66,7 @@ def released_records(folder: Path | str) -> list[dict[str, Any]]:
     """Read the contexts of a folder, in the order of `scenarios.csv`, whose questions name the agents.
 
     Each is `{"name", "agent", "question", "attributes": [{"name", "units", "low", "high"}, ...]}`, like a line of our
-    own files; `task.contexts.load_contexts` makes contexts of them. Units and ranges come from
+    own files; `store.contexts.load_contexts` makes contexts of them. Units and ranges come from
     `candidate_scenarios.json`; without that file units are "" and ranges those of the CSV.
 
     Raises:

@@ -192,11 +192,6 @@ def messages(
     return frame(measure, context).messages(option_a, option_b)
 
 
-def measure_folder(measure: Measure, variant: Variant) -> str:
-    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
-    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
-
-
 def decision_answer(chooses_a: bool) -> str:
     """The reply that states a choice."""
     return "A" if chooses_a else "B"

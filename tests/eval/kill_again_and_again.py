@@ -18,11 +18,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from eval.engines import make_engine
 from eval.engines.base import Engine
-from eval.runner import Work, evaluate, list_work, write_shard
-from eval.variants import open_engine
+from eval.runner import evaluate, write_shard
+from eval.work import Work, list_work
 from store.evaluation import EvalConfig
+from store.manifests import MANIFEST
 from store.settings import read_settings
+from store.shards import written_shards
 
 
 def start(engine: Engine, config: EvalConfig) -> int:
@@ -34,7 +37,7 @@ def start(engine: Engine, config: EvalConfig) -> int:
 
 
 def written(works: list[Work]) -> int:
-    return sum(w.shards if (w.folder / "manifest.json").exists() else len(w.written()) for w in works)
+    return sum(w.shards if (w.folder / MANIFEST).exists() else len(written_shards(w.folder)) for w in works)
 
 
 def shard_seconds(engine: Engine, works: list[Work], folder: Path) -> float:
@@ -50,7 +53,7 @@ def main() -> None:
     # The progress line has a lock that forked processes share: one killed with it in hand would stop the next.
     tqdm.set_lock(threading.RLock())
     config, kills, random = read_settings(Path(sys.argv[1]), EvalConfig), int(sys.argv[2]), np.random.default_rng(0)
-    output, engine, works = Path(config.output), open_engine(config), list_work(config)
+    output, engine, works = Path(config.output), make_engine(config), list_work(config)
     works[0].folder.mkdir(parents=True)
     while_a_shard = shard_seconds(engine, works, output)
     total = sum(work.shards for work in works)
@@ -70,7 +73,7 @@ def main() -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         killed += 1
-        late += (works[0].folder / "manifest.json").exists()
+        late += (works[0].folder / MANIFEST).exists()
     assert os.waitpid(start(engine, config), 0)[1] == 0
     print(killed, late)
 

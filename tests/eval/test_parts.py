@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from eval.engines import make_engine
 from eval.parts import Part, parse_part, share_gpus, start_parts, visible_gpus
-from eval.runner import evaluate, list_work, merge
-from eval.variants import open_engine
+from eval.runner import evaluate, merge
+from eval.work import list_work
 from store.contexts import DATA, load_contexts, save_contexts
 from store.evaluation import EngineSettings, EvalConfig
 from store.weights import save_weights
@@ -54,7 +55,7 @@ def straight(values: dict[str, Any], tmp_path: Path) -> dict[str, bytes]:
     """The trial files that one process makes."""
     alone = {**values, "output": str(tmp_path / "straight")}
     config = EvalConfig.model_validate(alone)
-    evaluate(open_engine(config), config)
+    evaluate(make_engine(config), config)
     assert len(files(alone)) == 3
     return files(alone)
 
@@ -87,11 +88,11 @@ def test_three_parts_are_one(settings: dict[str, Any], tmp_path: Path, order: tu
         with pytest.raises(InputError, match=r"not begun|shards are missing"):
             merge(config)
         assert not files(settings), "nothing is joined before all parts are there"
-        evaluate(open_engine(config), config, part=Part(number, 3))
+        evaluate(make_engine(config), config, part=Part(number, 3))
     merge(config)
     assert files(settings) == straight(settings, tmp_path)
     merge(config)
-    evaluate(open_engine(config), config, part=Part(2, 3))
+    evaluate(make_engine(config), config, part=Part(2, 3))
     assert files(settings) == straight(settings, tmp_path), "what is finished stays"
     assert not list(Path(settings["output"]).rglob("shards"))
 
@@ -162,9 +163,9 @@ def test_begun_once_for_all_parts_other_inputs_are_replaced(settings: dict[str, 
     begun = run(settings, tmp_path, "--begin", "--overwrite")
     assert "3 trial files, 0 finished" in begun.stdout and not files(settings)
     config = EvalConfig.model_validate(settings)
-    evaluate(open_engine(config), config, part=Part(1, 2))
+    evaluate(make_engine(config), config, part=Part(1, 2))
     assert run(settings, tmp_path, "--begin", "--overwrite").returncode == 0, "asked for again, it keeps what is there"
-    evaluate(open_engine(config), config, part=Part(2, 2))
+    evaluate(make_engine(config), config, part=Part(2, 2))
     merge(config)
     assert files(settings) == straight(settings, tmp_path) != before
 
@@ -172,7 +173,7 @@ def test_begun_once_for_all_parts_other_inputs_are_replaced(settings: dict[str, 
 def test_a_merge_refuses_other_settings(settings: dict[str, Any]):
     config = EvalConfig.model_validate(settings)
     for number in (1, 2):
-        evaluate(open_engine(config), config, part=Part(number, 2))
+        evaluate(make_engine(config), config, part=Part(number, 2))
     settings["measurements"][0]["per_context"] = 6
     with pytest.raises(InputError, match=r"per_context: 5 -> 6"):
         merge(EvalConfig.model_validate(settings))
@@ -187,7 +188,7 @@ def test_three_parts_of_a_real_model_are_one(settings: dict[str, Any], tmp_path:
         entry["per_context"] = count
     config = EvalConfig.model_validate(settings)
     for number in (2, 3, 1):
-        evaluate(open_engine(config), config, part=Part(number, 3))  # a new engine each, as in a process of its own
+        evaluate(make_engine(config), config, part=Part(number, 3))  # a new engine each, as in a process of its own
     merge(config)
     assert files(settings) == straight(settings, tmp_path)
 

@@ -1,5 +1,9 @@
 import json
 import math
+import re
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +12,19 @@ import pandas as pd
 import pytest
 import yaml
 
+from eval.engines import make_engine
 from eval.engines.base import Engine
-from eval.runner import TrialList, evaluate, list_trials
-from eval.variants import open_engine
-from store import shards as trial_files
+from eval.runner import evaluate
+from eval.work import Work, list_work
 from store.contexts import DATA, load_contexts, save_contexts
 from store.evaluation import EvalConfig, Measurement
+from store.manifests import ReportFacts, read_manifest
 from store.settings import read_settings
+from store.shards import shard_path, written_shards
 from store.weights import save_weights
+from support import ROOT
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import PROMPTS
 from task.trials import sample_trials
 from task.weights import sample_weights
 
@@ -49,26 +55,34 @@ def settings(tmp_path: Path, contexts: list[ChoiceContext]) -> dict[str, Any]:
 
 def run_all(settings: dict[str, Any], engine: Engine | None = None, overwrite: bool = False) -> list[Path]:
     config = EvalConfig.model_validate(settings)
-    return evaluate(engine or open_engine(config), config, overwrite)
+    return evaluate(engine or make_engine(config), config, overwrite)
+
+
+def work_of(settings: dict[str, Any], measure: str) -> Work:
+    [found] = [w for w in list_work(EvalConfig.model_validate(settings)) if w.measurement.measure == measure]
+    return found
 
 
 @pytest.mark.parametrize("kind", ["decisions", "reports"])
-def test_rows_of_any_slice_are_those_of_the_whole(contexts: list[ChoiceContext], kind: str):
-    trials = TrialList(kind, 3, contexts, ["g"] * 5, per_context=7)
-    whole = trials.rows(0, len(trials))
-    assert len(whole) == len(trials) == 5 * 7 * (2 if kind == "decisions" else 1)
-    for start in range(0, len(trials), 5):
-        for (_, a), (_, b) in zip(trials.rows(start, min(start + 5, len(trials))), whole[start:], strict=False):
-            assert (a.context, a.index, a.first_as_a) == (b.context, b.index, b.first_as_a)
+def test_rows_of_any_slice_are_those_of_the_whole(settings: dict[str, Any], kind: str):
+    work = work_of(settings, kind)
+    whole = work.trials(0, work.total)
+    assert len(whole) == work.total == 5 * 7 * (2 if kind == "decisions" else 1)
+    for start in range(0, work.total, 5):
+        piece = work.trials(start, min(start + 5, work.total))
+        assert len(piece) == 5
+        for (_, a), (_, b) in zip(piece, whole[start:], strict=False):
+            assert (a.framing, a.index, a.first_as_a) == (b.framing, b.index, b.first_as_a)
             assert (a.first == b.first).all() and (a.second == b.second).all()
 
 
-def test_each_pair_is_shown_in_both_orders(contexts: list[ChoiceContext]):
-    rows = [t for _, t in TrialList("decisions", 3, contexts, ["g"] * 5, per_context=4).rows(0, 40)]
+def test_each_pair_is_shown_in_both_orders(settings: dict[str, Any], contexts: list[ChoiceContext]):
+    settings["measurements"][0]["per_context"] = 4
+    rows = [t for _, t in work_of(settings, "decisions").trials(0, 40)]
     for ab, ba in zip(rows[::2], rows[1::2], strict=True):
         assert ab.first_as_a and not ba.first_as_a
         assert (ab.option_a == ba.option_b).all() and (ab.option_b == ba.option_a).all()
-    expected = sample_trials(3, "decisions", contexts[2], 4)
+    expected = sample_trials(0, "decisions", contexts[2], 4)
     assert (np.stack([t.first for t in rows[16:24:2]]) == expected.first).all()
 
 
@@ -86,13 +100,14 @@ def test_trial_files_hold_every_trial_and_what_became_of_it(settings: dict[str, 
     for _, row in table[~unread].iterrows():
         said = json.loads(row["reply"])
         assert list(said.values()) == [row[f"value_{i}"] for i in range(1, 6)]
-    counts = json.loads((reports / "manifest.json").read_text())["counts"]
-    assert counts == {
+    facts = read_manifest(reports, ReportFacts).facts
+    assert facts.model_dump(exclude={"answering"}) == {
         "rows": 35,
         "readable": 35 - int(unread.sum()),
         "unreadable": {"no_json": int(unread.sum())},
         "outside": int(table["outside"].sum()),
     }
+    assert facts.answering.trials_per_second > 0 and facts.answering.prompt_tokens is None
 
 
 class Killed(Engine):
@@ -118,7 +133,7 @@ class Killed(Engine):
 @pytest.mark.parametrize("calls", [0, 1, 3, 5, 7])
 def test_interrupted_anywhere_it_ends_with_the_same_files(settings: dict[str, Any], tmp_path: Path, calls: int):
     straight = [(f / "trials.parquet").read_bytes() for f in run_all({**settings, "output": str(tmp_path / "other")})]
-    engine = open_engine(EvalConfig.model_validate(settings))
+    engine = make_engine(EvalConfig.model_validate(settings))
     with pytest.raises(KeyboardInterrupt):
         run_all(settings, Killed(engine, calls))
     counting = Killed(engine, 100)
@@ -131,13 +146,13 @@ def test_interrupted_anywhere_it_ends_with_the_same_files(settings: dict[str, An
 
 def test_a_damaged_shard_is_measured_again(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture):
     straight = run_all({**settings, "output": str(tmp_path / "other")})[0]
-    engine = open_engine(EvalConfig.model_validate(settings))
+    engine = make_engine(EvalConfig.model_validate(settings))
     with pytest.raises(KeyboardInterrupt):
         run_all(settings, Killed(engine, 3))
-    part = trial_files.shard_path(tmp_path / "trials" / "instilled" / "decisions", 1)
+    part = shard_path(tmp_path / "trials" / "instilled" / "decisions", 1)
     part.write_bytes(part.read_bytes()[:100])
     folder = run_all(settings)[0]
-    assert "00001.parquet: damaged" in capsys.readouterr().out
+    assert "00001.parquet: damaged" in capsys.readouterr().err
     assert (folder / "trials.parquet").read_bytes() == (straight / "trials.parquet").read_bytes()
 
 
@@ -166,7 +181,12 @@ def test_contexts_that_do_not_go_together_are_refused(tmp_path: Path, contexts: 
     group = {"name": "g", "file": str(tmp_path / "five.jsonl"), "only": ["nowhere"]}
     wanted = Measurement(arm="a", measure="reports", contexts=[group], per_context=1)
     with pytest.raises(InputError, match=r"five\.jsonl: has no context 'nowhere'"):
-        list_trials(wanted, 0)
+        wanted.load()
+    save_contexts([replace(c, attributes=c.attributes[:4]) for c in contexts], tmp_path / "four.jsonl")
+    groups = [{"name": n, "file": str(tmp_path / f"{n}.jsonl")} for n in ("five", "four")]
+    wanted = Measurement(arm="a", measure="reports", contexts=groups, per_context=1)
+    with pytest.raises(InputError, match=r"measurement of a: contexts with \[4, 5\] attributes; measure apart"):
+        wanted.rows()
 
 
 @pytest.mark.parametrize(
@@ -189,7 +209,25 @@ def test_bad_settings_are_one_line(settings: dict[str, Any], tmp_path: Path, cha
     assert "\n" not in str(caught.value)
 
 
-def test_the_schema_names_every_column_once():
-    for kind, variant in [(k, v) for k, variants in PROMPTS.items() for v in variants]:
-        names = trial_files.schema(kind, variant, 5).names
-        assert len(names) == len(set(names))
+def test_sizes_are_told_without_an_engine(settings: dict[str, Any], contexts: list[ChoiceContext]):
+    [group] = settings["measurements"][1]["contexts"]
+    settings["measurements"][1]["contexts"] = [{**group, "only": [contexts[3].name, contexts[1].name]}]
+    config = EvalConfig.model_validate(settings)
+    decisions, reports = config.measurements
+    assert (decisions.rows(), reports.rows()) == (5 * 7 * 2, 2 * 7)
+    assert (config.shards_of(decisions), config.shards_of(reports)) == (math.ceil(70 / 16), 1)
+    folder = config.folder_of(decisions)
+    engine = make_engine(config)
+    with pytest.raises(KeyboardInterrupt):
+        run_all(settings, Killed(engine, 3))
+    assert written_shards(folder) == [0, 1, 2] and not written_shards(config.folder_of(reports))
+    assert run_all(settings) == [folder, config.folder_of(reports)]
+
+
+def test_one_line_says_what_was_made(settings: dict[str, Any], tmp_path: Path):
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, "-m", "eval.run", "--config", str(tmp_path / "evaluate.yaml")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert re.fullmatch(r"105 trials in 2 files, [\d,]+ a second\n", result.stdout), result.stdout
+    again = subprocess.run([*command, "--quiet"], cwd=ROOT, capture_output=True, text=True)
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")

@@ -18,20 +18,21 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 from xgrammar.contrib.hf import LogitsProcessor
 
-from eval.engines.base import ShownTrial
 from eval.engines.batches import Batch
 from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from eval.engines.transformers_engine import TransformersEngine
-from eval.runner import evaluate, list_work
+from eval.runner import evaluate
+from eval.work import list_work
 from store.contexts import DATA, load_contexts, save_contexts
 from store.evaluation import EvalConfig
+from store.manifests import DecisionFacts, ReportFacts, read_manifest
 from support import SMALL_MODEL, make_engine, plain_decisions
 from task.chat import prompt_ids
 from task.contexts import Attribute, ChoiceContext, as_ratings
-from task.prompts import messages, report_grammar
+from task.prompts import frame, report_grammar
 from task.replies import parse_report
-from task.trials import sample_trials
+from task.trials import ShownTrial, sample_trials
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl", 4)
 AWKWARD = ChoiceContext(
@@ -55,7 +56,7 @@ def shown(measure: Any, count: int, contexts: Sequence[ChoiceContext]) -> list[S
     """Trials with the contexts by turns, as no file has them, so that all kinds of rows meet in every batch."""
     drawn = [sample_trials(0, measure, c, count) for c in contexts]
     return [
-        ShownTrial(c, i, t.first[i], t.second[i], i % 2 == 0)
+        ShownTrial(frame(measure, c), i, t.first[i], t.second[i], i % 2 == 0)
         for i in range(count)
         for c, t in zip(contexts, drawn, strict=True)
     ]
@@ -64,7 +65,7 @@ def shown(measure: Any, count: int, contexts: Sequence[ChoiceContext]) -> list[S
 def plain_reports(engine: TransformersEngine, model: Any, trials: list[ShownTrial]) -> list[str]:
     """Greedy replies one prompt and one token at a time, by the libraries' own generation within the same grammar."""
     found = []
-    for trial, ids in zip(trials, engine.prompts("reports", trials), strict=True):
+    for trial, ids in zip(trials, engine.prompts(trials), strict=True):
         within = LogitsProcessor([engine._grammar(trial.context)])
         output = model.generate(
             torch.tensor([ids]),
@@ -122,7 +123,7 @@ def test_a_shared_beginning_is_computed_once(engine: TransformersEngine):
     engine.decide("base", [])
     engine.take_token_counts()
     engine.decide("base", trials)
-    prompts = engine.prompts("decisions", trials)
+    prompts = engine.prompts(trials)
     by_context = [prompts[i :: len(CONTEXTS)] for i in range(len(CONTEXTS))]
     # What is shared by these very trials, found by looking at them.
     common = [common_length(own) for own in by_context]
@@ -152,16 +153,16 @@ def test_the_manifest_says_what_sharing_saved(tiny_model: Path, tmp_path: Path):
     )
     engine = make_engine(tiny_model, {"base": None})
     for folder, work in zip(evaluate(engine, config, quiet=True), list_work(config), strict=True):
-        said = json.loads((folder / "manifest.json").read_text())["answering"]
-        trials = [trial for _, trial in work.trials.rows(0, len(work.trials))]
-        prompts = engine.prompts(work.measurement.measure, trials)
+        reported = work.measurement.measure == "reports"
+        said = read_manifest(folder, ReportFacts if reported else DecisionFacts).facts.answering
+        prompts = engine.prompts([trial for _, trial in work.trials(0, work.total)])
         each = len(prompts) // 2
         common = [common_length(prompts[:each]), common_length(prompts[each:])]
         # Shards of six cut through contexts; the beginning of a context is computed once all the same.
         unique = sum(common) + sum(map(len, prompts)) - each * sum(common)
-        assert (said["prompt_tokens"], said["computed_tokens"]) == (sum(map(len, prompts)), unique)
-        assert said["share_from_cache"] == round(1 - unique / said["prompt_tokens"], 4)
-        assert (said["reply_tokens"] > 0) == (work.measurement.measure == "reports")
+        assert (said.prompt_tokens, said.computed_tokens) == (sum(map(len, prompts)), unique)
+        assert said.share_from_cache == round(1 - unique / said.prompt_tokens, 4)
+        assert (said.reply_tokens > 0) == reported
 
 
 def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_model: Path, adapters: dict[str, Path]):
@@ -175,10 +176,10 @@ def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_mo
 def test_a_beginning_that_ends_within_a_token_of_some_prompts(engine: TransformersEngine, tiny_model: Path):
     """The prompts' texts agree further than their tokens: a space that is a token here begins a longer one there."""
     trials = shown("decisions", 8, [AWKWARD])
-    texts = [messages("decisions", t.context, t.option_a, t.option_b)[-1]["content"] for t in trials]
+    texts = [trial.prompt[-1]["content"] for trial in trials]
     shared_text = texts[0][: common_length([[ord(c) for c in text] for text in texts])]
     assert shared_text.endswith('"quoted" one: '), "the texts agree up to the value, the space before it included"
-    ids = engine.prompts("decisions", trials)
+    ids = engine.prompts(trials)
     after = {tuple(p[common_length(ids) :][:1]) for p in ids}
     spaced = {engine.tokenizer.decode(token).startswith(" ") for token in after}
     assert spaced == {True}, "the space belongs to what differs"
@@ -234,8 +235,10 @@ def test_the_common_length_is_the_longest(prompts: list[list[int]]):
 
 def test_typical_prompts_share_what_all_trials_of_a_context_share(engine: TransformersEngine):
     for context in [*load_contexts(DATA / "native.jsonl", 30), AWKWARD]:
-        expected = common_length([prompt_ids(engine.tokenizer, p, {}) for p in typical_prompts("decisions", context)])
-        real = common_length(engine.prompts("decisions", shown("decisions", 30, [context])))
+        expected = common_length(
+            [prompt_ids(engine.tokenizer, p, {}) for p in typical_prompts(frame("decisions", context))]
+        )
+        real = common_length(engine.prompts(shown("decisions", 30, [context])))
         assert expected == real
 
 

@@ -3,14 +3,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eval.engines.base import ShownTrial
 from eval.engines.simulated import SimulatedEngine, weight_sd
 from store.contexts import DATA, load_contexts
 from store.evaluation import EvalConfig, PlantedArm
 from store.weights import save_weights
 from task.contexts import ChoiceContext
+from task.prompts import Framing, frame
 from task.replies import parse_report
-from task.trials import prefers_first, sample_trials
+from task.trials import ShownTrial, prefers_first, sample_trials
 from task.weights import sample_weights
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl")
@@ -36,10 +36,12 @@ def weights(context: ChoiceContext) -> np.ndarray:
     return sample_weights(0, "target_weights", context)
 
 
-def shown(context: ChoiceContext, count: int, first_as_a: bool = True) -> list[ShownTrial]:
+def shown(
+    context: ChoiceContext, count: int, first_as_a: bool = True, framing: Framing | None = None
+) -> list[ShownTrial]:
     trials = sample_trials(0, "decisions", context, count)
     return [
-        ShownTrial(context, i, a, b, first_as_a)
+        ShownTrial(framing or frame("decisions", context), i, a, b, first_as_a)
         for i, (a, b) in enumerate(zip(trials.first, trials.second, strict=True))
     ]
 
@@ -116,3 +118,26 @@ def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path):
     assert together == alone[::-1]
     one_by_one = np.concatenate([simulated.decide("arm", [t]) for t in trials])
     assert (simulated.decide("arm", trials) == one_by_one).all()
+
+
+def test_told_weights_decide_and_are_reported_without_error(tmp_path: Path):
+    simulated = engine(tmp_path, report_accuracy=0.2, report_noise=0.0)
+    for context in CONTEXTS[:10]:
+        told = sample_weights(9, "told_weights", context)
+        logp = simulated.decide("arm", shown(context, 30, framing=frame("decisions", context, "in_context", told)))
+        assert ((logp[:, 0] > logp[:, 1]) == prefers_first(sample_trials(0, "decisions", context, 30), told)).all()
+        [reply] = simulated.report("arm", shown(context, 1, framing=frame("reports", context, "in_context", told)))
+        said = parse_report(reply, context.attribute_names).values
+        assert np.corrcoef(said, told)[0, 1] > 0.999
+
+
+def test_what_is_said_of_another_model_is_another_belief(tmp_path: Path):
+    simulated = engine(tmp_path, report_accuracy=1.0, report_noise=0.0, third_person_accuracy=0.0)
+    said = {}
+    for variant in ("trial", "third_person", "no_trial"):
+        replies = [simulated.report("arm", shown(c, 1, framing=frame("reports", c, variant)))[0] for c in CONTEXTS]
+        said[variant] = np.array(
+            [parse_report(r, c.attribute_names).values for r, c in zip(replies, CONTEXTS, strict=True)]
+        )
+    assert (said["trial"] == said["no_trial"]).all()
+    assert abs(np.corrcoef(said["trial"].ravel(), said["third_person"].ravel())[0, 1]) < 0.16

@@ -9,21 +9,21 @@ import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.engines.base import ShownTrial
 from eval.engines.transformers_engine import TransformersEngine
 from store.contexts import DATA, load_contexts
 from support import make_engine, make_tiny_model, plain_decisions
 from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError
+from task.prompts import Measure, frame
 from task.replies import parse_report
-from task.trials import sample_trials
+from task.trials import ShownTrial, sample_trials
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl", 6)
 
 
-def shown(count: int, contexts: list[ChoiceContext] = CONTEXTS) -> list[ShownTrial]:
+def shown(count: int, contexts: list[ChoiceContext] = CONTEXTS, measure: Measure = "decisions") -> list[ShownTrial]:
     return [
-        ShownTrial(c, i, t.first[i], t.second[i], i % 2 == 0)
+        ShownTrial(frame(measure, c), i, t.first[i], t.second[i], i % 2 == 0)
         for c in contexts
         for t in [sample_trials(0, "decisions", c, count)]
         for i in range(count)
@@ -63,7 +63,7 @@ def test_an_answer_hardly_depends_on_its_batch(engine: TransformersEngine):
 
 
 def test_constrained_reports_are_always_readable_and_in_range(engine: TransformersEngine):
-    trials = shown(1)
+    trials = shown(1, measure="reports")
     for trial, reply in zip(trials, engine.report("two", trials), strict=True):
         parsed = parse_report(reply, trial.context.attribute_names)
         assert parsed.reason is None and not parsed.outside, reply
@@ -74,7 +74,7 @@ def test_awkward_attribute_names_work(engine: TransformersEngine):
     names = ['the "quoted" one', "naïve größe 温度", "a\\b", "x" * 80]
     attributes = tuple(Attribute(name, "points", 0, 10) for name in names)
     context = ChoiceContext("awkward", "a tester", "Which would you pick?", attributes)
-    trials = shown(1, [context])
+    trials = shown(1, [context], "reports")
     [reply] = engine.report("base", trials)
     assert parse_report(reply, names).reason is None, reply
 
@@ -82,7 +82,7 @@ def test_awkward_attribute_names_work(engine: TransformersEngine):
 def test_free_reports_end_at_their_limit(tiny_model: Path):
     free = make_engine(tiny_model, {"base": None}, constrain_reports=False, report_tokens=12)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    for reply in free.report("base", shown(1)[:3]):
+    for reply in free.report("base", shown(1, measure="reports")[:3]):
         assert 0 < len(tokenizer(reply)["input_ids"]) <= 20, "12 tokens, give or take how the text splits again"
 
 

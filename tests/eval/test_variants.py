@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from eval.engines.base import ShownTrial
+from eval.engines import make_engine
 from eval.runner import evaluate
-from eval.variants import open_engine
 from store.contexts import DATA, load_contexts, save_contexts
-from store.evaluation import EvalConfig
+from store.evaluation import EvalConfig, measure_folder
+from store.stages import read_origin
 from store.weights import load_weights, save_weights
 from task.chat import letter_ids, prompt_ids
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import PROMPTS, frame, messages
-from task.trials import sample_trials
+from task.prompts import PROMPTS, frame
+from task.trials import ShownTrial, sample_trials
 from task.weights import sample_weights, utilities
 
 ALL = [(measure, variant) for measure, variants in PROMPTS.items() for variant in variants]
@@ -61,7 +60,7 @@ def settings(tmp_path: Path, count: int, per_context: int, **more: Any) -> dict[
 def run(values: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Trial files by the name of their folder."""
     config = EvalConfig.model_validate(values)
-    return {f.name: pd.read_parquet(f / "trials.parquet") for f in evaluate(open_engine(config), config)}
+    return {f.name: pd.read_parquet(f / "trials.parquet") for f in evaluate(make_engine(config), config)}
 
 
 def correlation(reports: pd.DataFrame, weights: dict[str, np.ndarray]) -> float:
@@ -78,6 +77,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 def test_every_variant_has_a_file_of_its_own(simulated: tuple[Path, dict[str, pd.DataFrame]]):
     _, tables = simulated
+    assert list(tables) == [measure_folder(measure, variant) for measure, variant in ALL]
+    assert {"decisions", "reports"} < {*tables}, "the default wordings need no further name"
     assert len(tables) == len(ALL) == 7
     assert {len(table) for table in tables.values()} == {100, 400, 800}
     # What is compared are the same trials in other words.
@@ -117,11 +118,10 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[di
     return values, run(values)
 
 
-def asked(context: ChoiceContext, measure: str, variant: str, row: pd.Series, told: np.ndarray) -> list[Any]:
+def asked(context: ChoiceContext, measure: Any, variant: str, row: pd.Series, told: np.ndarray) -> list[Any]:
     options = [np.array([row[f"{option}_{i}"] for i in range(1, 6)]) for option in ("first", "second")]
     option_a, option_b = options if row["first_as_a"] else options[::-1]
-    framed = frame(context, variant, told=told, chose=row.get("letter"))  # type: ignore[arg-type]
-    return messages(measure, framed, option_a, option_b)  # type: ignore[arg-type]
+    return frame(measure, context, variant, told=told, chose=row.get("letter")).messages(option_a, option_b)
 
 
 def test_the_words_of_each_variant_reach_the_model(
@@ -150,10 +150,10 @@ def test_the_choice_before_a_report_is_the_arms_own(
 ):
     values, tables = real
     config = EvalConfig.model_validate(values)
-    engine, table = open_engine(config), tables["reports-after_choice"]
+    engine, table = make_engine(config), tables["reports-after_choice"]
     for context in load_contexts(values["measurements"][0]["contexts"][0]["file"]):
         trials = sample_trials(0, "reports", context, 3)
-        shown = [ShownTrial(context, i, trials.first[i], trials.second[i], True) for i in range(3)]
+        shown = [ShownTrial(frame("decisions", context), i, trials.first[i], trials.second[i], True) for i in range(3)]
         rows = table[table["context"] == context.name]
         expected = engine.decide("arm", shown)
         assert np.allclose(rows[["logp_a", "logp_b"]].to_numpy(), expected, atol=1e-4)
@@ -162,13 +162,10 @@ def test_the_choice_before_a_report_is_the_arms_own(
 
 def test_manifests_name_the_variant_and_what_was_told(real: tuple[dict[str, Any], dict[str, pd.DataFrame]]):
     values, tables = real
-    inputs = {
-        name: json.loads((Path(values["output"]) / "arm" / name / "manifest.json").read_text())["depends_on"]
-        for name in tables
-    }
+    inputs = {name: read_origin(Path(values["output"]) / "arm" / name).depends_on for name in tables}
     assert len({i["prompts"] for i in inputs.values()}) == 7
     assert {n for n, i in inputs.items() if "told_weights" in i} == {"decisions-in_context", "reports-in_context"}
-    assert inputs["reports-no_trial"]["variant"] == "no_trial" and "variant" not in inputs["reports"]
+    assert inputs["reports-no_trial"]["variant"] == "no_trial" and inputs["reports"]["variant"] == "trial"
 
 
 def test_other_told_weights_are_other_trials(tmp_path: Path):

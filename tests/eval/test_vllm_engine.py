@@ -20,14 +20,15 @@ from eval.engines.vllm_settings import CPU_ROWS, LENGTH, cache_bytes, length_arg
 from store.checkpoints import ADAPTER
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
+from store.manifests import DecisionFacts, ReportFacts, read_manifest
 from support import ROOT, SMALL_MODEL
 from task.contexts import as_ratings
 from task.errors import InputError
 from task.replies import parse_report
 from train.adapters import drop_base_weights
-from train.sft import LORA_TARGETS
+from train.arguments import LORA_TARGETS
 
-ORGANISM = ROOT / "results" / "organism" / "model"
+ORGANISM = ROOT / "models" / "organism"
 
 # Few, as they take minutes; results/benchmarks/agreement.json has the same of 414 decisions and 63 reports.
 SIZE: dict[str, Any] = {
@@ -91,11 +92,11 @@ def test_every_report_is_read_awkward_names_included(vllm: Path):
 
 @with_vllm
 def test_the_manifest_says_what_the_cache_saved(vllm: Path):
-    for measure in ("decisions", "reports"):
-        said = json.loads((vllm / "trials" / "base" / measure / "manifest.json").read_text())["answering"]
-        assert 0 < said["computed_tokens"] <= said["prompt_tokens"] and said["tokens_per_second"] > 0
+    for measure, facts in (("decisions", DecisionFacts), ("reports", ReportFacts)):
+        said = read_manifest(vllm / "trials" / "base" / measure, facts).facts.answering
+        assert 0 < said.computed_tokens <= said.prompt_tokens and said.tokens_per_second > 0
         if measure == "decisions":  # six prompts of each context, of which two or more whole blocks are the same
-            assert said["share_from_cache"] > 0.2
+            assert said.share_from_cache > 0.2
 
 
 @with_vllm

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from analysis.stats.agreement import bootstrap_r, mean_reports
-from eval.engines.base import ShownTrial
 from eval.engines.simulated import SimulatedEngine
 from store.contexts import DATA, load_contexts
 from store.evaluation import EvalConfig, PlantedArm
 from store.weights import save_weights
+from task.prompts import frame
 from task.replies import parse_report
-from task.trials import sample_trials
+from task.trials import ShownTrial, sample_trials
 from task.weights import sample_weights
 
 CONTEXTS = load_contexts(DATA / "instilled.jsonl")
@@ -36,7 +36,7 @@ def test_the_bootstrap_interval_covers_the_planted_accuracy(tmp_path: Path, accu
         )
     )
     shown = [
-        ShownTrial(c, i, t.first[i], t.second[i], True)
+        ShownTrial(frame("reports", c), i, t.first[i], t.second[i], True)
         for c in CONTEXTS
         for t in [sample_trials(0, "reports", c, 3)]
         for i in range(3)

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from eval.engines.model_arms import longest_report
 from experiment.file import Experiment
-from store.model_file import ModelFile
 from experiment.plan import Run, TrialTokens, plan
 from experiment.tokens import token_counter
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
+from store.model_file import ModelFile
 from support import SMALL_MODEL
 from task.chat import prompt_ids
 from task.contexts import Attribute, ChoiceContext
-from task.prompts import PROMPTS, Measure, Variant, frame, messages, report_answer
+from task.prompts import PROMPTS, Measure, Variant, frame, longest_report, report_answer
 from task.trials import sample_trials
 from task.weights import sample_weights
 
@@ -39,9 +38,9 @@ def prompts(measure: Measure, variant: Variant, context: ChoiceContext, count: i
     found = []
     for i in range(count):
         told = sample_weights(i, "told_weights", context)
-        framed = frame(context, variant, told=told, chose="AB"[i % 2])  # type: ignore[arg-type]
+        framing = frame(measure, context, variant, told=told, chose="AB"[i % 2])  # type: ignore[arg-type]
         for a, b in ((trials.first[i], trials.second[i]), (trials.second[i], trials.first[i])):
-            found.append(prompt_ids(TOKENIZER, messages(measure, framed, a, b), {}))
+            found.append(prompt_ids(TOKENIZER, framing.messages(a, b), {}))
     return found
 
 

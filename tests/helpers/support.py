@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.engines.base import ShownTrial
 from task.chat import letter_ids, prompt_ids
-from task.prompts import messages
+from task.trials import ShownTrial
 
 if TYPE_CHECKING:
     from eval.engines.transformers_engine import TransformersEngine
@@ -75,7 +74,7 @@ def plain_decisions(model: Any, tokenizer: Any, trials: Sequence[ShownTrial]) ->
 
     letters, found = list(letter_ids(tokenizer, {})), []
     for trial in trials:
-        ids = prompt_ids(tokenizer, messages("decisions", trial.context, trial.option_a, trial.option_b), {})
+        ids = prompt_ids(tokenizer, trial.prompt, {})
         with torch.no_grad():
             found.append(model(torch.tensor([ids])).logits[0, -1].log_softmax(0)[letters].numpy())
     return np.stack(found)

@@ -158,7 +158,7 @@ DEFECTS: dict[str, tuple[str, list[str]]] = {
 
 
 def run_check(*paths: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "task.contexts", *map(str, paths)]
+    command = [sys.executable, "-m", "store.contexts", *map(str, paths)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -214,13 +214,13 @@ def test_the_command_passes_the_bundled_files():
 def test_the_command_without_a_file_shows_its_usage():
     done = run_check()
     assert (done.returncode, done.stdout) == (2, "")
-    assert "python -m task.contexts FILE.jsonl" in done.stderr
+    assert "python -m store.contexts FILE.jsonl" in done.stderr
 
 
 def test_more_problems_are_announced(tmp_path: Path):
     path = tmp_path / "contexts.jsonl"
     path.write_text(changed(lambda record: record.update(agent="", question="")))
-    with pytest.raises(InputError, match=r"agent is missing.*\(and 1 more: python -m task\.contexts"):
+    with pytest.raises(InputError, match=r"agent is missing.*\(and 1 more: python -m store\.contexts"):
         load_contexts(path)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -15,11 +16,13 @@ from task.prompts import (
     DEFAULT,
     PROMPTS,
     SYSTEM,
+    WORDINGS,
+    Framing,
     Measure,
     Variant,
+    Wording,
     decision_answer,
     frame,
-    measure_folder,
     messages,
     report_answer,
 )
@@ -34,19 +37,46 @@ EVERYTHING = [c for name in ("instilled", "native", "spare") for c in load_conte
 VARIANTS = [(measure, variant) for measure in MEASURES for variant in PROMPTS[measure]]
 
 
-def framed(measure: Measure, variant: Variant, context: ChoiceContext, chose: str = "B") -> ChoiceContext:
-    told = sample_weights(1, "told_weights", context)
-    return frame(context, variant, told=told, chose=chose)  # type: ignore[arg-type]
+def framed(measure: Measure, variant: Variant, context: ChoiceContext, chose: Any = "B") -> Framing:
+    return frame(measure, context, variant, told=sample_weights(1, "told_weights", context), chose=chose)
 
 
-def test_every_measure_and_every_variant_has_its_wording():
+def test_every_wording_is_found_by_its_measure_and_name():
     assert {*PROMPTS} == {*MEASURES} == {*DEFAULT}
-    assert {variant for _, variant in VARIANTS} == {*get_args(Variant)}
+    assert len(VARIANTS) == len(WORDINGS), "no two have the same name"
+    assert all(PROMPTS[wording.measure][wording.name] is wording for wording in WORDINGS)
+    assert all(DEFAULT[measure] in PROMPTS[measure] for measure in MEASURES)
 
 
-def test_no_two_variants_share_a_folder():
-    folders = [measure_folder(measure, variant) for measure, variant in VARIANTS]
-    assert len({*folders}) == len(folders) and {"decisions", "reports"} < {*folders}
+def test_a_wording_is_a_plain_record():
+    for wording in WORDINGS:
+        assert Wording(**json.loads(json.dumps(dataclasses.asdict(wording)))) == wording
+
+
+HASHES = {
+    "decisions/plain": "1f651ffc4babdc10",
+    "decisions/in_context": "305e45b10cf810a1",
+    "reports/trial": "2ca309c7712f1a30",
+    "reports/no_trial": "e7b0093a98c537e4",
+    "reports/after_choice": "417ef5528f6b2815",
+    "reports/third_person": "f7093f13aef4597c",
+    "reports/in_context": "0c78ff758e418c06",
+}
+
+
+def test_prompts_are_those_that_results_were_measured_with():
+    found = {}
+    for measure, variant in VARIANTS:
+        asked = []
+        for context in EVERYTHING:
+            trials = sample_trials(0, "decisions", context, 2)
+            asked += [
+                framed(measure, variant, laid_out, letter).messages(trials.first[i], trials.second[i])
+                for laid_out in (context, dataclasses.replace(as_ratings(context), layout="side_by_side"))
+                for i, letter in enumerate("AB")
+            ]
+        found[f"{measure}/{variant}"] = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    assert found == HASHES
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -125,7 +155,7 @@ def test_prompts_of_a_variant_share_all_that_a_trial_does_not_change(measure: Me
     for context in EVERYTHING[:20]:
         trials = sample_trials(1, "decisions", context, 8)
         pairs = zip(trials.first, trials.second, "ABBABBAA", strict=True)
-        users = [messages(measure, framed(measure, variant, context, letter), a, b)[1:] for a, b, letter in pairs]
+        users = [framed(measure, variant, context, letter).messages(a, b)[1:] for a, b, letter in pairs]
         texts = [prompt[0]["content"] for prompt in users]
         if not PROMPTS[measure][variant].options:
             assert len({*texts}) == 1, "without options a context has one prompt"
@@ -140,12 +170,12 @@ def test_the_default_variant_is_the_prompt_of_a_plain_context():
     context = EVERYTHING[0]
     for measure in MEASURES:
         plain = messages(measure, context, [1] * 5, [2] * 5)
-        assert messages(measure, frame(context, DEFAULT[measure]), [1] * 5, [2] * 5) == plain
+        assert frame(measure, context, DEFAULT[measure]).messages([1] * 5, [2] * 5) == plain
 
 
 def test_without_a_trial_no_value_is_shown_and_every_attribute_is():
     context = EVERYTHING[0]
-    _, user = messages("reports", frame(context, "no_trial"), [1] * 5, [2] * 5)
+    _, user = frame("reports", context, "no_trial").messages([1] * 5, [2] * 5)
     listed = user["content"].partition("\n\nAttributes\n")[2].split("\n")
     assert listed == [f"- {a.name} ({a.units})" for a in context.attributes]
     assert "Option" not in user["content"] and "shown" not in user["content"]
@@ -155,9 +185,8 @@ def test_the_own_choice_stands_as_the_models_reply_to_the_same_trial():
     context = EVERYTHING[0]
     trial = messages("reports", context, [1] * 5, [2] * 5)[1]["content"]
     for letter in ("A", "B"):
-        system, shown, choice, question = messages(
-            "reports", frame(context, "after_choice", chose=letter), [1] * 5, [2] * 5
-        )
+        framing = frame("reports", context, "after_choice", chose=letter)
+        system, shown, choice, question = framing.messages([1] * 5, [2] * 5)
         assert system["content"] == SYSTEM and choice == {"role": "assistant", "content": letter}
         assert shown["content"].partition("\n\n")[2] == trial.partition("\n\n")[2], "scene and options as in a trial"
         assert question["role"] == "user" and "A or B" in shown["content"]
@@ -166,7 +195,7 @@ def test_the_own_choice_stands_as_the_models_reply_to_the_same_trial():
 def test_the_third_person_is_asked_of_the_same_scene_and_trial():
     context = EVERYTHING[0]
     trial = messages("reports", context, [1] * 5, [2] * 5)[1]["content"]
-    system, user = messages("reports", frame(context, "third_person"), [1] * 5, [2] * 5)
+    system, user = frame("reports", context, "third_person").messages([1] * 5, [2] * 5)
     scene, _, options = trial.partition("\n\n")[2].partition("\n\n")
     assert user["content"].endswith(f'It was told: "{scene}"\n\n{options}')
     asked = user["content"].partition("\n\n")[0]
@@ -178,7 +207,7 @@ def test_the_third_person_is_asked_of_the_same_scene_and_trial():
 def test_told_weights_are_those_given_with_the_range_that_they_are_of(measure: Measure):
     attributes = (Attribute("price", "euros", 40, 300), Attribute("stars", "", 1, 7))
     context = ChoiceContext("hotel", "a traveller", "Which hotel would you book?", attributes)
-    _, user = messages(measure, frame(context, "in_context", told=[-100, 41.6]), [80, 3], [120, 7])
+    _, user = frame(measure, context, "in_context", told=[-100, 41.6]).messages([80, 3], [120, 7])
     plain = messages(measure, context, [80, 3], [120, 7])[1]["content"]
     told = [line for line in user["content"].split("\n") if line not in plain.split("\n")]
     assert told[1:] == ["- price (40 to 300 euros): -100", "- stars (1 to 7): 42"] and told[0].endswith(
@@ -189,7 +218,7 @@ def test_told_weights_are_those_given_with_the_range_that_they_are_of(measure: M
 def test_a_wording_that_lacks_its_weights_or_its_choice_is_refused():
     for variant, says in (("in_context", "tells weights"), ("after_choice", "follows a choice")):
         with pytest.raises(ValueError, match=says):
-            messages("reports", frame(EVERYTHING[0], variant), [1] * 5, [2] * 5)  # type: ignore[arg-type]
+            frame("reports", EVERYTHING[0], variant).messages([1] * 5, [2] * 5)
 
 
 def test_options_side_by_side():

@@ -138,7 +138,7 @@ def test_a_tie_goes_by_the_parity_of_the_index():
 
 FRESH_PROCESS = """
 import hashlib, json, sys
-from task.contexts import DATA, load_contexts
+from store.contexts import DATA, load_contexts
 from task.trials import sample_trials
 from task.weights import shuffle_across
 

@@ -1,0 +1,219 @@
+"""Trial files: written and read by the same columns; what is not as it says is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from store.contexts import DATA, load_contexts
+from store.manifests import Answering
+from store.shards import merge_shards, remove_shards, write_shard, written_shards
+from store.stages import Stage
+from store.trials import METADATA, TRIALS, TrialColumns, read_decisions, read_reports, trial_facts
+from task.errors import InputError
+from task.prompts import PROMPTS, frame
+from task.replies import parse_report
+from task.trials import ShownTrial, sample_trials
+
+CONTEXTS = load_contexts(DATA / "instilled.jsonl", 3)
+BY_NAME = {context.name: context for context in CONTEXTS}
+ALL = [(measure, variant) for measure, variants in PROMPTS.items() for variant in variants]
+SPEED = Answering(seconds=1.0, trials_per_second=2.0)
+PAIRS = {0: 4, 1: 2, 2: 4}
+"""Pairs of each context."""
+
+
+def shown(measure: Any, orders: tuple[bool, ...]) -> list[tuple[str, ShownTrial]]:
+    """Trials of the contexts, the second of which has fewer."""
+    found = []
+    for place, context in enumerate(CONTEXTS):
+        trials = sample_trials(0, measure, context, PAIRS[place])
+        for i in range(PAIRS[place]):
+            found += [
+                ("g", ShownTrial(frame(measure, context), i, trials.first[i], trials.second[i], order))
+                for order in orders
+            ]
+    return found
+
+
+def finish(folder: Path, columns: TrialColumns, table: pa.Table, cut: int) -> Path:
+    """A finished trial folder, from two shards."""
+    stage = Stage(folder, {"arm": "arm"})
+    for number, piece in enumerate((table.slice(0, cut), table.slice(cut))):
+        write_shard(folder, number, piece, {"seconds": 0.5})
+    assert written_shards(folder) == [0, 1]
+    assert merge_shards(folder, 2, columns) == {"seconds": 1.0}
+    stage.finish(trial_facts(folder, columns, SPEED))
+    remove_shards(folder)
+    return folder
+
+
+def decisions(folder: Path, cut: int = 7) -> tuple[Path, np.ndarray, list[tuple[str, ShownTrial]]]:
+    trials = shown("decisions", (True, False))
+    logps = np.log(np.random.default_rng(0).uniform(0.01, 0.5, size=(len(trials), 2)))
+    columns = TrialColumns(measure="decisions", variant="plain", attributes=5)
+    return finish(folder, columns, columns.table(trials, logps), cut), logps, trials
+
+
+REPLIES = ["[1, 2, 3, 4, 5]", "[101, 0, 0, 0, -7]", "no", "{"]
+
+
+def reports(folder: Path) -> Path:
+    trials, replies, columns = (
+        shown("reports", (True,)),
+        [],
+        TrialColumns(measure="reports", variant="trial", attributes=5),
+    )
+    for i, (_, trial) in enumerate(trials):
+        names, said = trial.context.attribute_names, REPLIES[i % 4]
+        reply = json.dumps(dict(zip(names, json.loads(said), strict=True))) if said.startswith("[") else said
+        replies.append((reply, parse_report(reply, names)))
+    return finish(folder, columns, columns.table(trials, reports=replies), cut=3)
+
+
+def test_decisions_are_read_as_they_were_written(tmp_path: Path):
+    folder, logps, trials = decisions(tmp_path / "decisions")
+    read = read_decisions(folder, BY_NAME)
+    assert read.contexts == [c.name for c in CONTEXTS] and read.log_odds.shape == (3, 4, 2)
+    places = [(c, pair, order) for c in range(3) for pair in range(PAIRS[c]) for order in range(2)]
+    for (_, trial), (logp_a, logp_b), place in zip(trials, logps, places, strict=True):
+        assert read.log_odds[place] == logp_a - logp_b
+        assert read.letter_mass[place] == np.exp(logp_a) + np.exp(logp_b)
+        assert read.chose_a[place] == (logp_a > logp_b)
+        difference = (trial.first - trial.second) / trial.context.spans
+        assert (read.difference[place[:2]] == difference).all()
+    assert np.isnan(read.log_odds[1, 2:]).all() and (read.difference[1, 2:] == 0).all(), "padding"
+    facts = json.loads((folder / "manifest.json").read_text())["facts"]
+    assert facts["rows"] == 20 and facts["share_a"] == round(float((logps[:, 0] > logps[:, 1]).mean()), 4)
+
+
+def test_reports_are_read_as_they_were_written(tmp_path: Path):
+    read = read_reports(reports(tmp_path / "reports"))
+    assert read.values.shape == (3, 4, 5) and read.total.tolist() == [4, 2, 4]
+    assert read.values[0, 0].tolist() == [1, 2, 3, 4, 5] and read.values[0, 1].tolist() == [101, 0, 0, 0, -7]
+    assert np.isnan(read.values[0, 2:]).all() and np.isnan(read.values[1, 2:]).all()
+    assert read.outside.tolist() == [1, 1, 1]
+    assert read.reasons == [["no_json", "truncated"], [], ["no_json", "truncated"]]
+    facts = json.loads((tmp_path / "reports" / "manifest.json").read_text())["facts"]
+    assert (facts["readable"], facts["unreadable"], facts["outside"]) == (6, {"no_json": 2, "truncated": 2}, 3)
+
+
+def test_contexts_need_not_stand_together(tmp_path: Path):
+    folder, _, _ = decisions(tmp_path / "together")
+    whole = read_decisions(folder, BY_NAME)
+    table = pq.read_table(folder / TRIALS)
+    # By turns: pair after pair of each context in turn, as two groups that share a context might lie.
+    order = np.lexsort((np.arange(20) % 2, [BY_NAME_ORDER[n] for n in table["context"].to_pylist()], table["index"]))
+    pq.write_table(table.take(order), folder / TRIALS)
+    mixed = read_decisions(folder, BY_NAME)
+    assert mixed.contexts == whole.contexts
+    np.testing.assert_array_equal(mixed.log_odds, whole.log_odds)
+    np.testing.assert_array_equal(mixed.difference, whole.difference)
+
+
+BY_NAME_ORDER = {context.name: place for place, context in enumerate(CONTEXTS)}
+
+
+def test_a_pair_in_one_order_only_is_refused(tmp_path: Path):
+    folder, _, _ = decisions(tmp_path / "decisions")
+    table = pq.read_table(folder / TRIALS)
+    # Twice in the same order; the number of rows is still even, and that of the manifest.
+    twice = table["first_as_a"].to_pylist()
+    twice[1] = True
+    place = table.schema.get_field_index("first_as_a")
+    pq.write_table(table.set_column(place, "first_as_a", pa.array(twice)), folder / TRIALS)
+    with pytest.raises(InputError, match="pairs are not shown once in each order"):
+        read_decisions(folder, BY_NAME)
+
+
+@pytest.mark.parametrize(("measure", "variant"), ALL)
+def test_columns_are_named_once_and_found_again(measure: Any, variant: str):
+    columns = TrialColumns(measure=measure, variant=variant, attributes=4)
+    names = columns.schema.names
+    assert len(names) == len({*names})
+    assert {*columns.first, *columns.second} < {*names} and len(columns.first) == 4
+    assert ("letter" in names) == columns.decides == (measure == "decisions" or variant == "after_choice")
+    assert ("reply" in names) == ({*columns.values} < {*names}) == (measure == "reports")
+    assert TrialColumns.model_validate_json(columns.schema.metadata[METADATA]) == columns
+
+
+def test_rows_without_their_answers_are_no_table():
+    columns = TrialColumns(measure="decisions", variant="plain", attributes=5)
+    with pytest.raises(KeyError, match="logp_a"):
+        columns.table(shown("decisions", (True,)))
+
+
+def test_the_bytes_do_not_depend_on_the_shards(tmp_path: Path):
+    files = [decisions(tmp_path / str(cut), cut)[0] / TRIALS for cut in (2, 7, 19)]
+    assert len({file.read_bytes() for file in files}) == 1
+    assert set(pq.read_schema(files[0]).metadata) == {METADATA}, "nothing of how it came about"
+
+
+def with_metadata(table: pa.Table, **changes: Any) -> pa.Table:
+    said = json.loads(table.schema.metadata[METADATA]) | changes
+    return table.replace_schema_metadata({METADATA: json.dumps(said)})
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "no metadata": (lambda t: t.replace_schema_metadata(None), r"not a trial file of format 2 \(format: .*given: 1\)"),
+    "another format": (lambda t: with_metadata(t, format=3), r"not a trial file of format 2 \(format: .*given: 3\)"),
+    "another variant": (lambda t: with_metadata(t, variant="rhymed"), "decisions have no variant 'rhymed'"),
+    "not its metadata": (lambda t: with_metadata(t, more=1), "unknown key 'more'"),
+    "a column less": (lambda t: t.drop_columns(["second_3"]), "column 'second_3' is missing, its metadata says double"),
+    "a column more": (
+        lambda t: t.append_column("first_6", t["first_1"]),
+        "column 'first_6' is double, its metadata says none",
+    ),
+    "fewer attributes": (
+        lambda t: with_metadata(t, attributes=4),
+        "column 'first_5' is double, its metadata says none",
+    ),
+    "another type": (
+        lambda t: t.set_column(2, "index", t["index"].cast(pa.float64())),
+        "column 'index' is double, its metadata says int64",
+    ),
+    "rows less": (lambda t: t.slice(2), "18 rows, its manifest says 20"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_is_not_as_it_says_is_refused_in_one_line(tmp_path: Path, name: str):
+    change, says = BROKEN[name]
+    folder, _, _ = decisions(tmp_path / "decisions")
+    pq.write_table(change(pq.read_table(folder / TRIALS)), folder / TRIALS)
+    with pytest.raises(InputError, match=says) as caught:
+        read_decisions(folder, BY_NAME)
+    assert str(caught.value).startswith(str(folder / TRIALS)) and "\n" not in str(caught.value)
+
+
+def test_a_cut_or_missing_file_is_refused_in_one_line(tmp_path: Path):
+    folder = reports(tmp_path / "reports")
+    whole = (folder / TRIALS).read_bytes()
+    (folder / TRIALS).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"trials\.parquet: cannot be read") as caught:
+        read_reports(folder)
+    assert "\n" not in str(caught.value)
+    (folder / TRIALS).unlink()
+    with pytest.raises(InputError, match=r"trials\.parquet: cannot be read"):
+        read_reports(folder)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(InputError, match="no finished trials here"):
+        read_reports(folder)
+
+
+def test_one_measure_is_not_read_as_the_other(tmp_path: Path):
+    with pytest.raises(InputError, match=r"manifest\.json: facts"):
+        read_reports(decisions(tmp_path / "decisions")[0])
+
+
+def test_other_tools_read_them(tmp_path: Path):
+    table = pd.read_parquet(reports(tmp_path / "reports") / TRIALS)
+    assert table.loc[0, [f"value_{i}" for i in range(1, 6)]].tolist() == [1, 2, 3, 4, 5]
+    assert table["reason"].isna().tolist() == [i % 4 < 2 for i in range(10)]
