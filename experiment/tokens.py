@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from eval.engines.prefixes import common_length
 from experiment.plan import TokenCount, TrialTokens
 from store.evaluation import EngineSettings
 from store.model_file import ModelFile
+from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import PROMPTS, Measure, Message, Variant, decision_answer, frame, longest_report, report_answer
@@ -33,10 +33,10 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
     if model is None:
         return lambda measure, variant, context: TrialTokens(0, 0, 0, 0, 0)
     tokenizer = None
-    if (Path(model.name) / "tokenizer.json").is_file():
+    if ((folder := project_file(model.name)) / "tokenizer.json").is_file():
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(model.name)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
 
     def tokens(prompt: Sequence[Message]) -> list[Any]:
         if tokenizer is None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from store.console import run_command
+from store.paths import ROOT, project_file
 from store.released import CANDIDATES, SCENARIOS, released_records
 from task.contexts import LAYOUTS, Attribute, ChoiceContext, Layout, near_repetitions, problems
 from task.errors import InputError
 
-DATA = Path(__file__).parent.parent / "task" / "data"
+DATA = ROOT / "task" / "data"
 """Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (54)."""
 
 
@@ -32,10 +33,10 @@ def load_contexts(path: Path | str, count: int | None = None) -> list[ChoiceCont
     Raises:
         InputError: The file is missing or too short, or `problems` finds something; the first finding is named.
     """
-    path = Path(path)
+    path = project_file(path)
     contexts, places = _read(path)
     if found := problems(contexts, places):
-        more = f" (and {len(found) - 1} more: python -m task.contexts {path})" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more: python -m store.contexts {path})" if len(found) > 1 else ""
         raise InputError(found[0] + more)
     if count is not None and count > len(contexts):
         raise InputError(f"{path}: {count} contexts asked for, the file has {len(contexts)}; ask for fewer or add some")
@@ -144,7 +145,7 @@ def _check_keys(record: object, wanted: dict[str, type], where: str) -> None:
 def main() -> None:
     """Validate the files named on the command line, together, so that names repeated across files are found too."""
     if not sys.argv[1:]:
-        raise InputError("no file given; usage: python -m task.contexts FILE.jsonl ...")
+        raise InputError("no file given; usage: python -m store.contexts FILE.jsonl ...")
     everything: list[ChoiceContext] = []
     places: list[str] = []
     for path in sys.argv[1:]:

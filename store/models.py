@@ -8,6 +8,7 @@ from pathlib import Path
 from store.checkpoints import ADAPTER
 from store.files import read_json
 from store.manifests import MANIFEST, ModelFacts, TrainingFacts, read_manifest
+from store.paths import project_file
 from task.errors import InputError
 
 SAMPLE = 1 << 16
@@ -20,7 +21,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     Raises:
         InputError: No such folder, and the Hub has no such model or cannot be reached.
     """
-    folder = Path(name)
+    folder = project_file(name)
     if folder.is_dir():
         if not list(folder.glob("*.safetensors")):
             raise InputError(f"{folder}: no *.safetensors in this model folder; only safetensors weights are loaded")
@@ -42,7 +43,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
 
 def published_name(name: str, folder: Path) -> str:
     """What a model is called elsewhere: its name on the Hub, or the folder's last part; never a local path."""
-    if not Path(name).is_dir():
+    if not project_file(name).is_dir():
         return name
     known = read_manifest(folder, ModelFacts).facts.model if (folder / MANIFEST).is_file() else None
     return known or folder.name

@@ -18,6 +18,7 @@ from store.checkpoints import ADAPTER, last_complete_checkpoint, steps_done
 from store.evaluation import EvalConfig, Measurement
 from store.files import hash_file
 from store.models import fingerprint
+from store.paths import project_file
 from store.run import RunFolder, RunRecord
 from store.shards import written_shards
 from store.stages import begun, differences, read_origin
@@ -98,7 +99,7 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         old = origin.depends_on.get(key)
         if file is not None and old is not None and file.is_file() and hash_file(file) != old:
             yield f"made from another {file}"
-    base = Path(str(stage.config.get("model_name_or_path", "")))
+    base = project_file(str(stage.config.get("model_name_or_path", "")))
     if stage.kind == "sft" and (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base"):
         yield f"made from another base model in {base}"
 
@@ -179,8 +180,8 @@ def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, Json
     inputs |= {"dtype": config.model.dtype, "template": config.model.template}
     if adapter and (Path(adapter) / ADAPTER).is_file():
         inputs["adapter"] = hash_file(Path(adapter) / ADAPTER)
-    if (Path(config.model.name) / "config.json").is_file():
-        inputs["base"] = fingerprint(Path(config.model.name))
+    if ((base := project_file(config.model.name)) / "config.json").is_file():
+        inputs["base"] = fingerprint(base)
     return inputs
 
 
