@@ -193,7 +193,8 @@ def recommend() -> Iterator[Finding]:
         remedy = "GPU tables: python scripts/check_models.py"
         yield Finding("models", "note", "demo.yaml with the model organism", remedy)
         return
-    plain, tricks = [], []
+    plain: list[str] = []
+    tricks: list[str] = []
     for stem, model in model_files().items():
         try:
             found = settings_for({size: entry.sft("decisions") for size, entry in model.gpus.items()}, memory)

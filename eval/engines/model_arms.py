@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from store.evaluation import EvalConfig
 from store.files import hash_file
 from store.models import check_adapter, fingerprint, model_folder
+from store.paths import project_file
 from task.chat import letter_ids, prompt_ids
 from task.trials import ShownTrial
 
@@ -36,7 +37,7 @@ class ModelArms:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return AutoTokenizer.from_pretrained(self.model.name, revision=self.model.revision)
+        return AutoTokenizer.from_pretrained(str(project_file(self.model.name)), revision=self.model.revision)
 
     @cached_property
     def letters(self) -> list[int]:

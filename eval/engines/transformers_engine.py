@@ -19,6 +19,7 @@ from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.model_arms import ModelArms
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
+from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
@@ -44,7 +45,7 @@ class TransformersEngine(ModelArms):
     def _model(self) -> Any:
         """The base model with the adapter of every arm that has one, under the arm's name."""
         model = AutoModelForCausalLM.from_pretrained(
-            self.model.name,
+            str(project_file(self.model.name)),
             revision=self.model.revision,
             dtype=self.model.dtype,
             attn_implementation=self.model.attn_implementation,

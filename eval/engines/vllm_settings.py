@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from store.evaluation import EngineSettings, ModelSettings
+from store.paths import project_file
 from task.errors import InputError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -32,14 +33,15 @@ def load_config(model: ModelSettings) -> Any:
     """The configuration of a model's text part."""
     from transformers import AutoConfig  # slow to load, and not needed by a dry run
 
-    config = AutoConfig.from_pretrained(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    folder, remote = str(project_file(model.name)), model.trust_remote_code
+    config = AutoConfig.from_pretrained(folder, revision=model.revision, trust_remote_code=remote)
     return config.get_text_config()
 
 
 def model_arguments(model: ModelSettings) -> dict[str, Any]:
     """Which model, and how it is loaded."""
     return {
-        "model": model.name,
+        "model": str(project_file(model.name)),
         "revision": model.revision,
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,

@@ -13,6 +13,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import get_peft_config, get_quantization_config
 
 from store.examples import Example
+from store.paths import project_file
 from task.chat import prompt_ids
 from task.errors import InputError
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
@@ -31,7 +32,7 @@ def build_trainer(
     validation_rows: Sequence[Example],
 ) -> LetterTrainer:
     """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
-    tokenizer = AutoTokenizer.from_pretrained(lora.model_name_or_path, revision=lora.model_revision)
+    tokenizer = AutoTokenizer.from_pretrained(str(project_file(lora.model_name_or_path)), revision=lora.model_revision)
     model = load_model(lora, teaching.adapter, sft.trust_remote_code)
     template = teaching.template_arguments
     check_template(train_rows[0], tokenizer, template, teaching.train_file)
@@ -63,7 +64,7 @@ def load_model(
 ) -> PreTrainedModel | PeftModel:
     """The base model, with the adapter to go on from (trainable) if there is one."""
     model = AutoModelForCausalLM.from_pretrained(
-        lora.model_name_or_path,
+        str(project_file(lora.model_name_or_path)),
         revision=lora.model_revision,
         dtype=lora.dtype or "float32",
         attn_implementation=lora.attn_implementation,
