@@ -7,10 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
-from store.files import read_json, write_json
-from store.settings import Settings, validated
+from store.files import write_json
+from store.settings import Settings, read_versioned
 from store.stages import stage_key
-from task.errors import InputError
 
 FORMAT: Final = 2
 """Of `summary.json`. Format 1, without a number, kept comparisons beside the gate."""
@@ -145,8 +144,4 @@ def read_summary(path: Path) -> RunSummary:
     Raises:
         InputError: There is none, or it is of another version.
     """
-    values = read_json(path)
-    found = values.get("format", 1) if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise InputError(f"{path}: format {found}, this version reads {FORMAT}; run analysis.run again")
-    return validated(values, RunSummary, path)
+    return read_versioned(path, RunSummary, FORMAT, "run analysis.run again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +49,12 @@ def check_replaceable(final: Path, command: str) -> None:
     """
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         return
-    try:
-        made = read_manifest(final, OutputFacts)
-    except InputError:
-        made = None
+    made = None
+    if (final / MANIFEST).is_file():
+        with suppress(InputError):  # another version's, or another kind of folder
+            made = read_manifest(final, OutputFacts)
     if made is None or made.depends_on.get("command") != command:
-        raise InputError(f"{final}: was not made by {command} of this version (see its {MANIFEST}); move it away first")
+        raise InputError(f"{final}: was not made by {command} of this version (no such {MANIFEST}); move it away first")
     if foreign := sorted({*_files(final)} - {MANIFEST, *made.facts.files}):
         raise InputError(f"{final}: holds {foreign[0]}, which {command} did not write; move it away first")
 

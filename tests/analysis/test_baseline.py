@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from released_layout import write_release
 
 from analysis import baseline as module
-from analysis.baseline import PENALTIES, baseline, leave_contexts_out, text_features, tokens
+from analysis.baseline import points_table
 from analysis.stats.agreement import pearson, permutation_null
+from analysis.stats.guessing import PENALTIES, baseline, leave_contexts_out, text_features, tokens
+from store.console import run_command
 from store.contexts import DATA, load_contexts
 from store.files import read_json
 from task.contexts import Attribute, ChoiceContext
-from store.console import run_command
 from task.seeding import stream
 
 Array = NDArray[np.float64]
@@ -111,13 +112,17 @@ def test_features_are_tf_idf_of_what_contexts_share() -> None:
 
 def test_a_planted_lexicon_is_found() -> None:
     contexts, weights = lexicon(20)
-    found, points = baseline("own", "made up", contexts, weights, seed=0)
+    found, predicted = baseline("own", "made up", contexts, weights, seed=0)
     assert found.r > 0.9 and found.p_permutation == pytest.approx(1 / 501) and found.null_high < 0.5
-    assert (found.n_contexts, found.n_points, len(points)) == (20, 100, 100)
+    assert (found.n_contexts, found.n_points) == (20, 100)
+    points = points_table(found, contexts, predicted, weights)
+    assert len(points) == 100
     assert points["attribute"].tolist() == [name for c in contexts for name in c.attribute_names]
     assert pearson(*(points[[column]].to_numpy() for column in ("predicted", "weight"))) == pytest.approx(found.r)
     weights[3, 1] = np.nan
-    assert baseline("own", "made up", contexts, weights, seed=0)[0].n_contexts == 19
+    fewer, predicted = baseline("own", "made up", contexts, weights, seed=0)
+    assert fewer.n_contexts == 19
+    assert np.isnan(predicted[3]).all() and not np.isnan(np.delete(predicted, 3, axis=0)).any()
 
 
 def test_random_weights_are_at_chance_and_the_refitted_null_says_so() -> None:
@@ -145,8 +150,9 @@ def test_too_little_to_learn_from_gives_no_figure(contexts: int, tokens_shared: 
     of = [[f"{chr(97 + i)}{chr(97 + i)}{k}" for k in range(5)] for i in range(contexts)]
     made = made_up(of) if tokens_shared else [unlike(context) for context in made_up(of)]
     weights = np.random.default_rng(0).normal(size=(contexts, 5))
-    found, points = baseline("own", "x", made, weights, seed=0)
-    assert math.isnan(found.r) and found.as_dict()["r"] is None and points.empty
+    found, predicted = baseline("own", "x", made, weights, seed=0)
+    assert math.isnan(found.r) and found.as_dict()["r"] is None and np.isnan(predicted).all()
+    assert points_table(found, made, predicted, weights).empty
     assert (found.n_features > 0) == tokens_shared
 
 

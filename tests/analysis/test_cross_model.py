@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import shutil
 import subprocess
 import sys
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis import cross_model as module
-from analysis.cross_model import SEED, Model, advantage, align, cross_model, taught_alike
+from analysis.cross_model import Model, align, taught_alike
 from analysis.pages.cross_model_figure import draw_heatmap, save_heatmap
-from analysis.pages.drawing import STYLE
+from analysis.pages.drawing import house_style
+from analysis.stats.advantage import SEED, CrossModel, advantage, cross_model
 from analysis.stats.agreement import paired_difference, percentile_interval, resampled_counts
 from analysis.study.results import RunResults
+from store.console import run_command
 from store.files import read_json
 from support import ROOT
 from task.contexts import Attribute, ChoiceContext
-from store.console import run_command
 from task.errors import InputError
 
 Array = NDArray[np.float64]
@@ -39,6 +41,10 @@ def contexts(count: int, names: str = "abcde") -> list[ChoiceContext]:
 def model(name: str, reports: Array, weights: Array) -> Model:
     targets = {f"c{i}": row for i, row in enumerate(weights)}
     return Model(name, contexts(len(weights)), reports, weights, targets, {})
+
+
+def crossed(models: list[Model]) -> CrossModel:
+    return cross_model([m.reports for m in models], [m.weights for m in models])
 
 
 def world(seed: int, shared_taste: float, insight: float, models: int = 3, count: int = 40) -> list[Model]:
@@ -60,7 +66,7 @@ def world(seed: int, shared_taste: float, insight: float, models: int = 3, count
 def test_the_matrices_are_correlations_of_complete_contexts() -> None:
     models = world(0, shared_taste=0.5, insight=0.5)
     models[1].reports[3] = np.nan
-    found = cross_model(models)
+    found = crossed(models)
     kept = [c for c in range(40) if c != 3]
     for i, of in enumerate(models):
         for j, held_against in enumerate(models):
@@ -103,13 +109,13 @@ def test_the_interval_is_the_bootstrap_of_the_definition() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_privileged_access_is_seen(seed: int) -> None:
-    found = cross_model(world(seed, shared_taste=0.5, insight=1.0))
+    found = crossed(world(seed, shared_taste=0.5, insight=1.0))
     assert all(a.boot_low > 0 for a in (*found.over_reports, *found.over_weights))
 
 
 def test_common_knowledge_is_no_privileged_access() -> None:
     # What all models like, every model reports: reports agree with the weights, but those of one model with all alike.
-    found = [a for seed in range(20) for a in cross_model(world(seed, shared_taste=0.5, insight=0.0)).over_reports]
+    found = [a for seed in range(20) for a in crossed(world(seed, shared_taste=0.5, insight=0.0)).over_reports]
     assert np.mean([a.own for a in found]) > 0.5
     assert abs(np.mean([a.difference for a in found])) < 0.02
     assert np.mean([a.boot_low <= 0 <= a.boot_high for a in found]) >= 0.9
@@ -119,7 +125,7 @@ def test_models_that_share_weights_and_reports_differ_in_nothing() -> None:
     rng = np.random.default_rng(0)
     weights = rng.normal(size=(30, 5))
     reports = weights + rng.normal(size=(30, 5))
-    found = cross_model([model(name, reports, weights) for name in "ab"])
+    found = crossed([model(name, reports, weights) for name in "ab"])
     assert [(a.difference, a.boot_low, a.boot_high) for a in found.over_reports] == [(0, 0, 0)] * 2
     # Another's weights are then one's own: nothing to be told beyond them.
     assert all(a.boot_high < 0 and a.others == pytest.approx(1) for a in found.over_weights)
@@ -131,7 +137,7 @@ def test_contexts_are_matched_by_name() -> None:
     mixed = dataclasses.replace(
         two, contexts=[two.contexts[i] for i in order], reports=two.reports[order], weights=two.weights[order]
     )
-    np.testing.assert_array_equal(cross_model(align([one, mixed])).matrix, cross_model([one, two]).matrix)
+    np.testing.assert_array_equal(crossed(align([one, mixed])).matrix, crossed([one, two]).matrix)
 
 
 def test_runs_that_cannot_be_crossed_are_refused() -> None:
@@ -162,7 +168,8 @@ def second_run(simulated_run: Path, tmp_path_factory: pytest.TempPathFactory) ->
     experiment = (simulated_run.parent / "small.yaml").read_text()
     (folder / "small.yaml").write_text(experiment.replace("seeds: [0]", "seeds: [1]"))
     command = [sys.executable, "scripts/run_experiment.py", str(folder / "small.yaml"), "--runs", str(folder)]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, env=environment)
     return folder / "small-seed1"
 
 
@@ -235,7 +242,7 @@ def test_the_picture_prints_every_value_and_loses_no_text(count: int, words: str
     matrix[0, 1] = np.nan
     contexts = np.full((count, count), 20)
     contexts[0, 1] = 0
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    with house_style():
         canvas = draw_heatmap(names, matrix, np.eye(count), contexts)
         canvas.draw_without_rendering()
         printed = [text.get_text() for text in canvas.axes[0].texts]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,15 @@ from released_layout import MODEL, write_release
 from scipy.stats import multivariate_normal
 
 from analysis import joint_model
-from analysis.joint_model import import_sampler, run_case, summary_of
+from analysis.joint_model import fit_case, import_sampler
 from analysis.stats.agreement import mean_reports, pearson
 from analysis.stats.estimators import logistic_posterior
+from analysis.study.joint import run_case
 from analysis.study.results import RunResults
 from store.console import run_command
+from store.run import RunFolder, Source
+from store.summary import read_summary
+from support import ROOT
 from task.errors import InputError
 from task.weights import rescale
 
@@ -142,7 +148,7 @@ def test_data_that_say_nothing_are_refused():
 
 def test_a_case_holds_the_trials_behind_a_comparison(simulated_run: Path, passed: RunResults):
     for name in ("instilled", "introspection_trained", "native_before"):
-        case = run_case(simulated_run, passed, name)
+        case = run_case(RunFolder(simulated_run), passed, name)
         points = case.result.points
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
         weights = rescale(logistic_posterior(case.chose_a, case.difference, seed=0).mean)
@@ -150,27 +156,73 @@ def test_a_case_holds_the_trials_behind_a_comparison(simulated_run: Path, passed
 
 
 def test_each_fold_speaks_for_its_own_contexts(simulated_run: Path, passed: RunResults):
-    entry = next(e for e in passed.record["comparisons"] if e["name"] == "instilled")
-    members = entry["reports"][0]["contexts"]
-    folds = [{"arm": "introspection", "contexts": members[:5]}, {"arm": "off_the_shelf", "contexts": members[5:]}]
-    record = {**passed.record, "comparisons": [{**entry, "reports": folds}]}
-    found = run_case(simulated_run, dataclasses.replace(passed, record=record), "instilled").reports
+    entry = next(e for e in passed.record.comparisons if e.name == "instilled")
+    members = entry.reports[0].contexts
+    folds = [
+        Source(arm="introspection", variant="trial", contexts=members[:5]),
+        Source(arm="off_the_shelf", variant="trial", contexts=members[5:]),
+    ]
+    record = passed.record.model_copy(update={"comparisons": [entry.model_copy(update={"reports": folds})]})
+    found = run_case(RunFolder(simulated_run), dataclasses.replace(passed, record=record), "instilled").reports
     for name, rows in (("introspection_trained", slice(5)), ("off_the_shelf", slice(5, None))):
-        np.testing.assert_array_equal(found[rows], run_case(simulated_run, passed, name).reports[rows])
+        np.testing.assert_array_equal(found[rows], run_case(RunFolder(simulated_run), passed, name).reports[rows])
+
+
+VARIANTS = """
+name: variants
+seeds: [0]
+engine: {name: simulated, shard_size: 500}
+contexts:
+  instilled: {file: task/data/instilled.jsonl, count: 6}
+  native: {file: task/data/native.jsonl, count: 6}
+planted:
+  instilled: {report_accuracy: 0.9, third_person_accuracy: 0.0}
+measurements:
+  - {arm: instilled, measure: decisions, contexts: [instilled, native], per_context: 30}
+  - {arm: instilled, measure: decisions, variant: in_context, contexts: [native], per_context: 30}
+  - {arm: instilled, measure: reports, contexts: [native], per_context: 4}
+  - {arm: instilled, measure: reports, variant: third_person, contexts: [native], per_context: 4}
+  - {arm: instilled, measure: reports, variant: in_context, contexts: [native], per_context: 4}
+gate: {arm: instilled, contexts: instilled}
+comparisons:
+  - {name: own, reports: instilled, weights: instilled, contexts: native}
+  - {name: of_another, reports: instilled, reports_variant: third_person, weights: instilled, contexts: native}
+  - {name: told, reports: instilled, reports_variant: in_context, weights: instilled, weights_variant: in_context,
+     contexts: native}
+"""
+"""An arm whose decisions and reports depend on how it is asked."""
+
+
+def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
+    (tmp_path / "variants.yaml").write_text(VARIANTS)
+    command = [sys.executable, "scripts/run_experiment.py", str(tmp_path / "variants.yaml"), "--runs", str(tmp_path)]
+    environment = {**os.environ, "WANDB_MODE": "disabled"}
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, env=environment)
+    run = RunFolder(tmp_path / "variants-seed0")
+    results = analyse(run.path)
+    own, of_another, told = (run_case(run, results, name) for name in ("own", "of_another", "told"))
+    for case in (own, of_another, told):
+        points = case.result.points
+        np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
+        weights = rescale(logistic_posterior(case.chose_a, case.difference, seed=0).mean)
+        np.testing.assert_allclose(weights.ravel(), points["y"], atol=1e-6)
+    np.testing.assert_array_equal(own.chose_a, of_another.chose_a)
+    assert (own.reports != of_another.reports).any(axis=(1, 2)).all()
+    assert (own.reports != told.reports).any(axis=(1, 2)).all() and (own.chose_a != told.chose_a).any(axis=1).all()
 
 
 @needs_numpyro
 def test_a_comparison_without_reports_has_a_reason(simulated_run: Path, passed: RunResults):
-    case = run_case(simulated_run, passed, "instilled")
+    case = run_case(RunFolder(simulated_run), passed, "instilled")
     silent = dataclasses.replace(case, reports=np.full_like(case.reports, np.nan))
-    found = summary_of(silent, passed.gate, seed=0, **STEPS)
+    found = fit_case(silent, passed.gate, seed=0, **STEPS).as_dict()
     assert found["rho"] is None and found["testable"]
     assert found["reason"].startswith("no rho: no context has both choices and readable reports")
 
 
 def test_without_the_gate_nothing_is_fitted(simulated_run: Path, failed: RunResults, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(joint_model, "import_sampler", lambda: pytest.fail("fitted"))
-    found = summary_of(run_case(simulated_run, failed, "instilled"), failed.gate, seed=0)
+    found = fit_case(run_case(RunFolder(simulated_run), failed, "instilled"), failed.gate, seed=0).as_dict()
     assert (found["testable"], found["rho"], found["total_reports"]) == (False, None, 60)
 
 
@@ -219,13 +271,13 @@ def short(*names: str) -> list[str]:
 def test_the_command_on_a_run(simulated_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     assert command(monkeypatch, "--run", str(simulated_run), *short("introspection_trained", "off_the_shelf")) == 0
     printed = capsys.readouterr().out
-    found = json.loads((simulated_run / "joint" / "summary.json").read_text())
-    analysis = json.loads((simulated_run / "analysis" / "summary.json").read_text())
+    found = json.loads((simulated_run / "joint" / "summary.json").read_text())["comparisons"]
+    analysis = read_summary(simulated_run / "analysis" / "summary.json").comparisons
     for name in ("introspection_trained", "off_the_shelf"):
         figures: dict[str, Any] = found[name]
         assert f"{name}: rho = {figures['rho']:+.2f}" in printed
-        assert figures["plain"]["r"] == pytest.approx(analysis[name]["r"], abs=1e-6)
-        assert figures["valid_reports"] == analysis[name]["valid_reports"]
+        assert figures["plain"]["r"] == pytest.approx(analysis[name].r, abs=1e-6)
+        assert figures["valid_reports"] == analysis[name].valid_reports
         assert figures["hdi_low"] < figures["rho"] < figures["hdi_high"] and figures["seconds"] > 0
         assert abs(figures["rho"] - figures["without_noise"]["r"]) < 0.15
     assert found["introspection_trained"]["hdi_low"] > 0.5 and abs(found["off_the_shelf"]["rho"]) < 0.5
@@ -242,4 +294,5 @@ def test_the_command_on_released_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert command(monkeypatch, *data, "--model", "toy", "--out", str(tmp_path / "out"), *short("instilled")) == 0
     found = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert found["model"] == MODEL and "scenarios.csv" in found["files"]
-    assert found["instilled"]["rho"] == pytest.approx(found["instilled"]["without_noise"]["r"], abs=0.15)
+    instilled = found["comparisons"]["instilled"]
+    assert instilled["rho"] == pytest.approx(instilled["without_noise"]["r"], abs=0.15)

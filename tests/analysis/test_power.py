@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.power import Design, Settings, check, console_table, power_row, run_design, run_studies
+from analysis.power import check, console_table
 from analysis.stats.agreement import pearson
+from analysis.stats.power import Design, Settings, power_row, run_design, run_studies
 from analysis.stats.simulation import Pool, Reporter, make_pool
 from support import ROOT
 from task.errors import InputError

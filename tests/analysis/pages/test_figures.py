@@ -19,21 +19,17 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.pages.drawing import STYLE
-from analysis.pages.figures import (
-    NOT_TESTABLE,
-    draw_correlations,
-    draw_decisions,
-    draw_scatter,
-    draw_training,
-    interval,
-    number,
-    save_figures,
-)
+from analysis.pages.comparison_figures import draw_correlations, draw_scatter
+from analysis.pages.decisions_figure import draw_decisions
+from analysis.pages.drawing import house_style
+from analysis.pages.figures import save_figures
+from analysis.pages.text import NOT_TESTABLE, interval, number
+from analysis.pages.training_figure import draw_training
 from analysis.stats.agreement import agreement
 from analysis.study.comparisons import ComparisonResult
-from analysis.study.gate import COLLAPSED
 from analysis.study.results import RunResults
+from store.run import ArmRecord
+from task.thresholds import COLLAPSED
 
 Draw = Callable[[RunResults], tuple[Canvas, str, str]]
 
@@ -47,8 +43,11 @@ DECISIONS_LOG: list[dict[str, Any]] = [
 REPORTS_LOG: list[dict[str, Any]] = [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.5}]
 
 
+PLANNED = ("off_the_shelf", "instilled", "introspection_fold_1")
+
+
 def draw(picture: Draw, results: RunResults) -> Canvas:
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    with house_style():
         canvas = picture(results)[0]
         canvas.draw_without_rendering()
     return canvas
@@ -81,7 +80,7 @@ def hard(results: RunResults) -> RunResults:
     summary = results.decisions["instilled", "native"]
     return dataclasses.replace(
         results,
-        record={**results.record, "arms": ["off_the_shelf", "instilled", "introspection_fold_1"]},
+        record=results.record.model_copy(update={"arms": {arm: ArmRecord() for arm in PLANNED}}),
         comparisons=[
             moved(first, "introspection_own_decisions_of_a_second_kind", lambda x: 5 * x, outside=37),
             moved(first, "paid_$x_and_$y_<b>&", lambda x: 0 * x - 40),

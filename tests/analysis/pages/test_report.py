@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -13,11 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.pages.figures import NOT_TESTABLE, Figure, save_figures
-from analysis.pages.report import MEASURES, verdict, write_report
+from analysis.pages.figures import Figure, save_figures
+from analysis.pages.report import MEASURES, write_report
+from analysis.pages.text import NOT_TESTABLE
+from analysis.pages.verdict import verdict
 from analysis.run import COUNTS, agreement_table, summary
 from analysis.study.gate import GateResult, judge
-from analysis.study.results import RunResults
+from analysis.study.results import RunResults, StageMade
+from store.manifests import BaseModelRecord, ExampleFacts, TrainingFacts
+from store.model_file import ModelFile
+from store.summary import read_summary
 
 
 class Page(HTMLParser):
@@ -71,20 +75,22 @@ def written(results: RunResults, figures: list[Figure], folder: Path) -> str:
 
 def test_every_comparison_is_shown_as_in_the_summary(simulated_run: Path) -> None:
     page = Page((simulated_run / "analysis" / "report.html").read_text(encoding="utf-8"))
-    summary = json.loads((simulated_run / "analysis" / "summary.json").read_text())
+    summary = read_summary(simulated_run / "analysis" / "summary.json")
+    shown = {"learned_vs_target": summary.learned_vs_target, **summary.comparisons}
     for name in ("learned_vs_target", "off_the_shelf", "instilled", "introspection_trained", "native_before"):
-        found, row = summary[name], page.row(name, WIDTH)
+        found, row = shown[name].model_dump(), page.row(name, WIDTH)
         assert row[1] == f"{found['r']:.2f}"
         assert row[2] == f"[{found['boot_low']:.2f}, {found['boot_high']:.2f}]"
         assert row[3] == f"[{found['hdi_low']:.2f}, {found['hdi_high']:.2f}]"
         assert row[8] == f"{found['mae']:.1f}"
         assert row[-1].split()[0] == str(found["n_contexts"])
         assert row[-3] in (f"{found['valid_reports']}/{found['total_reports']}", "–")  # noqa: RUF001
-    unread = summary["instilled"]["total_reports"] - summary["instilled"]["valid_reports"]
+    instilled = summary.comparisons["instilled"]
+    unread = instilled.total_reports - instilled.valid_reports
     assert unread
-    assert page.row("instilled", 3)[1:] == [f"{unread}/60", f"no json: {summary['instilled']['unreadable']['no_json']}"]
-    assert summary["git"] in page.text
-    for key in summary["trial_files"].values():
+    assert page.row("instilled", 3)[1:] == [f"{unread}/60", f"no json: {instilled.unreadable['no_json']}"]
+    assert str(summary.git) in page.text
+    for key in summary.trial_files.values():
         assert key in page.text
     for sentence in (
         "kept as given, not clipped, and counted",
@@ -138,12 +144,13 @@ def test_a_failed_gate_withholds_every_measure_of_every_comparison(
 @pytest.mark.parametrize("gate", ["passed", "failed"])
 def test_the_table_says_of_every_comparison_what_the_summary_says(gate: str, request: pytest.FixtureRequest) -> None:
     results: RunResults = request.getfixturevalue(gate)
-    found = summary(results)
+    found, why = summary(results), "; ".join(results.gate.reasons)
     table = agreement_table(results).set_index("comparison")
-    assert table.loc["learned_vs_target", "r"] == found["learned_vs_target"]["r"]
+    assert table.loc["learned_vs_target", "r"] == found.learned_vs_target.r
     for comparison in results.comparisons:
-        row, said = table.loc[comparison.name], found[comparison.name]
+        row, said = table.loc[comparison.name], found.comparisons[comparison.name].model_dump()
         assert row["testable"] == said["testable"] == (gate == "passed")
+        assert said.get("reason", "") == ("" if gate == "passed" else f"the gate was not passed: {why}")
         for name, value in said.items():
             if name in row.index:
                 assert row[name] == value or (np.isnan(row[name]) and (value is None or math.isnan(value))), name
@@ -157,12 +164,15 @@ def test_names_are_escaped(passed: RunResults, figures: list[Figure], tmp_path: 
     evil = "<b>R&D</b>"
     first, *others = passed.comparisons
     name = passed.groups["instilled"][0]
+    context = passed.contexts[name]
+    attribute = dataclasses.replace(context.attributes[0], name=evil)
     results = dataclasses.replace(
         passed,
-        record={**passed.record, "name": evil, "model": {"name": evil}},
+        name=evil,
+        record=passed.record.model_copy(update={"model": ModelFile(name=evil)}),
         comparisons=[dataclasses.replace(first, name=evil, reasons={evil: 2}), *others],
-        attributes={**passed.attributes, name: [evil] * 5},
-        manifests={evil: {"key": evil}},
+        contexts={**passed.contexts, name: dataclasses.replace(context, attributes=(attribute,) * 5)},
+        stages={evil: StageMade(evil, evil, {evil: evil}, evil, 1.0, evil)},
     )
     caption = dataclasses.replace(figures[0], title=f'{evil}"', caption=evil)
     html = written(results, [caption], tmp_path)
@@ -227,12 +237,19 @@ def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
 ) -> None:
     reason = "step 9: all one letter, most likely because learning_rate 1 is too high"
     decisions = failed.decisions["instilled", "instilled"]
+    training = TrainingFacts(
+        base=BaseModelRecord(name="m", revision=None, fingerprint="f"),
+        counts=ExampleFacts(train=1, validation=1),
+        steps=9,
+        stopped_early=reason,
+        metrics={},
+    )
     stopped = dataclasses.replace(
-        failed, gate=judge(decisions, failed.gate.r, reason), stopped_early={"instilled": reason}
+        failed, gate=judge(decisions, failed.gate.r, reason), trainings={"instilled": training}
     )
     assert stopped.gate.reasons[-1] == f"training stopped at {reason}" and len(stopped.gate.reasons) == 3
     assert f"Likely cause: training stopped at {reason}." in verdict(stopped)
-    assert summary(stopped)["stopped_early"] == {"instilled": reason}
+    assert summary(stopped).stopped_early == {"instilled": reason}
     said = f"The training of “instilled” was stopped early, at {reason}."
     write_report(stopped, figures, tmp_path / "report.html")
     assert said in Page((tmp_path / "report.html").read_text()).text
@@ -265,5 +282,5 @@ def test_the_first_contexts_are_listed_with_target_and_learned_weights(
     arm, names = passed.measured["instilled"], passed.groups["instilled"]
     for name in names[:10]:
         target, learned = passed.targets[name][0], arm.weights[arm.contexts.index(name)][0]
-        assert page.row(name, 6)[1] == f"{passed.attributes[name][0]}{target:.0f} → {learned:.0f}"
+        assert page.row(name, 6)[1] == f"{passed.contexts[name].attribute_names[0]}{target:.0f} → {learned:.0f}"
     assert not [row for row in page.rows if row[0] in names[10:]]

@@ -24,7 +24,7 @@ def test_is_the_difference_of_the_two_correlations(passed: RunResults):
 
 def test_does_not_depend_on_the_order_of_the_contexts(passed: RunResults):
     """Arms of several folds list the contexts fold by fold."""
-    entry = passed.record["differences"][0]
+    entry = passed.record.differences[0]
     turned = [
         dataclasses.replace(c, points=c.points.iloc[np.r_[30:60, 0:30]]) if c.name == "instilled" else c
         for c in passed.comparisons
@@ -34,9 +34,9 @@ def test_does_not_depend_on_the_order_of_the_contexts(passed: RunResults):
 
 
 def test_is_withheld_where_the_gate_was_not_passed(passed: RunResults, failed: RunResults):
-    shown, withheld = summary(passed)["differences"]["gain"], summary(failed)["differences"]["gain"]
-    assert shown["difference"] == passed.differences[0].found.difference
-    assert withheld["difference"] is None
-    assert withheld["testable"] is False
+    shown, withheld = summary(passed).differences["gain"], summary(failed).differences["gain"]
+    assert shown.difference == passed.differences[0].found.difference
+    assert withheld.difference is None
+    assert withheld.testable is False
     assert difference_rows(failed) == []
     assert difference_rows(passed)[0][1] == "r(introspection_trained) - r(instilled)"

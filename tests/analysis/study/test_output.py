@@ -8,7 +8,8 @@ import pytest
 
 from analysis.study.output import check_replaceable, output_folder, run_inputs
 from analysis.study.results import RunResults
-from store.files import read_json
+from store.manifests import OutputFacts, read_manifest
+from store.stages import read_origin
 from task.errors import InputError
 
 
@@ -27,9 +28,9 @@ def test_an_earlier_output_is_replaced_whole(tmp_path: Path):
     write(tmp_path / "deep" / "out", "c.csv", seed=2)
     assert names(tmp_path / "deep") == {"out"}
     assert names(tmp_path / "deep" / "out") == {"c.csv", "manifest.json"}
-    manifest = read_json(tmp_path / "deep" / "out" / "manifest.json")
-    assert manifest["depends_on"] == {"command": "analysis.x", "seed": 2} and manifest["files"] == ["c.csv"]
-    assert "numpy" in manifest["packages"]
+    manifest = read_manifest(tmp_path / "deep" / "out", OutputFacts)
+    assert manifest.depends_on == {"command": "analysis.x", "seed": 2} and manifest.facts.files == ["c.csv"]
+    assert "numpy" in manifest.packages
 
 
 def test_an_error_leaves_the_earlier_output(tmp_path: Path):
@@ -59,5 +60,5 @@ def test_what_the_command_did_not_write_is_left_alone(tmp_path: Path):
 
 def test_a_runs_inputs_are_its_trial_files(simulated_run: Path, passed: RunResults):
     manifests = (simulated_run / "trials").rglob("manifest.json")
-    keys = {str(path.parent.relative_to(simulated_run)): read_json(path)["key"] for path in manifests}
+    keys = {str(path.parent.relative_to(simulated_run)): read_origin(path.parent).key for path in manifests}
     assert run_inputs(passed) == {"run": "small-seed0", "seed": 0, "trial_files": keys} and len(keys) == 4

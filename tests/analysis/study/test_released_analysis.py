@@ -18,10 +18,12 @@ from released_layout import MODEL, OWN, REPORT_FILES, TAUGHT, WEIGHTS, numbered,
 
 from analysis import released
 from analysis.released import summary, weights_table, write_released
+from analysis.stats.variants import standardised_first
 from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import ReleasedResults, analyse_released, standardised_first
-from store.files import hash_file
+from analysis.study.released_results import ReleasedResults, analyse_released
 from store.console import run_command
+from store.files import hash_file
+from store.manifests import OutputFacts, read_manifest
 from task.errors import InputError
 
 COMPARISONS = [
@@ -135,9 +137,9 @@ def test_everything_is_written_and_r_is_that_of_the_files(
     table = pd.read_csv(out / "agreement.csv").set_index("comparison")
     assert table.index.tolist() == COMPARISONS
     assert table["testable"].all() and table["r"].tolist() == [found[name]["r"] for name in COMPARISONS]
-    manifest = json.loads((out / "manifest.json").read_text())
-    assert manifest["depends_on"]["inputs"] == {path.name: hash_file(path) for path in folder.iterdir()}
-    assert {"numpy", "scipy", "pandas"} <= {*manifest["packages"]} and "git" in manifest
+    manifest = read_manifest(out, OutputFacts)
+    assert manifest.depends_on["inputs"] == {path.name: hash_file(path) for path in folder.iterdir()}
+    assert {"numpy", "scipy", "pandas"} <= {*manifest.packages} and manifest.git
     check_page((out / "report.html").read_text(encoding="utf-8"), found)
 
 
@@ -241,13 +243,13 @@ def test_a_model_that_learned_nothing_is_not_testable(folder: Path, tmp_path: Pa
 
 
 def test_the_gate_counts_decisions_that_follow_the_targets(folder: Path):
-    assert results_of(folder).run.gate.agreement == 1
+    assert results_of(folder).findings.gate.agreement == 1
     path = folder / f"{MODEL}_instilled_selections.csv"
     table = pd.read_csv(path)
     table.loc[:47, "selection"] = table.loc[:47, "selection"].map({"A": "B", "B": "A"})
     table.loc[48:59, "selection"] = "neither"
     table.to_csv(path, index=False)
-    assert results_of(folder).run.gate.agreement == pytest.approx(1 - 48 / 468)
+    assert results_of(folder).findings.gate.agreement == pytest.approx(1 - 48 / 468)
 
 
 def test_values_out_of_range_are_counted_and_kept_as_given(folder: Path):
@@ -258,7 +260,7 @@ def test_values_out_of_range_are_counted_and_kept_as_given(folder: Path):
 
     edit_reports(folder, "native_after", exaggerate)
     results = results_of(folder)
-    weights = weights_table(results.run.measured["native"])
+    weights = weights_table(results.findings.measured["native"])
     found = results.variants["native_after"]
     path = report_file(folder, "native_after")
     assert summary(results)["native_after"]["r"] == found.as_given
@@ -372,6 +374,6 @@ def test_only_a_result_of_this_command_is_replaced(folder: Path, tmp_path: Path,
 def test_the_same_files_give_the_same_bytes(folder: Path, tmp_path: Path):
     for name in ("a", "b"):
         write_released(folder, MODEL, tmp_path / name)
-    files = json.loads((tmp_path / "a" / "manifest.json").read_text())["files"]
+    files = read_manifest(tmp_path / "a", OutputFacts).facts.files
     assert len(files) == 6
     assert all(hash_file(tmp_path / "a" / f) == hash_file(tmp_path / "b" / f) for f in files)
