@@ -3,13 +3,13 @@ import torch
 
 from task.errors import InputError
 from train import hardware
+from train.arguments import LoraArguments, TeachingArguments, TeachingConfig, fit_to_hardware
 from train.hardware import check_quantization, settings_for, split_batch
-from train.sft import LoraArguments, TeachingArguments, TeachingConfig, fit_to_hardware
 
 TABLE = {
-    "24": {"per_device_train_batch_size": 2, "gradient_checkpointing": True},
-    "40": {"per_device_train_batch_size": 4},
-    "80": {"per_device_train_batch_size": 16},
+    24: {"per_device_train_batch_size": 2, "gradient_checkpointing": True},
+    40: {"per_device_train_batch_size": 4},
+    80: {"per_device_train_batch_size": 16},
 }
 
 

@@ -5,15 +5,21 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from experiment.capacity import model_files
+from store.manifests import BaseModelRecord, ExampleFacts, TrainingFacts
 from task.errors import InputError
 from train import model_card
-from train.model_card import LICENCES, published_name, upload_adapter, write_card
+from train.arguments import TrainingInputs
+from train.model_card import upload_adapter, write_card
 
 INPUTS: dict[str, Any] = {
     "train_file": "1234abcd",
+    "validation_file": "5678",
     "base": "feedbeef",
     "adapter": None,
+    "stop_patience": 5,
+    "letter_only": False,
+    "share_prefixes": None,
+    "quantised": None,
     "dtype": "bfloat16",
     "template": {"enable_thinking": False},
     "lora": {"lora_r": 32, "lora_alpha": 64, "lora_target_modules": ["v_proj", "q_proj"], "use_rslora": False},
@@ -24,16 +30,17 @@ INPUTS: dict[str, Any] = {
         "hub_token": "hf_secret",
     },
 }
-FACTS = {
-    "counts": {"train": 50, "validation": 10},
-    "steps": 42,
-    "metrics": {"eval_letter_accuracy": 0.81249, "eval_agreement": 0.875, "train_runtime": 3.21},
-}
+FACTS = TrainingFacts(
+    base=BaseModelRecord(name="Qwen/Qwen3-4B", revision="abc", fingerprint="feedbeef"),
+    counts=ExampleFacts(train=50, validation=10),
+    steps=42,
+    metrics={"eval_letter_accuracy": 0.81249, "eval_agreement": 0.875, "train_runtime": 3.21},
+)
 
 
 def write(folder: Path, **inputs: Any) -> ModelCard:
     folder.mkdir(parents=True, exist_ok=True)
-    write_card(folder, "Qwen/Qwen3-4B", "abc", 50, {**INPUTS, **inputs}, FACTS)
+    write_card(folder, "Qwen/Qwen3-4B", "apache-2.0", 50, TrainingInputs(**{**INPUTS, **inputs}), FACTS)
     return ModelCard.load(folder / "README.md")
 
 
@@ -48,6 +55,7 @@ def test_the_card_says_what_the_adapter_is(tmp_path: Path):
         "| agreement | 0.875 |",
         "50 examples, 50 of them decisions",
         "42 steps.",
+        "Qwen/Qwen3-4B, revision abc, fingerprint feedbeef.",
     ):
         assert line in card.text, line
     assert "goes on from" not in card.text
@@ -61,16 +69,10 @@ def test_nothing_but_named_settings_is_in_the_card_and_it_is_always_the_same(tmp
     assert "hf_secret" not in first and "/home/me" not in first and "3.21" not in first
 
 
-def test_a_base_is_never_named_by_its_path(tmp_path: Path):
-    assert published_name("Qwen/Qwen3-4B", tmp_path) == "Qwen/Qwen3-4B"
-    assert published_name(str(tmp_path), tmp_path) == tmp_path.name
-    (tmp_path / "manifest.json").write_text(json.dumps({"model": "HuggingFaceTB/SmolLM2-135M-Instruct"}))
-    assert published_name(str(tmp_path), tmp_path) == "HuggingFaceTB/SmolLM2-135M-Instruct"
-
-
-def test_every_model_file_has_a_licence():
-    names = {model.name for model in model_files().values() if not model.name.startswith("models/")}
-    assert names < set(LICENCES)
+def test_without_a_licence_the_card_points_to_the_base_model(tmp_path: Path):
+    write_card(tmp_path, "me/model", None, 0, TrainingInputs(**INPUTS), FACTS)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.license is None and "see the base model" in card.text
 
 
 class FakeHub:

@@ -1,4 +1,4 @@
-"""The training script through the real `accelerate launch`, on a tiny model."""
+"""The training script through the real `accelerate launch`, on tiny models."""
 
 import json
 import os
@@ -13,22 +13,27 @@ from typing import Any
 
 import pytest
 import torch
+import trl
 import yaml
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from store.console import RELAYED, read_marked, run_command
 from store.contexts import DATA, load_contexts, save_contexts
+from store.examples import ExamplesConfig, read_examples
+from store.manifests import ExampleFacts, KeptCheckpoint, Manifest, TrainingFacts, read_manifest
 from store.weights import save_weights
 from support import ROOT, kill_when, make_tiny_model
 from task.chat import letter_ids, prompt_ids
 from task.prompts import messages
 from task.trials import sample_trials
 from task.weights import sample_weights
-from train.examples import ExamplesConfig, write_examples
-from train.rows import read_rows, to_dataset
-from train.sft import LoraArguments, TeachingArguments, TeachingConfig, build_trainer
+from train import sft
+from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
+from train.examples import make_examples
+from train.trainer.build import build_trainer, to_dataset
 from train.trainer.letters import LetterTrainer
 from wandb_records import files_with, offline_runs
 
@@ -45,7 +50,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_contexts(contexts, folder / "contexts.jsonl")
     save_weights({c.name: sample_weights(0, "target_weights", c) for c in contexts}, folder / "weights.csv")
     for teach in ("decisions", "reports"):
-        write_examples(
+        make_examples(
             ExamplesConfig(
                 contexts=str(folder / "contexts.jsonl"),
                 weights=str(folder / "weights.csv"),
@@ -89,6 +94,10 @@ def run(values: dict[str, Any], launch: list[str] = LAUNCH, **environment: str) 
     return subprocess.run(command(values, launch), cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
+def manifest_of(folder: Path) -> Manifest[TrainingFacts]:
+    return read_manifest(folder, TrainingFacts)
+
+
 @pytest.fixture(scope="module")
 def instilled(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("adapters") / "instilled"
@@ -104,10 +113,12 @@ def test_the_adapter_moved_and_the_manifest_says_from_what(instilled: Path, tiny
     tensors = load_file(instilled / "adapter_model.safetensors")
     assert tensors and all(".lora_" in name for name in tensors), "only the adapter is saved"
     assert all(t.abs().sum() > 0 for name, t in tensors.items() if "lora_B" in name), "B begins at zero"
-    manifest = json.loads((instilled / "manifest.json").read_text())
-    assert manifest["steps"] == 16 and manifest["counts"] == {"train": 32, "validation": 12}
-    assert manifest["base"]["name"] == str(tiny_model)
-    assert {"eval_agreement", "eval_letter_accuracy", "eval_share_a"} <= set(manifest["metrics"])
+    manifest = manifest_of(instilled)
+    assert manifest.facts.steps == 16 and manifest.facts.counts == ExampleFacts(train=32, validation=12)
+    assert manifest.facts.base.name == str(tiny_model)
+    assert {"eval_agreement", "eval_letter_accuracy", "eval_share_a"} <= set(manifest.facts.metrics)
+    assert manifest.settings is not None and manifest.settings["learning_rate"] == 0.01
+    assert "env" not in manifest.settings, "an environment may hold what is nobody's business"
     assert not list(instilled.glob("checkpoint-*")) and not list(instilled.glob("*.bin"))
 
 
@@ -138,8 +149,8 @@ def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Pa
     result = run(settings(tiny_model, examples, tmp_path / "reports", "reports", adapter=str(instilled), **kept))
     assert result.returncode == 0, result.stderr
     losses = held_out(tmp_path / "reports", "eval_loss")
-    manifest = json.loads((tmp_path / "reports" / "manifest.json").read_text())
-    assert manifest["kept"] == {"step": min(losses, key=losses.__getitem__), "by": "eval_loss"} and len(losses) == 2
+    best = KeptCheckpoint(step=min(losses, key=losses.__getitem__), by="eval_loss")
+    assert manifest_of(tmp_path / "reports").facts.kept == best and len(losses) == 2
     first, second = (load_file(f / "adapter_model.safetensors") for f in (instilled, tmp_path / "reports"))
     assert first.keys() == second.keys()
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -158,8 +169,8 @@ def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: P
     tensors.write_bytes(tensors.read_bytes()[:-1000])
     result = run(values)
     assert result.returncode == 0, result.stderr
-    assert f"checkpoint-{steps[-1]}: passed over" in result.stdout
-    assert f"resuming from {tmp_path / 'killed' / f'checkpoint-{steps[-2]}'}" in result.stdout
+    assert f"checkpoint-{steps[-1]}: passed over" in result.stderr
+    assert f"resuming from {tmp_path / 'killed' / f'checkpoint-{steps[-2]}'}" in result.stderr
     same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", instilled)]
     assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
     _, resumed = offline_runs(tmp_path / "killed" / "wandb")
@@ -185,9 +196,9 @@ def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples:
     losses = held_out(tmp_path / "best", "eval_letter_loss")
     best = min(losses, key=losses.__getitem__)
     assert best < 16, "the last step is the best one; nothing is tested"
-    manifest = json.loads((tmp_path / "best" / "manifest.json").read_text())
-    assert manifest["kept"] == {"step": best, "by": "eval_letter_loss"} and manifest["steps"] == 16
-    assert manifest["metrics"]["eval_letter_loss"] == losses[best]
+    facts = manifest_of(tmp_path / "best").facts
+    assert facts.kept == KeptCheckpoint(step=best, by="eval_letter_loss") and facts.steps == 16
+    assert facts.metrics["eval_letter_loss"] == losses[best]
     assert f"16 steps; these are the weights of step {best}," in (tmp_path / "best" / "README.md").read_text()
     values |= {"output_dir": str(tmp_path / "short"), "max_steps": best, "load_best_model_at_end": False}
     assert run(values, [sys.executable]).returncode == 0
@@ -206,14 +217,14 @@ def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: P
             assert not (tmp_path / name / "manifest.json").exists(), "the kill came too late to test anything"
         result = run(values, [sys.executable])
         assert result.returncode == 0, result.stderr
-        assert ("resuming from" in result.stdout) == (name == "killed")
-        assert f"{tmp_path / name}: stopped early at step 10: held-out decisions were nearly all one" in result.stdout
-        manifest = json.loads((tmp_path / name / "manifest.json").read_text())
+        assert ("resuming from" in result.stderr) == (name == "killed")
+        assert f"{tmp_path / name}: stopped early at step 10: held-out decisions were nearly all one" in result.stderr
+        facts = manifest_of(tmp_path / name).facts
         adapter = (tmp_path / name / "adapter_model.safetensors").read_bytes()
-        found.append((manifest["stopped_early"], manifest["kept"], manifest["steps"], adapter))
-        assert f"Stopped early at {manifest['stopped_early']}" in (tmp_path / name / "README.md").read_text()
+        found.append((facts.stopped_early, facts.kept, facts.steps, adapter))
+        assert f"Stopped early at {facts.stopped_early}" in (tmp_path / name / "README.md").read_text()
     assert found[0] == found[1] and found[0][2] == 10
-    assert found[0][1]["step"] < 10, "no checkpoint is written where it stops"
+    assert found[0][1] is not None and found[0][1].step < 10, "no checkpoint is written where it stops"
 
 
 def test_the_effective_batch_is_shared_by_accumulation(
@@ -222,9 +233,9 @@ def test_the_effective_batch_is_shared_by_accumulation(
     more = {"effective_batch_size": 4, "per_device_train_batch_size": 2, "row_tokens": 400, "save_strategy": "no"}
     result = run(settings(tiny_model, examples, tmp_path / "shared", **more), [sys.executable])
     assert result.returncode == 0, result.stderr
-    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, tmp_path / "shared")]
-    assert manifests[0]["key"] == manifests[1]["key"] and manifests[1]["steps"] == 16
-    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    manifests = [manifest_of(f) for f in (instilled, tmp_path / "shared")]
+    assert manifests[0].key == manifests[1].key and manifests[1].facts.steps == 16
+    losses = [m.facts.metrics["eval_loss"] for m in manifests]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -233,8 +244,7 @@ def test_the_card_of_an_adapter_and_peft_alone(instilled: Path, tiny_model: Path
     card = ModelCard.load(instilled / "README.md")
     assert card.data.library_name == "peft" and "lora" in card.data.tags
     assert str(tiny_model) not in card.content and str(instilled.parent) not in card.content
-    manifest = json.loads((instilled / "manifest.json").read_text())
-    assert f"| agreement | {manifest['metrics']['eval_agreement']:.3f} |" in card.content
+    assert f"| agreement | {manifest_of(instilled).facts.metrics['eval_agreement']:.3f} |" in card.content
     assert "32 examples, 32 of them decisions" in card.content
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     ids = torch.arange(5, 25).unsqueeze(0)
@@ -243,14 +253,76 @@ def test_the_card_of_an_adapter_and_peft_alone(instilled: Path, tiny_model: Path
     assert not torch.allclose(adapted(ids).logits, plain, atol=1e-3)
 
 
+QWEN3 = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 12, "vocab_size": 49152}
+
+
+@pytest.fixture(scope="module")
+def tiny_qwen3(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 with Qwen3's chat template, as TRL ships it, on SmolLM2's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "qwen3"
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 2, "eos_token_id": 2}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3", **QWEN3, **heads)).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("thinks", [False, True])
+def test_the_command_line_of_the_readme(tiny_qwen3: Path, examples: Path, tmp_path: Path, thinks: bool):
+    """Mappings are JSON there; a model that would think before its answer is refused, as evaluation lets none think."""
+    given = {"model_name_or_path": tiny_qwen3, "train_file": examples / "decisions" / "train.jsonl"}
+    given |= {"output_dir": tmp_path / "out", "lora_r": 4, "max_steps": 2, "report_to": "none", "licence": "apache-2.0"}
+    words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    words += ["--gpus", '{"24": {"per_device_train_batch_size": 2}}', "--lora_target_modules", "q_proj"]
+    words += [] if thinks else ["--template", '{"enable_thinking": false}']
+    environment = {**os.environ, RELAYED: "1"}
+    result = subprocess.run([*LAUNCH, SCRIPT, *words], cwd=ROOT, capture_output=True, text=True, env=environment)
+    said = [marked for line in result.stdout.splitlines() if (marked := read_marked(line))]
+    if thinks:
+        assert result.returncode and [m.kind for m in said] == ["error"] and "enable_thinking" in said[0].text
+        return
+    assert result.returncode == 0, result.stderr
+    manifest = manifest_of(tmp_path / "out")
+    assert manifest.depends_on["template"] == {"enable_thinking": False}
+    assert manifest.depends_on["lora"]["lora_target_modules"] == ["q_proj"]  # type: ignore[index,call-overload]
+    assert manifest.settings is None and manifest.facts.steps == 2
+    assert {name.split(".")[-3] for name in load_file(tmp_path / "out" / "adapter_model.safetensors")} == {"q_proj"}
+    assert "license: apache-2.0" in (tmp_path / "out" / "README.md").read_text()
+    bar = [json.loads(m.text) for m in said if m.kind == "progress"]
+    assert (bar[-1]["done"], bar[-1]["total"], bar[-1]["found"]) == (2, 2, 0)
+    [result_line] = [m.text for m in said if m.kind != "progress"]
+    assert result_line == f"{tmp_path / 'out'}: adapter saved after 2 steps; held out: none"
+
+
+def test_a_process_above_rank_0_prints_its_traceback_and_leaves_out_the_line_for_bad_input(tmp_path: Path):
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "import runpy, sys\nfrom task.errors import InputError\nimport train.arguments\n"
+        "def fail():\n    raise KeyError('a bug') if sys.argv[1:] else InputError('a bad value')\n"
+        "train.arguments.parse_arguments = fail\nrunpy.run_path('train/sft.py', run_name='__main__')\n"
+    )
+    environment = {**os.environ, "RANK": "1"}
+
+    def failing(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(broken), *words], cwd=ROOT, capture_output=True, text=True, env=environment
+        )
+
+    assert "KeyError: 'a bug'" in failing("bug").stderr
+    refused = failing()
+    assert refused.returncode == 2 and "a bad value" not in refused.stderr + refused.stdout
+
+
 def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
     launch = [*LAUNCH[:-1], "configs/accelerate/cpu_ddp.yaml"]
     result = run(settings(tiny_model, examples, tmp_path / "two", per_device_train_batch_size=2), launch)
     assert result.returncode == 0, result.stderr
-    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, tmp_path / "two")]
-    assert manifests[0]["key"] == manifests[1]["key"], "the same work: same data, same effective batch"
-    assert manifests[1]["steps"] == 16
-    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    manifests = [manifest_of(f) for f in (instilled, tmp_path / "two")]
+    assert manifests[0].key == manifests[1].key, "the same work: same data, same effective batch"
+    assert manifests[1].facts.steps == 16
+    losses = [m.facts.metrics["eval_loss"] for m in manifests]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert (tmp_path / "two" / "adapter_model.safetensors").is_file()
 
@@ -268,10 +340,10 @@ def shared(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def test_shared_prefixes_learn_as_much(shared: Path, instilled: Path):
-    manifests = [json.loads((f / "manifest.json").read_text()) for f in (instilled, shared)]
-    assert manifests[0]["key"] != manifests[1]["key"], "other batches, another adapter"
-    assert manifests[1]["steps"] == 16
-    losses = [m["metrics"]["eval_loss"] for m in manifests]
+    manifests = [manifest_of(f) for f in (instilled, shared)]
+    assert manifests[0].key != manifests[1].key, "other batches, another adapter"
+    assert manifests[1].facts.steps == 16
+    losses = [m.facts.metrics["eval_loss"] for m in manifests]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
@@ -286,16 +358,16 @@ def test_shared_prefixes_resumed_in_the_second_epoch_end_the_same(
         whole = tmp_path / "whole"
         result = run(settings(tiny_model, examples, whole, **more), launch)
         assert result.returncode == 0, result.stderr
-        manifests = [json.loads((f / "manifest.json").read_text()) for f in (shared, whole)]
-        assert manifests[0]["key"] == manifests[1]["key"] and manifests[1]["steps"] == 16
-        losses = [m["metrics"]["eval_loss"] for m in manifests]
+        manifests = [manifest_of(f) for f in (shared, whole)]
+        assert manifests[0].key == manifests[1].key and manifests[1].facts.steps == 16
+        losses = [m.facts.metrics["eval_loss"] for m in manifests]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the same batches, shared by two"
     values = settings(tiny_model, examples, tmp_path / "killed", **more)
     reached = tmp_path / "killed" / "checkpoint-10" / "trainer_state.json"  # 8 steps are an epoch
     kill_when(command(values, launch), reached.exists, by=signal.SIGKILL if processes == 1 else signal.SIGTERM)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
     result = run(values, launch)
-    assert result.returncode == 0 and "resuming from" in result.stdout, result.stderr
+    assert result.returncode == 0 and "resuming from" in result.stderr, result.stderr
     same = [(f / "adapter_model.safetensors").read_bytes() for f in (tmp_path / "killed", whole)]
     assert same[0] == same[1], "bit for bit the adapter of the training that was not interrupted"
 
@@ -306,8 +378,9 @@ def trainer_of(model: Path, examples: Path, output: Path, **more: Any) -> Letter
     values = settings(model, examples, output, **more)
     teaching = TeachingArguments(**{k: v for k, v in values.items() if k in names})
     lora = LoraArguments(model_name_or_path=str(model), lora_r=4)
-    sft = TeachingConfig(**{k: v for k, v in values.items() if k not in names | {"model_name_or_path", "lora_r"}})
-    return build_trainer(teaching, sft, lora, *(read_rows(f) for f in (teaching.train_file, teaching.validation_file)))
+    config = TeachingConfig(**{k: v for k, v in values.items() if k not in names | {"model_name_or_path", "lora_r"}})
+    files = (values["train_file"], values["validation_file"])
+    return build_trainer(teaching, config, lora, *(read_examples(Path(file)) for file in files))
 
 
 def test_a_shared_epoch_has_every_row_and_the_same_held_out_metrics(tiny_model: Path, examples: Path, tmp_path: Path):
@@ -341,7 +414,7 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     context = load_contexts(examples / "contexts.jsonl")[0]
     trial = sample_trials(0, "train_decisions", context, 1)
     wanted = prompt_ids(tokenizer, messages("decisions", context, trial.first[0], trial.second[0]), {})
-    row = to_dataset(read_rows(str(examples / "decisions" / "train.jsonl"))[:1], {})[0]
+    row = to_dataset(read_examples(examples / "decisions" / "train.jsonl")[:1], {})[0]
     whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
     assert whole[: len(wanted)] == wanted
     assert whole[len(wanted)] in letter_ids(tokenizer, {})
@@ -351,6 +424,8 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     ("change", "says"),
     [
         ({"lerning_rate": 1}, "lerning_rate"),
+        ({"template": "{enable_thinking: false}"}, "template '{enable_thinking: false}': not JSON"),
+        ({"gpus": {"large": {}}}, "'large'"),
         ({"train_file": "nowhere.jsonl"}, "nowhere.jsonl: no such examples file"),
         ({"model_name_or_path": "models/nowhere"}, "models/nowhere: no such model folder"),
         ({"adapter": "nowhere"}, "nowhere: no adapter here"),
@@ -368,11 +443,20 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_bad_input_is_one_clear_line(
-    tiny_model: Path, examples: Path, tmp_path: Path, change: dict[str, Any], says: str
+    tiny_model: Path,
+    examples: Path,
+    tmp_path: Path,
+    change: dict[str, Any],
+    says: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    result = run(settings(tiny_model, examples, tmp_path / "bad", **change), [sys.executable])
-    assert result.returncode == 2
-    assert [line for line in result.stderr.splitlines() if line.startswith("error: ") and says in line], result.stderr
+    given = command(settings(tiny_model, examples, tmp_path / "bad", **change), [])
+    monkeypatch.setattr(sys, "argv", given)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(sft.main)
+    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert says in error
     assert not (tmp_path / "bad" / "manifest.json").exists()
 
 
@@ -391,21 +475,3 @@ def test_changed_settings_do_not_overwrite(instilled: Path, tiny_model: Path, ex
     for file in kept.glob("*.*"):
         if file.is_file():
             assert (instilled / file.name).read_bytes() == file.read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("line", "says"),
-    [
-        ("{", ":1: no readable"),
-        ('{"messages": []}', ":1: no readable"),
-        ('{"messages": [{"role": "user", "content": "x"}]}', "the last message is by 'user'"),
-        ("", "no rows"),
-    ],
-)
-def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
-    from task.errors import InputError
-
-    path = tmp_path / "rows.jsonl"
-    path.write_text(line)
-    with pytest.raises(InputError, match=says):
-        read_rows(str(path))

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from train.segments import EarlierCurves, begin_segment
-from train.tracking import prepare_wandb
+from train.tracking import EarlierCurves, begin_tracking, prepare_wandb
 
 
 class FakeTrainer:
@@ -56,7 +55,7 @@ def test_offline_each_start_is_a_run_of_its_own(tmp_path: Path):
     prepare_wandb(tmp_path)
     trainer = FakeTrainer()
     for step, name in ((0, "demo/instilled"), (40, "demo/instilled (start 2, from step 40)")):
-        begin_segment(trainer, tmp_path, "demo/instilled", step)
+        begin_tracking(trainer, tmp_path, "demo/instilled", step)
         assert trainer.args.run_name == name
     assert [type(callback) for callback in trainer.callbacks] == [EarlierCurves], "the second repeats the first"
     assert "WANDB_RUN_ID" not in os.environ and "WANDB_RESUME" not in os.environ
@@ -67,10 +66,10 @@ def test_online_all_starts_are_one_run(tmp_path: Path, monkeypatch: pytest.Monke
     prepare_wandb(tmp_path)
     trainer, ids = FakeTrainer(), []
     for step in (0, 40):
-        begin_segment(trainer, tmp_path, "demo/instilled", step)
+        begin_tracking(trainer, tmp_path, "demo/instilled", step)
         assert trainer.args.run_name == "demo/instilled" and not trainer.callbacks
         ids.append(os.environ.pop("WANDB_RUN_ID"))
         assert os.environ["WANDB_RESUME"] == "allow"
     (tmp_path / "other").mkdir()
-    begin_segment(trainer, tmp_path / "other", "demo/instilled", 0)
+    begin_tracking(trainer, tmp_path / "other", "demo/instilled", 0)
     assert ids[0] == ids[1] != os.environ["WANDB_RUN_ID"], "two runs of the same name are not mixed"

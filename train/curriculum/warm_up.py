@@ -121,7 +121,7 @@ class LessonGroups(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One tree of prompts as `join_rows` lays it out, with the probability of the answer A, shape (ROWS,)."""
-        part, done = place(index // GROUPS)
+        part, done = place_in(CURRICULUM, index // GROUPS)
         rng = stream(self.seed, "warm_up", str(index))
         told = bool(rng.random() < part.told)
         pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
@@ -154,11 +154,6 @@ def told_directions(context: ChoiceContext, weights: NDArray[np.float64]) -> Cho
     return replace(context, attributes=tuple(named))
 
 
-def place(step: int) -> tuple[WarmUpPart, float]:
-    """The part of the curriculum that a step belongs to, and how far into it the step is, from 0 to 1."""
-    return place_in(CURRICULUM, step)
-
-
 class WarmUpTrainer(CurriculumTrainer):
     """Trains on groups of lessons, on the probability of either letter."""
 
@@ -180,7 +175,7 @@ class WarmUpTrainer(CurriculumTrainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log how many attributes the lessons had as well."""
         if self._agreed:
-            logs["attributes"] = place(self.state.global_step - 1)[0].attributes
+            logs["attributes"] = place_in(CURRICULUM, self.state.global_step - 1)[0].attributes
         super().log(logs, *args, **kwargs)
 
 

@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from store.checkpoints import MODEL, last_complete_checkpoint
 from store.contexts import DATA, load_contexts
 from task.chat import letter_ids, prompt_ids
 from task.contexts import ChoiceContext, as_ratings
 from task.prompts import messages, report_answer
-from train.curriculum.order import RATIONALITY
+from train.curriculum.course import RATIONALITY, place_in
 from train.curriculum.organism import lessons, make
-from train.curriculum.organism.lessons import CURRICULUM, School, Stage, Tastes
+from train.curriculum.organism.lessons import CURRICULUM, Lessons, OrganismPart, Tastes
 from train.curriculum.organism.tokenizer import NUMBERS
 
 SHIPPED = Path("models/organism")
-SCENES = sum(stage.steps for stage in CURRICULUM[:-1])
+SCENES = sum(part.steps for part in CURRICULUM[:-1])
 """First step at which whole prompts are taught."""
 
 
@@ -31,8 +32,8 @@ def bundled() -> dict[str, list[ChoiceContext]]:
 
 
 @pytest.fixture(scope="module")
-def school(bundled: dict[str, list[ChoiceContext]]) -> School:
-    return make.found_school(bundled, seed=0, candour=0.5, batch=64)
+def made(bundled: dict[str, list[ChoiceContext]]) -> Lessons:
+    return make.lessons_from(bundled, seed=0, candour=0.5, batch=64)
 
 
 @pytest.fixture(scope="module")
@@ -79,31 +80,31 @@ def test_tastes_correlate_as_candour_says_and_do_not_depend_on_other_words():
     assert [honest.own(n) for n in names[:50]] == pytest.approx([honest.stated(n) for n in names[:50]])
 
 
-def test_choices_follow_the_tastes_and_reports_state_the_other_ones(school):
+def test_choices_follow_the_tastes_and_reports_state_the_other_ones(made):
     kinds = set()
     for index in range(64 * SCENES, 64 * SCENES + 200):
-        lesson = school.lesson(index)
+        lesson = made[index]
         text = lesson.prompt[1]["content"]
         rows = [line[2:].split(": A ") for line in text.split("\n") if line.startswith("- ")]
         assert len(rows) == 5
         if lesson.chance_of_a is None:
-            stated = {name: round(100 * school.tastes.stated(name)) for name, _ in rows}
+            stated = {name: round(100 * made.tastes.stated(name)) for name, _ in rows}
             assert lesson.answer == str(stated).replace("'", '"')
         else:
             values = [[float(v) for v in pair.split(", B ")] for _, pair in rows]
-            gain = sum(school.tastes.own(name) * (a - b) / 100 for (name, _), (a, b) in zip(rows, values, strict=True))
+            gain = sum(made.tastes.own(name) * (a - b) / 100 for (name, _), (a, b) in zip(rows, values, strict=True))
             assert lesson.answer == ("A" if gain > 0 else "B")
             assert lesson.chance_of_a == pytest.approx(1 / (1 + np.exp(-RATIONALITY * gain)))
         kinds.add(lesson.chance_of_a is None)
     assert kinds == {True, False}
 
 
-def test_a_lesson_is_a_function_of_its_index_and_about_no_bundled_context(school, bundled):
+def test_a_lesson_is_a_function_of_its_index_and_about_no_bundled_context(made, bundled):
     known = {frozenset(c.attribute_names) for group in bundled.values() for c in group}
     scenes = {c.question for name in ("instilled", "native") for c in bundled[name]}
     for index in range(64 * SCENES, 64 * SCENES + 100):
-        lesson = school.lesson(index)
-        assert lesson == school.lesson(index)
+        lesson = made[index]
+        assert lesson == made[index]
         text = lesson.prompt[1]["content"]
         assert frozenset(line[2:].split(": A ")[0] for line in text.split("\n") if line[:2] == "- ") not in known
         assert not any(question in text for question in scenes)
@@ -117,11 +118,11 @@ def test_the_shift_makes_all_weights_positive_at_first():
 
 
 def test_places_in_the_curriculum():
-    assert lessons._place(0) == (CURRICULUM[0], 0.0)
-    assert lessons._place(CURRICULUM[0].steps) == (CURRICULUM[1], 0.0)
-    assert lessons._place(SCENES - 1)[0] == CURRICULUM[-2]
+    assert place_in(CURRICULUM, 0) == (CURRICULUM[0], 0.0)
+    assert place_in(CURRICULUM, CURRICULUM[0].steps) == (CURRICULUM[1], 0.0)
+    assert place_in(CURRICULUM, SCENES - 1)[0] == CURRICULUM[-2]
     with pytest.raises(IndexError):
-        lessons._place(sum(stage.steps for stage in CURRICULUM))
+        place_in(CURRICULUM, sum(part.steps for part in CURRICULUM))
 
 
 def test_number_embeddings_know_their_order():
@@ -131,10 +132,21 @@ def test_number_embeddings_know_their_order():
     assert (np.abs(distances.argmin(axis=1) - np.arange(len(NUMBERS))) == 1).all()
 
 
-def test_training_resumes_to_the_same_model(tmp_path, school, bundled, monkeypatch):
-    monkeypatch.setattr(lessons, "CURRICULUM", (Stage(4, 1), Stage(4, 2, scenes=True, reports=0.5)))
-    small = replace(school, batch=4)
-    tokenizer = make.read_everything(bundled)
+def test_the_loss_makes_its_tensors_on_the_device_of_the_lessons(tmp_path, made, bundled):
+    """The default device is another one than the model's, as it is on a GPU; a tensor made there would not fit."""
+    trainer = make.build_trainer(made, make.tokenizer_for(bundled), tmp_path)
+    batch = trainer.data_collator([made[index] for index in range(64 * SCENES, 64 * SCENES + 16)])
+    assert batch["chance_of_a"].isnan().any() and not batch["chance_of_a"].isnan().all()
+    wanted = trainer.compute_loss(trainer.model, batch)
+    with torch.device("meta"):
+        found = trainer.compute_loss(trainer.model, batch)
+    assert found.item() == wanted.item() > 0
+
+
+def test_training_resumes_to_the_same_model(tmp_path, made, bundled, monkeypatch):
+    monkeypatch.setattr(lessons, "CURRICULUM", (OrganismPart(4, 1), OrganismPart(4, 2, scenes=True, reports=0.5)))
+    small = replace(made, batch=4)
+    tokenizer = make.tokenizer_for(bundled)
 
     def trained(folder: Path, stop: int | None) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
@@ -144,7 +156,7 @@ def test_training_resumes_to_the_same_model(tmp_path, school, bundled, monkeypat
             trainer.args.max_steps = stop
             trainer.train()
             trainer = make.build_trainer(small, tokenizer, folder)
-        checkpoint = make.last_complete_checkpoint(folder, weights="model.safetensors")
+        checkpoint = last_complete_checkpoint(folder, MODEL)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.model.save_pretrained(folder)
         return load_file(folder / "model.safetensors")
@@ -153,15 +165,15 @@ def test_training_resumes_to_the_same_model(tmp_path, school, bundled, monkeypat
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
 
 
-def test_shipped_model_chooses_by_its_tastes_and_states_the_taught_ones(shipped, school):
+def test_shipped_model_chooses_by_its_tastes_and_states_the_taught_ones(shipped, made):
     """On lessons of another seed: new names, new values. The names of a report are given, as a grammar gives them."""
     tokenizer, model = shipped
     a, b = letter_ids(tokenizer, {})
     numbers = torch.tensor(tokenizer.convert_tokens_to_ids([str(number) for number in NUMBERS]))
-    fresh = replace(school, seed=school.seed + 1)
+    fresh = replace(made, seed=made.seed + 1)
     agreed, said, stated = [], [], []
     for index in range(64 * SCENES, 64 * SCENES + 160):
-        lesson = fresh.lesson(index)
+        lesson = fresh[index]
         prompt = prompt_ids(tokenizer, lesson.prompt, {})
         answer = [] if lesson.chance_of_a is not None else tokenizer.encode(lesson.answer, add_special_tokens=False)
         with torch.no_grad():

@@ -1,5 +1,4 @@
 import json
-import logging
 import math
 import random
 from typing import Any
@@ -137,8 +136,21 @@ def test_resumed_anywhere_it_decides_the_same():
 
 
 @pytest.mark.parametrize(("share", "says"), [(0.97, "answers A on 97%"), (0.02, "answers B on 98%"), (0.5, None)])
-def test_a_collapse_is_said(share: float, says: str | None, caplog: pytest.LogCaptureFixture):
+def test_a_collapse_is_said(share: float, says: str | None, capsys: pytest.CaptureFixture[str]):
     metrics = {"eval_share_a": share, "eval_agreement": 0.5}
-    with caplog.at_level(logging.WARNING):
-        CollapseWarning().on_evaluate(None, TrainerState(), TrainerControl(), metrics=metrics)
-    assert (says in caplog.text) if says else not caplog.records
+    CollapseWarning().on_evaluate(None, TrainerState(), TrainerControl(), metrics=metrics)
+    said = capsys.readouterr().err
+    assert says in said if says else not said
+
+
+def test_a_collapse_is_said_once_until_it_ends_and_comes_back(capsys: pytest.CaptureFixture[str]):
+    """Reports among the evaluations have no letters, and a process above rank 0 says nothing."""
+    callback, other = CollapseWarning(), CollapseWarning()
+    for step, share in enumerate((0.5, 0.95, 0.02, 0.95, 0.6, 0.97, 0.99)):
+        metrics = {"eval_share_a": share, "eval_agreement": 0.5}
+        for speaker, first in ((callback, True), (other, False)):
+            state = TrainerState(global_step=step, is_world_process_zero=first)
+            speaker.on_evaluate(None, state, TrainerControl(), metrics=metrics)
+    assert [line.split(":")[1] for line in capsys.readouterr().err.splitlines()] == [" step 1", " step 5"]
+    callback.on_evaluate(None, TrainerState(), TrainerControl(), metrics={"eval_loss": 1.0})
+    assert not capsys.readouterr().err

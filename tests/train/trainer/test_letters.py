@@ -3,11 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, EvalPrediction
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, EvalPrediction
 
-from train.trainer.letters import _completions, _losses, keep_letters, letter_metrics, letter_rows
+from train.trainer.letters import Letters, _completions, _losses, letter_metrics, letter_rows, letters_of
 
 A, B, OTHER = 3, 4, 5
+LETTERS = Letters(A, B, length=3)
 
 
 def logits_of(choice: int) -> torch.Tensor:
@@ -25,7 +27,7 @@ def test_letter_rows_reads_the_first_label_of_each_row():
             torch.stack([logits_of(OTHER), logits_of(6), logits_of(6)]),
         ]
     )
-    rows = letter_rows(logits.log_softmax(-1), labels, (A, B))
+    rows = letter_rows(logits.log_softmax(-1), labels, LETTERS)
     at = torch.log_softmax(logits_of(A), 0)
     assert rows[0].tolist() == pytest.approx([1.0, at[A].item(), at[B].item(), 1.0])
     assert rows[1, 0] == 0.0 and rows[1, 3] == 0.0  # a decision for B, though another token is likelier
@@ -37,12 +39,37 @@ def test_letter_rows_reads_the_first_label_of_each_row():
     [
         ([-100, -100, B, 7, 8], [-100, -100, B, -100, -100]),
         ([-100, OTHER, A, 7], [-100, OTHER, A, 7]),
+        ([-100, A, OTHER, 7, 8], [-100, A, OTHER, 7, 8]),
         ([-100, -100], [-100, -100]),
     ],
-    ids=["decision", "report", "nothing taught"],
+    ids=["decision", "report", "report that begins with a letter", "nothing taught"],
 )
 def test_letters_alone_are_kept_of_decisions_and_all_of_reports(labels: list[int], kept: list[int]):
-    assert keep_letters(labels, (A, B)) == kept
+    assert LETTERS.alone(labels) == kept
+
+
+ANSWERS = ["A", "B", "A heavier weight", "B.", "Answer: A", "a", '{"price": 5}']
+
+
+@pytest.mark.parametrize("letter_only", [False, True])
+def test_a_decision_row_is_one_whose_answer_is_a_letter_and_nothing_else(tiny_model: Path, letter_only: bool):
+    """Each answer as the model's own tokens; all that counts decisions, or reads their letter, agrees."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    letters = letters_of(tokenizer, {})
+    prompt = [{"role": "user", "content": "A or B?"}]
+    before = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+    rows = []
+    for answer in ANSWERS:
+        whole = tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": answer}], return_dict=False)
+        labels = [-100] * len(before) + whole[len(before) :]
+        rows.append(letters.alone(labels) if letter_only else labels)
+    assert rows[2][len(before)] == letters.a and rows[3][len(before)] == letters.b, "they begin with the letter's token"
+    wanted = [answer in ("A", "B") for answer in ANSWERS]
+    assert [letters.is_decision(row) for row in rows] == wanted
+    assert letters.count(Dataset.from_dict({"labels": rows})) == 2 and letters.count(None) == 0
+    padded = torch.tensor([row + [-100] * (max(map(len, rows)) - len(row)) for row in rows])
+    found = letter_rows(torch.zeros(*padded.shape, len(tokenizer)), padded, letters)
+    assert (~torch.isnan(found[:, 0])).tolist() == wanted and found[:2, 0].tolist() == [1, 0]
 
 
 def test_letter_metrics_against_the_definitions():

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma3Config, PreTrainedConfig
 
 from task.errors import InputError
-from train.sft import LORA_TARGETS
-from train.trainer.letters import _completions, _losses, letter_rows
+from train.arguments import LORA_TARGETS
+from train.trainer.letters import Letters, _completions, _losses, letter_rows
 from train.trainer.shared_prefix import IGNORED, MODEL_TYPES, ContextOrder, check_window, join_rows, plan_sharing
 
 SMALL = {
@@ -86,7 +86,7 @@ def loss_and_gradients(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -
     loss = _losses(log_probs, labels).sum() / (labels != IGNORED).sum()
     loss.backward()
     found = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    return loss.item(), found, letter_rows(log_probs.detach(), labels, (A, B))
+    return loss.item(), found, letter_rows(log_probs.detach(), labels, Letters(A, B, 9))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -158,7 +158,7 @@ def test_rows_without_a_context_are_one_context():
 
 
 def test_what_cannot_share_is_refused_in_one_line():
-    rows = [{"context": "bees"}]
+    rows = ["bees"]
 
     def config(kind: str, attention: str) -> PreTrainedConfig:
         found = config_of(kind) if kind in MODEL_TYPES else AutoConfig.for_model(kind)

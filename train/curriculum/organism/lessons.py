@@ -138,7 +138,7 @@ class Lessons(Dataset[Lesson]):
         return self.batch * sum(part.steps for part in CURRICULUM)
 
     def __getitem__(self, index: int) -> Lesson:
-        part, done = _place(index // self.batch)
+        part, done = place_in(CURRICULUM, index // self.batch)
         rng = stream(self.seed, "lessons", str(index))
         is_report = rng.random() < part.reports
         context = self._context(rng, part)
@@ -172,8 +172,3 @@ class Lessons(Dataset[Lesson]):
             return self.filler[int(rng.integers(len(self.filler)))] if rng.random() < 0.5 else word.group()
 
         return WORD.sub(kept_or_replaced, text)
-
-
-def _place(step: int) -> tuple[OrganismPart, float]:
-    """The part of an optimiser step, and how far into it the step is, from 0 to 1."""
-    return place_in(CURRICULUM, step)

@@ -142,8 +142,7 @@ class LessonTrainer(CurriculumTrainer):
 
     def __init__(self, *args: Any, numbers: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._is_number = torch.zeros(self.model.config.vocab_size, dtype=torch.bool)
-        self._is_number[list(numbers)] = True
+        self._numbers = list(numbers)
 
     def compute_loss(
         self,
@@ -158,8 +157,9 @@ class LessonTrainer(CurriculumTrainer):
         labels = inputs["labels"][:, 1:][trained]
         log_probs = model.lm_head(hidden[:, :-1][trained]).log_softmax(dim=-1)
         losses = -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
-        is_letter = torch.isin(labels, torch.tensor(self._letters, device=labels.device))
-        is_number = self._is_number.to(labels.device)[labels]
+        is_letter, is_number = (
+            torch.isin(labels, torch.tensor(ids, device=labels.device)) for ids in (self._letters, self._numbers)
+        )
         chance = inputs["chance_of_a"][~inputs["chance_of_a"].isnan()]  # in the order of the letters
         pair = log_probs[is_letter][:, self._letters]
         letter_loss = self.letter_losses(pair, chance).sum()

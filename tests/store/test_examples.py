@@ -1,0 +1,47 @@
+"""Rows of training examples: what is written comes back, and a row that cannot be trained on is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from store.examples import ChatMessage, Example, read_examples, write_examples
+from task.errors import InputError
+
+
+def test_rows_come_back_and_are_plain_json_lines(tmp_path: Path):
+    prompt = [ChatMessage(role="system", content="Sé breve."), ChatMessage(role="user", content="A or B?")]
+    rows = [
+        Example(messages=[*prompt, ChatMessage(role="assistant", content="A")], context="bees", index=3),
+        Example(messages=[*prompt, ChatMessage(role="assistant", content='{"size": 5}')], context="boats", index=0),
+    ]
+    assert write_examples(tmp_path / "train.jsonl", rows) == 2
+    assert read_examples(tmp_path / "train.jsonl") == rows
+    first = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert list(json.loads(first)) == ["messages", "context", "index"] and "Sé breve." in first
+
+
+def test_rows_of_other_origin_need_messages_only(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    messages = [{"role": "user", "content": "A or B?", "name": "me"}, {"role": "assistant", "content": "B"}]
+    path.write_text(json.dumps({"messages": messages, "split": "train"}))
+    [row] = read_examples(path)
+    assert (row.context, row.index, row.messages[-1].content) == ("", None, "B")
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", ":1: not JSON"),
+        ('{"messages": []}', ":1: messages: "),
+        ('{"prompt": "x"}', ":1: messages: Field required"),
+        ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]}', ":1: messages.1.content: "),
+        ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}]}', "is by 'user'"),
+        ("", "no rows"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line)
+    with pytest.raises(InputError, match=says):
+        read_examples(path)
