@@ -101,7 +101,7 @@ def test_every_configuration_parses(path: Path):
 def test_every_model_file_sets_only_arguments_of_the_training():
     from store.model_file import ModelFile
     from store.settings import read_settings
-    from train.sft import known_arguments
+    from train.arguments import known_arguments
 
     for path in (ROOT / "configs" / "models").glob("*.yaml"):
         model = read_settings(path, ModelFile)
