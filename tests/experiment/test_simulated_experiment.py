@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from experiment.launcher import plan_runs
 from support import ROOT, experiment_command, kill_when, run_experiment
+from task.errors import InputError
 
 SIMULATED = ROOT / "configs" / "experiments" / "simulated.yaml"
 GROUPS = {"native": {"file": "task/data/native.jsonl"}}
@@ -21,11 +23,10 @@ GROUPS = {"native": {"file": "task/data/native.jsonl"}}
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    started = time.monotonic()
     result = run_experiment(SIMULATED, folder)
     assert result.returncode == 0, result.stderr
     assert "report.html" in result.stdout, "it ends with the files to open"
-    assert time.monotonic() - started < 60
+    assert len(result.stdout.splitlines()) < 25, "a stage says its result in a few lines"
     return folder
 
 
@@ -63,20 +64,20 @@ def test_planted_report_accuracy_lies_in_its_interval(summary: dict[str, Any], c
     accuracy = (
         yaml.safe_load(SIMULATED.read_text())["planted"][arm]["report_accuracy"] * summary["learned_vs_target"]["r"]
     )
-    found = summary[comparison]
+    found = summary["comparisons"][comparison]
     assert found["testable"] and found["n_contexts"] == 100
     assert found["boot_low"] <= accuracy <= found["boot_high"]
     assert found["hdi_low"] <= accuracy <= found["hdi_high"]
 
 
 def test_shuffled_labels_are_at_chance(summary: dict[str, Any]):
-    shuffled, true = summary["shuffled"], summary["introspection_trained"]
+    shuffled, true = summary["comparisons"]["shuffled"], summary["comparisons"]["introspection_trained"]
     assert shuffled["boot_low"] < 0 < shuffled["boot_high"] and shuffled["p_permutation"] > 0.05
     assert true["p_permutation"] < 0.001
 
 
 def test_unreadable_reports_are_counted(summary: dict[str, Any]):
-    found = summary["instilled"]
+    found = summary["comparisons"]["instilled"]
     assert found["total_reports"] == 1000 and 850 < found["valid_reports"] < 950
     assert sum(found["unreadable"].values()) == 1000 - found["valid_reports"]
 
@@ -121,12 +122,12 @@ def test_a_changed_stage_refuses_and_says_what_changed(tmp_path: Path):
     changed = small(tmp_path, planted=planted)
     result = run_experiment(changed, runs)
     assert result.returncode == 2
-    assert "planted.report_accuracy: 0.75 -> 0.1" in result.stderr and "--overwrite" in result.stderr
+    assert "planted.report_accuracy: 0.75 -> 0.1" in result.stderr and "--overwrite evaluate" in result.stderr
     trials = {p: c for p, c in before.items() if "trials" in p.parts or "analysis" in p.parts}
     assert all(p.read_bytes() == content for p, content in trials.items())
     assert run_experiment(changed, runs, "--overwrite", "evaluate").returncode == 0
     summary = json.loads((runs / "simulated-seed0" / "analysis" / "summary.json").read_text())
-    assert summary["introspection_trained"]["r"] < 0.6
+    assert summary["comparisons"]["introspection_trained"]["r"] < 0.6
 
 
 def test_other_contexts_are_refused_before_anything_is_written(tmp_path: Path):
@@ -169,32 +170,10 @@ def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
     assert (runs / "simulated-seed0" / "analysis" / "summary.json").read_bytes() == analysed
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"enginee": {}}, "unknown key 'enginee'"),
-        ({"name": "../escape"}, "name: String should match pattern"),
-        ({"seeds": []}, "seeds"),
-        ({"contexts": {"instilled": {"file": "nowhere.jsonl"}, **GROUPS}}, "nowhere.jsonl: no such contexts file"),
-        ({"contexts": {"instilled": {"file": "task/data/spare.jsonl", "count": 500}, **GROUPS}}, "500 contexts asked"),
-        ({"contexts": {"instilled": {"file": "task/data/native.jsonl"}, **GROUPS}}, "is in instilled and in native"),
-        (
-            {"comparisons": [{"name": "x", "reports": "me", "weights": "instilled", "contexts": "native"}]},
-            "'me' is none",
-        ),
-        ({"gate": {"arm": "instilled", "contexts": "mine"}}, "gate: 'mine' is none of"),
-        ({"differences": [{"name": "x", "before": "nothing", "after": "instilled"}]}, "'nothing' is none of"),
-        ({"differences": [{"name": "x", "before": "native_before", "after": "instilled"}]}, "differ in them"),
-        ({"planted": {"instilled": {}}}, "is none of"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_bad_experiments_are_one_clear_line(tmp_path: Path, change: dict[str, Any], says: str):
-    result = run_experiment(small(tmp_path, **change), tmp_path / "runs")
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and says in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "runs").exists(), "nothing is written"
+def test_bad_input_is_one_line_and_nothing_is_written(tmp_path: Path):
+    result = run_experiment(small(tmp_path, gate={"arm": "instilled", "contexts": "mine"}), tmp_path / "runs")
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and "gate: 'mine' is none of" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,11 +192,9 @@ def test_bad_contexts_are_one_clear_line(tmp_path: Path, edit: Any, says: str):
     lines[3] = json.dumps(context)
     (tmp_path / "contexts.jsonl").write_text("\n".join(lines))
     contexts = {"instilled": {"file": str(tmp_path / "contexts.jsonl")}, **GROUPS}
-    result = run_experiment(small(tmp_path, contexts=contexts), tmp_path / "runs")
-    assert result.returncode == 2
-    assert "contexts.jsonl:4" in result.stderr and says in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+    with pytest.raises(InputError) as caught:
+        plan_runs(small(tmp_path, contexts=contexts), tmp_path / "runs")
+    assert "contexts.jsonl:4" in str(caught.value) and says in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path):
@@ -235,3 +212,29 @@ def test_dry_run_lists_the_stages_and_writes_nothing(tmp_path: Path):
 def test_overwrite_takes_only_names_of_stages(tmp_path: Path):
     result = run_experiment(small(tmp_path), tmp_path / "runs", "--overwrite", "evaluation")
     assert result.returncode == 2 and "no such stage; stages: evaluate, analyse" in result.stderr
+
+
+def test_only_named_stages_are_run(tmp_path: Path):
+    result = run_experiment(small(tmp_path), tmp_path / "runs", "--only", "evaluate")
+    assert result.returncode == 0 and "[1/1] evaluate" in result.stdout, result.stderr
+    folder = tmp_path / "runs" / "simulated-seed0"
+    assert (folder / "trials").is_dir() and not (folder / "analysis").exists()
+    result = run_experiment(small(tmp_path), tmp_path / "runs", "--only", "evaluation")
+    assert result.returncode == 2 and "--only evaluation: no such stage" in result.stderr
+
+
+def test_the_figures_are_those_of_before(runs: Path):
+    """The fixture was written by the version before this structure; layout and provenance are new."""
+    before = json.loads((Path(__file__).parent / "fixtures" / "simulated_summary.json").read_text())
+    now = json.loads((runs / "simulated-seed0" / "analysis" / "summary.json").read_text())
+    kept = {name: now[name] for name in ("gate", "learned_vs_target", "differences", "decisions")}
+    assert dict(leaves({**kept, **now["comparisons"]})) == pytest.approx(dict(leaves(before)), abs=1e-9)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and word of a JSON value, by its path."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, f"{path}/{key}")
+    else:
+        yield path, value

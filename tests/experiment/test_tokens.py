@@ -8,11 +8,12 @@ import pytest
 from transformers import AutoTokenizer
 
 from experiment.file import Experiment
-from experiment.plan import Run, TrialTokens, plan
+from experiment.plan import Run, TrialTokens
 from experiment.tokens import token_counter
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
 from store.model_file import ModelFile
+from store.run import RunFolder
 from support import SMALL_MODEL
 from task.chat import prompt_ids
 from task.contexts import Attribute, ChoiceContext
@@ -72,26 +73,29 @@ def test_a_bound_without_the_tokenizer_holds_too():
 
 
 def experiment(measurements: list[dict[str, Any]]) -> Experiment:
-    return Experiment.model_validate(
+    """An experiment with these measurements alone, though its gate asks for plain decisions, too."""
+    asked = [{"arm": "off_the_shelf", "contexts": "instilled", **m} for m in measurements]
+    decided = {"arm": "off_the_shelf", "contexts": "instilled", "measure": "decisions", "per_context": 1}
+    found = Experiment.model_validate(
         {
             "name": "sizes",
             "seeds": [0],
             "model": "unused.yaml",
             "contexts": {"instilled": {"file": "task/data/instilled.jsonl", "count": 4}},
-            "measurements": measurements,
+            "measurements": [*asked, decided],
             "comparisons": [],
             "gate": {"arm": "off_the_shelf", "contexts": "instilled"},
         }
     )
+    return found.model_copy(update={"measurements": found.measurements[:-1]})
 
 
 def evaluation(measurements: list[dict[str, Any]], **engine: Any) -> Any:
-    wanted = experiment([{"arm": "off_the_shelf", "contexts": "instilled", **m} for m in measurements])
-    wanted = wanted.model_copy(update={"engine": EngineSettings(**engine)})
+    wanted = experiment(measurements).model_copy(update={"engine": EngineSettings(**engine)})
     groups = {"instilled": CONTEXTS[:4]}
     counter = token_counter(MODEL, wanted.engine, 0)
-    stages = plan(Run(wanted, MODEL, groups, 0, Path("runs/sizes-seed0"), counter))
-    return next(stage for stage in stages if stage.kind == "evaluate")
+    run = Run(wanted, MODEL, groups, 0, RunFolder(Path("runs/sizes-seed0")), counter)
+    return next(stage for stage in run.stages if stage.kind == "evaluate")
 
 
 def test_unique_tokens_are_those_of_a_cache_that_holds_each_context_once():
@@ -133,8 +137,8 @@ def test_variants_of_one_arm_are_files_of_their_own_and_the_same_twice_is_refuse
         {"measure": "reports", "variant": "third_person", "per_context": 2},
     ]
     config = evaluation(wanted).config
-    assert [m.get("variant") for m in config["measurements"]] == [None, "third_person"]
-    assert "told_weights" not in config
+    assert [m["variant"] for m in config["measurements"]] == ["trial", "third_person"]
+    assert config["told_weights"] is None
     told = evaluation([{"measure": "decisions", "variant": "in_context", "per_context": 2}]).config
     assert told["told_weights"] == "runs/sizes-seed0/inputs/told_weights.csv"
     with pytest.raises(ValueError, match="asked for twice"):

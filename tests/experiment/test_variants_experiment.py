@@ -1,8 +1,6 @@
 """The bundled experiment with every variant of the prompts, smaller: each comparison finds what was planted."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from experiment.file import Experiment, load_groups
-from experiment.launcher import check_unchanged
-from experiment.plan import Run, plan
-from experiment.tokens import token_counter
-from support import ROOT
+from experiment.file import Experiment
+from experiment.launcher import check_unchanged, plan_runs
+from support import ROOT, run_experiment
 from task.errors import InputError
 
 VARIANTS = ROOT / "configs" / "experiments" / "variants.yaml"
@@ -23,11 +19,6 @@ VARIANTS = ROOT / "configs" / "experiments" / "variants.yaml"
 
 def values() -> dict[str, Any]:
     return yaml.safe_load(VARIANTS.read_text())
-
-
-def start(path: Path, runs: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/run_experiment.py", str(path), "--runs", str(runs)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +31,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     small["engine"]["processes"] = 2
     (folder / "small.yaml").write_text(yaml.safe_dump(small))
-    result = start(folder / "small.yaml", folder)
+    result = run_experiment(folder / "small.yaml", folder)
     assert result.returncode == 0, result.stderr
     return folder / "variants-seed0"
 
 
 def test_each_comparison_holds_its_own_variants_together(finished: Path):
-    found = json.loads((finished / "analysis" / "summary.json").read_text())
-    planted, learned = values()["planted"]["instilled"], found["learned_vs_target"]["r"]
+    summary = json.loads((finished / "analysis" / "summary.json").read_text())
+    found, learned = summary["comparisons"], summary["learned_vs_target"]["r"]
+    planted = values()["planted"]["instilled"]
     # 300 points: within .15 of the planted accuracy, attenuated by how well the weights were measured.
     for name in ("instilled", "no_trial", "after_choice"):
         assert abs(found[name]["r"] - planted["report_accuracy"] * learned) < 0.15
     assert abs(found["third_person"]["r"] - planted["third_person_accuracy"] * learned) < 0.15
     assert found["in_context"]["r"] > 0.9 and found["in_context_native"]["r"] > 0.9
     assert found["no_trial"]["total_reports"] == 60 and found["after_choice"]["total_reports"] == 300
-    assert "off_the_shelf (in_context)/instilled" in found["decisions"]
-    assert found["decisions"]["off_the_shelf (in_context)/instilled"]["agreement"] > 0.99, "it follows the targets"
+    assert "off_the_shelf (in_context)/instilled" in summary["decisions"]
+    assert summary["decisions"]["off_the_shelf (in_context)/instilled"]["agreement"] > 0.99, "it follows the targets"
 
 
 def test_told_are_the_target_weights_and_random_ones_where_nothing_was_taught(finished: Path):
@@ -71,15 +63,15 @@ def test_told_are_the_target_weights_and_random_ones_where_nothing_was_taught(fi
 
 def test_another_number_of_processes_is_no_other_experiment(finished: Path, tmp_path: Path):
     changed = yaml.safe_load((finished.parent / "small.yaml").read_text())
-    for change in ({"processes": 4, "max_prompt_tokens": 999}, {"constrain_reports": False}):
+    for change in ({"processes": 4, "max_prompt_tokens": 999}, {"shard_size": 999}):
         changed["engine"] |= change
-        experiment = Experiment.model_validate(changed)
-        run = Run(experiment, None, load_groups(experiment), 0, finished, token_counter(None, experiment.engine, 0))
+        (tmp_path / "changed.yaml").write_text(yaml.safe_dump(changed))
+        [run] = plan_runs(tmp_path / "changed.yaml", finished.parent)
         if "processes" in change:
-            check_unchanged(run, plan(run), [])
+            assert str(check_unchanged(run, ())["evaluate"]) == "finished"
             continue
-        with pytest.raises(InputError, match=r"engine\.constrain_reports: true -> false"):
-            check_unchanged(run, plan(run), [])
+        with pytest.raises(InputError, match=r"stage evaluate of .* shard_size: 2000 -> 999"):
+            check_unchanged(run, ())
 
 
 def test_a_comparison_of_what_is_not_measured_is_refused():

@@ -1,6 +1,5 @@
 """SLURM chains without SLURM: who waits for whom, what is left out, what the job scripts run, what is refused."""
 
-import json
 import os
 import re
 import shlex
@@ -14,14 +13,15 @@ from typing import Any
 import pytest
 import yaml
 
-from experiment.file import load_experiment, load_groups
-from experiment.launcher import make_run
-from store.model_file import load_model_file
-from experiment.plan import Run, command, plan
-from experiment.slurm.chain import RECORD, Job, chain, sbatch_command, still_queued, submit
+from experiment.launcher import plan_runs
+from experiment.plan import Run
+from experiment.prepare import prepare
+from experiment.slurm.chain import Job, chain
 from experiment.slurm.queue import job_states
 from experiment.slurm.site import Site
-from experiment.standing import standing
+from experiment.slurm.submit import sbatch_command, still_queued, submit
+from experiment.stage import Options, stage_command
+from store.run import JobRecord, read_jobs, write_jobs
 from store.settings import read_settings
 from support import ROOT, run_experiment
 from task.errors import InputError
@@ -34,12 +34,12 @@ SIMULATED = ROOT / "configs" / "experiments" / "simulated.yaml"
 
 
 def run_of(experiment: Path, runs: Path) -> Run:
-    loaded = load_experiment(experiment)
-    return make_run(loaded, load_model_file(loaded), load_groups(loaded), 0, runs)
+    return plan_runs(experiment, runs)[0]
 
 
 def jobs_of(run: Run, *overwrite: str) -> dict[str, Job]:
-    return {job.name: job for job in chain(run, plan(run), SITE, LAUNCH, [*overwrite])}
+    redo = [stage.name for stage in run.stages] if "all" in overwrite else overwrite
+    return {job.name: job for job in chain(run, SITE, LAUNCH, redo)}
 
 
 def program(folder: Path, name: str, body: str) -> None:
@@ -83,7 +83,7 @@ def test_a_training_waits_only_for_what_it_starts_from(tiny_experiment: Path, tm
 def test_the_jobs_carry_out_every_stage_once_or_share_it(tiny_experiment: Path, tmp_path: Path):
     run = run_of(tiny_experiment, tmp_path)
     done = [name for job in jobs_of(run).values() for name in job.stages]
-    assert {*done} == {stage.name for stage in plan(run)}
+    assert {*done} == {stage.name for stage in run.stages}
     assert {name for name in done if done.count(name) > 1} == {"evaluate"}
 
 
@@ -92,13 +92,13 @@ def test_what_has_finished_is_left_out(tiny_experiment: Path, straight: Path, tm
     # The copy's stages name the folders of the run that it is a copy of; what they hold is the same.
     run = run_of(tiny_experiment, tmp_path)
     assert jobs_of(run) == {}
-    shutil.rmtree(run.folder / "analysis")
+    shutil.rmtree(run.folder.path / "analysis")
     assert {name: job.after for name, job in jobs_of(run).items()} == {"analyse": ()}
-    shutil.rmtree(run.folder / "trials" / "instilled" / "reports")
+    shutil.rmtree(run.folder.path / "trials" / "instilled" / "reports")
     assert {name: job.after for name, job in jobs_of(run).items()} == {
         **{"evaluate": (), "evaluate.merge": ("evaluate",), "analyse": ("evaluate.merge",)}
     }
-    shutil.rmtree(run.folder / "adapters" / "introspection_all")
+    shutil.rmtree(run.folder.path / "adapters" / "introspection_all")
     jobs = jobs_of(run)
     assert [*jobs] == ["introspection_all.sft", "evaluate", "evaluate.merge", "analyse"]
     assert jobs["introspection_all.sft"].after == () and jobs["evaluate"].after == ("introspection_all.sft",)
@@ -107,7 +107,7 @@ def test_what_has_finished_is_left_out(tiny_experiment: Path, straight: Path, tm
 def test_another_first_adapter_makes_what_came_after_stale(tiny_experiment: Path, straight: Path, tmp_path: Path):
     shutil.copytree(straight, tmp_path / straight.name)
     run = run_of(tiny_experiment, tmp_path)
-    weights = run.folder / "adapters" / "instilled" / "adapter_model.safetensors"
+    weights = run.folder.path / "adapters" / "instilled" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes() + b"x")
     with pytest.raises(InputError, match=r"introspection_fold_1.sft .*--overwrite introspection_fold_1.sft"):
         jobs_of(run)
@@ -120,7 +120,7 @@ def test_overwritten_stages_are_submitted_with_what_redoes_them(tiny_experiment:
     run = run_of(tiny_experiment, tmp_path)
     jobs = jobs_of(run, "introspection_all.sft", "evaluate")
     assert [*jobs] == ["introspection_all.sft", "evaluate.begin", "evaluate", "evaluate.merge", "analyse"]
-    assert jobs["introspection_all.sft"].script[-1] == "--overwrite-sft"
+    assert jobs["introspection_all.sft"].options[-2:] == ("--overwrite", "introspection_all.sft")
     assert jobs["evaluate.begin"].after == ("introspection_all.sft",) and jobs["evaluate"].after == ("evaluate.begin",)
     assert len(jobs_of(run, "all")) == 4 + 4
 
@@ -138,57 +138,57 @@ def test_a_job_script_keeps_the_rules(path: Path):
     text = path.read_text()
     for line in ("output=logs/%x-%j.out", "open-mode=append", "requeue", "signal=B:USR1@120"):
         assert f"#SBATCH --{line}\n" in text
-    assert "set -euo pipefail\n" in text and f"#   sbatch scripts/slurm/{path.name}" in text.replace("--array=1-4 ", "")
+    assert "set -euo pipefail\n" in text and f"#   sbatch scripts/slurm/{path.name} " in text
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "says"),
     [
-        *(["train"], ["train", "RUN"], ["train", "RUN", "arm", "nowhere.yaml"], ["train", "RUN", "nobody"]),
-        *(["train", "RUN", "instilled", str(LAUNCH), "--again"], ["train", "nowhere", "instilled"]),
-        *(["evaluate"], ["evaluate", "RUN"], ["trials", "RUN"], ["trials", "RUN", "--join"]),
-        *(["analyse"], ["analyse", "nowhere"], ["run_experiment"], ["run_experiment", "nowhere.yaml"]),
+        (["stage"], "usage: sbatch scripts/slurm/stage.sbatch RUN STAGE [STAGE ...]"),
+        (["stage", "RUN"], "1 arguments given"),
+        (["stage", "RUN", "evaluate"], "no run has begun there"),
+        (["run_experiment"], "no such file: none given"),
+        (["run_experiment", "nowhere.yaml"], "no such file: nowhere.yaml"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_wrong_arguments_are_one_clear_line(given: list[str], tmp_path: Path):
-    (tmp_path / "stages").mkdir()
+def test_wrong_arguments_are_one_clear_line(given: list[str], says: str, tmp_path: Path):
     name, *arguments = [str(tmp_path) if word == "RUN" else word for word in given]
     result = subprocess.run(["bash", FOLDER / f"{name}.sbatch", *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1, result.stderr
-    assert "usage: sbatch" in result.stderr or "no run has begun there" in result.stderr
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1 and says in result.stderr, result.stderr
 
 
-def carried_out(script: tuple[str, ...], folder: Path, **variables: str) -> list[list[str]]:
-    """The commands that a job script runs: its Python, noted instead of run."""
-    program(folder, "python", f'printf "%s\\n" "$(printf "%q " "$@")" >> {folder}/ran')
-    # Each task of srun learns its rank.
-    options = f'while [[ $1 == -* ]]; do echo "$1" >> {folder}/options; shift; done'
-    program(folder, "srun", f'{options}\nfor SLURM_PROCID in 0 1; do export SLURM_PROCID; "$@"; done')
-    (Path(script[1]) / "stages" / "environment.sh").write_text(f"PYTHON={folder}/python\n")
+def carried_out(job: Job, run: Run, folder: Path, **variables: str) -> list[list[str]]:
+    """The commands of the stages that a job carries out; every Python but the job's own is noted, not run.
+
+    The job's Python is a program that runs `experiment.stage` with `sys.executable` set to the one that takes notes.
+    """
+    program(folder, "noting", f'printf "%s\\n" "$(printf "%q " "$@")" >> {folder}/ran')
+    code = f"import runpy, sys; sys.executable = {str(folder / 'noting')!r}; sys.argv[0] = 'stage'; "
+    code += "runpy.run_module('experiment.stage', run_name='__main__')"
+    program(folder, "python", f'shift 2; exec {sys.executable} -c "{code}" "$@"')
+    run.folder.environment.write_text(f"PYTHON={folder}/python\n")
     (folder / "ran").unlink(missing_ok=True)
-    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "31234", **variables}
-    subprocess.run(["bash", *script], cwd=ROOT, env=environment, check=True)
+    environment = {**os.environ, "SLURM_JOB_ID": "31234", **variables}
+    script = ["bash", str(FOLDER / "stage.sbatch"), str(run.folder.path), *job.stages, *job.options]
+    subprocess.run(script, cwd=ROOT, env=environment, check=True, capture_output=True)
     return [shlex.split(line) for line in (folder / "ran").read_text().splitlines()]
 
 
 @pytest.fixture
 def begun(tiny_experiment: Path, tmp_path: Path) -> Run:
-    """A run whose stages are written, with empty configurations."""
+    """A run whose stages are written."""
     run = run_of(tiny_experiment, tmp_path)
-    (run.folder / "stages").mkdir(parents=True)
-    for stage in plan(run):
-        (run.folder / "stages" / f"{stage.name}.yaml").touch()
+    prepare(run, overwrite=False)
     return run
 
 
 @pytest.mark.parametrize("overwrite", [(), ("all",)], ids=["", "overwrite"])
 def test_jobs_run_the_commands_of_the_local_launcher(begun: Run, tmp_path: Path, overwrite: tuple[str, ...]):
-    jobs = jobs_of(begun, *overwrite)
-    local = {stage.name: command(stage, begun, LAUNCH, bool(overwrite))[1:] for stage in plan(begun)}
-    for job in jobs.values():
-        array = {f"SLURM_ARRAY_TASK_{name}": "1" for name in ("ID", "MIN", "MAX", "COUNT")} if job.parts else {}
-        ran = carried_out(job.script, tmp_path / "bin", **array)
+    redo = tuple(stage.name for stage in begun.stages) if overwrite else ()
+    local = {s.name: stage_command(begun.folder, s.name, Options(LAUNCH, redo))[1:] for s in begun.stages}
+    for job in jobs_of(begun, *overwrite).values():
+        ran = carried_out(job, begun, tmp_path / "bin")
         if job.stages == ("evaluate",):
             share = {"evaluate": "--part slurm", "evaluate.merge": "--merge", "evaluate.begin": "--begin --overwrite"}
             plain = [word for word in local["evaluate"] if word != "--overwrite"]
@@ -197,33 +197,13 @@ def test_jobs_run_the_commands_of_the_local_launcher(begun: Run, tmp_path: Path,
             assert ran == [local[name] for name in job.stages]
 
 
-def test_several_gpus_and_several_nodes(begun: Run, tmp_path: Path):
-    script = (str(FOLDER / "train.sbatch"), str(begun.folder), "instilled", "configs/accelerate/ddp.yaml")
-    [_, alone] = carried_out(script, tmp_path / "bin", SLURM_GPUS_ON_NODE="4", SLURM_NNODES="1")
-    assert shlex.join(alone).startswith(
-        "-m accelerate.commands.launch --config_file configs/accelerate/ddp.yaml --num_processes 4 "
-        "--main_process_port 21234 train/sft.py --config "
-    )
-    nodes = {"SLURM_GPUS_ON_NODE": "4", "SLURM_NNODES": "2", "SLURM_CPUS_PER_TASK": "16"}
-    [_, *tasks] = carried_out(script, tmp_path / "bin", **nodes)
-    options = (tmp_path / "bin" / "options").read_text().split()
-    assert options == ["--ntasks-per-node=1", "--cpus-per-task=16", "--kill-on-bad-exit=1"]
-    host = subprocess.run(["hostname"], capture_output=True, text=True).stdout.strip()
-    for rank, task in enumerate(tasks):
-        assert shlex.join(task).startswith(
-            "-m accelerate.commands.launch --config_file configs/accelerate/ddp.yaml --num_machines 2 "
-            f"--machine_rank {rank} --num_processes 8 --main_process_ip {host} --main_process_port 21234 train/sft.py "
-        )
-        assert task[-2:] == ["--config", f"{begun.folder}/stages/instilled.sft.yaml"]
-    assert len(tasks) == 2
-
-
-def test_a_failing_command_fails_the_job(begun: Run, tmp_path: Path):
-    (begun.folder / "stages" / "environment.sh").write_text("PYTHON=false\n")
-    script = ["bash", FOLDER / "analyse.sbatch", begun.folder]
+def test_a_failing_command_fails_the_job(begun: Run):
+    begun.folder.environment.write_text("PYTHON=false\n")
+    script = ["bash", FOLDER / "stage.sbatch", begun.folder.path, "analyse"]
     assert subprocess.run(script, cwd=ROOT).returncode == 1
-    (begun.folder / "stages" / "environment.sh").write_text("module load nothing_of_this_name\nPYTHON=true\n")
+    begun.folder.environment.write_text("module load nothing_of_this_name\nPYTHON=true\n")
     assert subprocess.run(script, cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 127
+    assert subprocess.run(script[:3], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 2, "no stage is named"
 
 
 @pytest.mark.parametrize(("turns", "asked"), [("0", "requeue 31234\n"), ("20", "")])
@@ -232,7 +212,6 @@ def test_the_warning_before_the_time_limit_requeues_the_job(slurm: Path, turns: 
     (slurm / "asked").touch()
     lines = f"""set -euo pipefail
         source {FOLDER}/job.sh
-        trap requeue USR1
         (sleep 0.5; kill -USR1 $$) &
         run bash -c 'sleep 1.5; exit 7'"""
     environment = {**os.environ, "SLURM_JOB_ID": "31234", "SLURM_RESTART_COUNT": turns}
@@ -253,10 +232,12 @@ def test_the_site_becomes_options_of_sbatch(tiny_experiment: Path, tmp_path: Pat
     site = Site.model_validate(values)
     run = run_of(tiny_experiment, tmp_path)
     jobs, ids = jobs_of(run), {"instilled.sft": "7", "evaluate.merge": "9"}
-    training = sbatch_command(run, jobs["introspection_all.sft"], site, ids)
+    training = sbatch_command(run.folder, jobs["introspection_all.sft"], site, ids)
     wanted = {"--account=lab", "--partition=gpu", "--nodes=2", "--gres=gpu:a100:4", "--time=12:00:00", "--mem=64G"}
     assert wanted | {"--mail-type=FAIL", "--dependency=afterok:7", "--kill-on-invalid-dep=yes"} < {*training}
-    assert {"--partition=cpu", "--gres=none", "--account=lab"} < {*sbatch_command(run, jobs["analyse"], site, ids)}
+    assert {"--partition=cpu", "--gres=none", "--account=lab"} < {
+        *sbatch_command(run.folder, jobs["analyse"], site, ids)
+    }
     assert site.train.launch_file.name == "ddp.yaml" and SITE.train.launch_file == LAUNCH
     assert site.environment().splitlines() == [f"PYTHON={sys.executable}", "module load cuda/12.8", *values["setup"]]
     assert all((ROOT / s.launch_file).is_file() for s in (site.train, SITE.train))
@@ -287,46 +268,46 @@ def test_a_bad_site_is_one_clear_line(tmp_path: Path, edit: Callable[[dict[str, 
 
 def test_ids_are_noted_and_used_for_those_that_wait(tiny_experiment: Path, slurm: Path, tmp_path: Path):
     run = run_of(tiny_experiment, tmp_path)
-    (run.folder / "stages").mkdir(parents=True)
-    ids = submit(run, list(jobs_of(run).values()), SITE)
+    (run.folder.path / "stages").mkdir(parents=True)
+    ids = submit(run.folder, list(jobs_of(run).values()), SITE)
     assert [*ids.values()] == ["1", "2", "3", "4", "5", "6", "7"]
     lines = (slurm / "submitted").read_text().splitlines()
     assert "--dependency=afterok:1:2:3:4 " in lines[4] and "--array=1-4" in lines[4]
-    record = json.loads((run.folder / RECORD).read_text())
-    assert {name: job["id"] for name, job in record.items()} == ids
-    assert record["instilled.sft"]["stages"] == ["instilled.examples", "instilled.sft"]
+    record = read_jobs(run.folder)
+    assert {name: job.id for name, job in record.items()} == ids
+    assert record["instilled.sft"].stages == ["instilled.examples", "instilled.sft"]
 
 
 def test_a_refused_job_takes_back_those_before_it(tiny_experiment: Path, slurm: Path, tmp_path: Path):
     run = run_of(tiny_experiment, tmp_path)
-    (run.folder / "stages").mkdir(parents=True)
+    (run.folder.path / "stages").mkdir(parents=True)
     (slurm / "refused").write_text("introspection_fold_2")
     with pytest.raises(InputError, match=r"sbatch refused introspection_fold_2.sft .*Invalid partition.* cancelled"):
-        submit(run, list(jobs_of(run).values()), SITE)
+        submit(run.folder, list(jobs_of(run).values()), SITE)
     assert (slurm / "cancelled").read_text() == "1 2\n"
 
 
 def test_a_run_with_jobs_is_started_nowhere(slurm: Path, tmp_path: Path):
-    run = run_of(SIMULATED, tmp_path)
+    run = run_of(SIMULATED, tmp_path).folder
     assert still_queued(run, must_know=True) is None
-    (slurm / "queue").write_text(f"12|RUNNING|None|simulated-seed0.evaluate|run {run.folder}\n12|PENDING|x|y|z\n")
+    (slurm / "queue").write_text(f"12|RUNNING|None|simulated-seed0.evaluate|run {run.path}\n12|PENDING|x|y|z\n")
     assert "1 jobs of this run wait or run (first 12," in str(still_queued(run, must_know=True))
-    (slurm / "queue").write_text(f"12|COMPLETED|None|simulated-seed0.evaluate|run {run.folder}\n")
+    (slurm / "queue").write_text(f"12|COMPLETED|None|simulated-seed0.evaluate|run {run.path}\n")
     assert still_queued(run, must_know=True) is None
     # Known by its id, too, where a cluster has put something else into the comment
-    run.folder.mkdir()
-    (run.folder / RECORD).write_text(json.dumps({"evaluate": {"id": "12", "stages": ["evaluate"], "command": []}}))
+    run.path.mkdir()
+    write_jobs(run, {"evaluate": JobRecord(id="12", stages=["evaluate"], command=[])})
     (slurm / "queue").write_text("12|PENDING|Priority|simulated-seed0.evaluate|(null)\n")
     result = run_experiment(SIMULATED, tmp_path)
     assert result.returncode == 2 and "scancel 12" in result.stderr and len(result.stderr.splitlines()) == 1
-    assert not (run.folder / "trials").exists()
+    assert not run.trials.exists()
 
 
 def test_without_slurm_nothing_is_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="no squeue here"):
-        still_queued(run_of(SIMULATED, tmp_path), must_know=True)
-    assert still_queued(run_of(SIMULATED, tmp_path), must_know=False) is None
+        still_queued(run_of(SIMULATED, tmp_path).folder, must_know=True)
+    assert still_queued(run_of(SIMULATED, tmp_path).folder, must_know=False) is None
 
 
 def test_states_in_words(slurm: Path):
@@ -335,37 +316,3 @@ def test_states_in_words(slurm: Path):
     assert job_states(["1", "2", "3", "4", "5"]) == {
         **{"1": "PENDING (Dependency)", "2": "1 PENDING, 2 RUNNING", "3": "CANCELLED", "4": "1 COMPLETED, 1 FAILED"}
     }
-
-
-# Where a run stands
-
-
-def test_status_before_during_and_after(tmp_path: Path):
-    experiment = yaml.safe_load(SIMULATED.read_text())
-    experiment["contexts"]["instilled"]["count"] = 6
-    experiment["contexts"]["native"]["count"] = 4
-    experiment["engine"]["shard_size"] = 20
-    path = tmp_path / "experiment.yaml"
-    path.write_text(yaml.safe_dump(experiment))
-
-    def status() -> dict[str, str]:
-        result = run_experiment(path, tmp_path / "runs", "--status")
-        assert result.returncode == 0, result.stderr
-        return dict(re.findall(r"^(evaluate|analyse) +(.*?) *$", result.stdout, re.MULTILINE))
-
-    assert status() == {"evaluate": "not begun", "analyse": "not begun"}
-    assert not (tmp_path / "runs").exists()
-    assert run_experiment(path, tmp_path / "runs").returncode == 0
-    assert status() == {"evaluate": "finished", "analyse": "finished"}
-    folder = tmp_path / "runs" / "simulated-seed0"
-    shutil.rmtree(folder / "trials" / "shuffled")
-    assert status() == {"evaluate": "interrupted: 63 of 66 shards", "analyse": "stale: made from other trial files"}
-
-
-def test_a_training_stands_at_its_last_complete_checkpoint(begun: Run):
-    [stage] = [stage for stage in plan(begun) if stage.name == "instilled.sft"]
-    assert str(standing(begun, stage)) == "not begun"
-    stage.output.mkdir(parents=True)
-    (stage.output / "started.json").write_text("{}")
-    (stage.output / "checkpoint-2").mkdir()
-    assert str(standing(begun, stage)) == "interrupted: before its first checkpoint"
