@@ -234,6 +234,17 @@ class EvalConfig(Settings):
             **told,
         }
 
+    def model_inputs(self) -> dict[str, JsonValue]:
+        """What a model's answers depend on besides weights and trials; what only decides about speed is left out."""
+        assert self.model is not None  # checked where the engine runs a model
+        constrained = self.engine.constrain_reports
+        return {
+            "dtype": self.model.dtype,
+            "template": self.model.template,
+            "constrain_reports": constrained,
+            "report_tokens": None if constrained else self.engine.report_tokens,
+        }
+
     def _prompt_hash(self, measurement: Measurement) -> str:
         """Hash of the first prompt: trials measured in other words are other trials."""
         _, first = self.framings_of(measurement)[0]

@@ -177,7 +177,7 @@ def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, Json
         planted = config.planted[measurement.arm].model_dump(mode="json")
         return {**inputs, "planted_weights": hash_file(Path(str(config.planted_weights))), "planted": planted}
     assert config.model is not None  # EvalConfig has checked it
-    inputs |= {"dtype": config.model.dtype, "template": config.model.template}
+    inputs |= config.model_inputs()
     if adapter and (Path(adapter) / ADAPTER).is_file():
         inputs["adapter"] = hash_file(Path(adapter) / ADAPTER)
     if ((base := project_file(config.model.name)) / "config.json").is_file():

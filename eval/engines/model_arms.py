@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from store.checkpoints import ADAPTER
 from store.evaluation import EvalConfig
 from store.files import hash_file
 from store.models import check_adapter, fingerprint, model_folder
@@ -27,6 +28,7 @@ class ModelArms:
         """Check the model and that every adapter belongs to it."""
         assert config.model is not None  # EvalConfig has checked it
         self.arms, self.engine, self.model = config.arms, config.engine, config.model
+        self._inputs = config.model_inputs()
         folder = model_folder(self.model.name, self.model.revision)
         self._fingerprint = fingerprint(folder)
         self.tokens: Counter[str] = Counter()
@@ -55,15 +57,11 @@ class ModelArms:
         return found
 
     def identity(self, arm: str) -> dict[str, Any]:
-        """Base model, adapter and generation settings; what only decides about speed is left out."""
+        """Base model, adapter and generation settings."""
         adapter = self.arms[arm]
-        constrained = self.engine.constrain_reports
         return {
             "engine": self.name,
             "base": self._fingerprint,
-            "adapter": hash_file(Path(adapter) / "adapter_model.safetensors") if adapter else None,
-            "dtype": self.model.dtype,
-            "template": self.model.template,
-            "constrain_reports": constrained,
-            "report_tokens": None if constrained else self.engine.report_tokens,
+            "adapter": hash_file(Path(adapter) / ADAPTER) if adapter else None,
+            **self._inputs,
         }
