@@ -22,7 +22,7 @@ from analysis.joint_model import fit_case, import_sampler
 from analysis.stats.agreement import mean_reports, pearson
 from analysis.stats.estimators import logistic_posterior
 from analysis.study.joint import run_case
-from analysis.study.results import RunResults
+from analysis.study.results import RunResults, analyse
 from store.console import run_command
 from store.run import RunFolder, Source
 from store.summary import read_summary
@@ -176,6 +176,7 @@ contexts:
   instilled: {file: task/data/instilled.jsonl, count: 6}
   native: {file: task/data/native.jsonl, count: 6}
 planted:
+  off_the_shelf: {report_accuracy: 0.0}
   instilled: {report_accuracy: 0.9, third_person_accuracy: 0.0}
 measurements:
   - {arm: instilled, measure: decisions, contexts: [instilled, native], per_context: 30}
