@@ -1,7 +1,11 @@
-"""What holds for the project as a whole: which room imports which, and that the README's commands exist."""
+"""What holds for the project as a whole: which room imports which, what each needs, and that every configuration reads.
+
+The arrows are those of docs/architecture.md.
+"""
+
+from __future__ import annotations
 
 import ast
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,98 +15,116 @@ import yaml
 
 from support import ROOT
 
-ROOMS = ("task", "train", "eval", "analysis", "scripts")
 ALLOWED = {
     "task": {"task"},
-    "train": {"task", "train"},
-    "eval": {"task", "eval"},
-    "analysis": {"task", "analysis"},
-    "scripts": set(ROOMS),
+    "store": {"task", "store"},
+    "train": {"task", "store", "train"},
+    "eval": {"task", "store", "eval"},
+    "analysis": {"task", "store", "analysis"},
+    "experiment": {"task", "store", "train", "eval", "analysis", "experiment"},
+    "scripts": {"task", "store", "train", "eval", "analysis", "experiment", "scripts"},
 }
+"""For each room the rooms that it may import."""
+
+WITHIN = {
+    "analysis/stats": {"task", "analysis.stats"},
+    "analysis/study": {"task", "store", "analysis.stats", "analysis.study"},
+    "analysis/pages": {"task", "store", "analysis.stats", "analysis.study", "analysis.pages"},
+    "train/trainer": {"task", "store", "train.trainer", "train.safeguards", "train.arguments", "train.tracking"},
+    "train/safeguards": {"task", "store", "train.safeguards"},
+}
+"""For rooms within rooms the modules, by the beginning of their names, that they may import."""
 
 
 def imported(path: Path) -> set[str]:
+    """Full names of the modules that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            found.add(node.module)
     return found
 
 
-@pytest.mark.parametrize("room", ROOMS)
+def files(room: str) -> list[Path]:
+    found = sorted((ROOT / room).rglob("*.py"))
+    assert found, f"{room} has no files"
+    return found
+
+
+@pytest.mark.parametrize("room", ALLOWED)
 def test_rooms_import_only_what_they_may(room: str):
-    for path in (ROOT / room).rglob("*.py"):
-        assert imported(path) & set(ROOMS) <= ALLOWED[room], path
+    for path in files(room):
+        assert {name.split(".")[0] for name in imported(path)} & {*ALLOWED} <= ALLOWED[room], path
 
 
-def loaded_by(module: str) -> set[str]:
-    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(result.stdout.split())
+@pytest.mark.parametrize("room", WITHIN)
+def test_rooms_within_rooms_import_only_what_they_may(room: str):
+    for path in files(room):
+        ours = {name for name in imported(path) if name.split(".")[0] in ALLOWED}
+        strange = {name for name in ours if not any(f"{name}.".startswith(f"{ok}.") for ok in WITHIN[room])}
+        assert not strange, f"{path}: {strange}"
 
 
-def test_the_analysis_needs_neither_torch_nor_trl():
-    loaded = loaded_by("analysis.run")
-    assert "pandas" in loaded and not loaded & {"torch", "trl", "transformers", "peft", "vllm"}
+def third_party(room: str) -> set[str]:
+    names = {name.split(".")[0] for path in files(room) for name in imported(path)}
+    return names - {*ALLOWED} - {*sys.stdlib_module_names}
+
+
+def test_statistics_need_numpy_and_scipy_only():
+    assert third_party("analysis/stats") <= {"numpy", "scipy"}
 
 
 def test_the_task_needs_numpy_only():
-    modules = ", ".join(f"task.{p.stem}" for p in (ROOT / "task").glob("*.py") if p.stem != "__init__")
-    assert not loaded_by(modules) & {"torch", "pandas", "scipy", "pydantic", "pyarrow", "huggingface_hub"}
+    assert third_party("task") == {"numpy"}
 
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+def loaded_by(modules: list[str]) -> set[str]:
+    """Packages that are loaded once some modules are imported."""
+    code = f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split())
 
 
-def test_every_path_in_the_readme_exists():
-    quoted = set(re.findall(r"(?:train|eval|analysis|configs|scripts|tests|task|results|docs)/[\w./-]*\w", README))
-    assert quoted, "the README names no path"
-    assert not [path for path in sorted(quoted) if not (ROOT / path).exists()]
-
-
-def test_every_module_run_in_the_readme_exists():
-    modules = set(re.findall(r"python -m ((?:train|eval|analysis|task|scripts)\.[\w.]+)", README))
-    assert modules and all((ROOT / (m.replace(".", "/") + ".py")).is_file() for m in modules)
-
-
-def test_every_make_target_in_the_readme_exists():
-    targets = set(re.findall(r"make (\w+)", README))
-    makefile = (ROOT / "Makefile").read_text()
-    assert {"demo", "test"} <= targets
-    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-
-
-def test_every_option_of_run_experiment_in_the_readme_exists():
-    command = [sys.executable, "scripts/run_experiment.py", "--help"]
-    known = set(re.findall(r"--[a-z-]+", subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout))
-    quoted = re.findall(r"run_experiment\.py[^\n`#]*", README)
-    assert {"--dry-run", "--launcher", "--status"} <= known
-    assert {option for line in quoted for option in re.findall(r"--[a-z-]+", line)} <= known
+@pytest.mark.parametrize(
+    ("modules", "never"),
+    [
+        (["task.prompts", "task.probes", "task.chat"], {"torch", "pandas", "scipy", "pydantic", "pyarrow"}),
+        (["store.state", "store.trials", "store.summary"], {"torch", "trl", "transformers", "peft", "vllm"}),
+        (["analysis.run", "analysis.released"], {"torch", "trl", "transformers", "peft", "vllm", "jax"}),
+        (["experiment.launcher"], {"torch", "trl", "transformers", "peft", "vllm", "wandb"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_is_quick_to_start_loads_nothing_slow(modules: list[str], never: set[str]):
+    loaded = loaded_by(modules)
+    assert "numpy" in loaded and not loaded & never
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
 def test_every_configuration_parses(path: Path):
-    from experiment.file import Experiment
-    from store.model_file import ModelFile
+    from experiment.file import load_experiment
     from experiment.slurm.site import Site
+    from store.model_file import read_model_file
     from store.settings import read_settings
 
-    kinds = {"experiments": Experiment, "models": ModelFile, "slurm": Site}
-    if path.parent.name in kinds:
-        settings = read_settings(path, kinds[path.parent.name])
-        if isinstance(settings, Experiment) and settings.model:
-            assert Path(ROOT / settings.model).is_file()
+    kind = path.parent.name
+    if kind == "experiments":
+        experiment = load_experiment(path)
+        assert experiment.model is None or (ROOT / experiment.model).is_file()
+    elif kind == "models":
+        assert read_model_file(path).licence, "every model file names its licence"
+    elif kind == "slurm":
+        assert read_settings(path, Site)
     else:
         assert isinstance(yaml.safe_load(path.read_text()), dict)
 
 
 def test_every_model_file_sets_only_arguments_of_the_training():
-    from store.model_file import ModelFile
-    from store.settings import read_settings
+    from store.model_file import read_model_file
     from train.arguments import known_arguments
 
     for path in (ROOT / "configs" / "models").glob("*.yaml"):
-        model = read_settings(path, ModelFile)
-        assert not {*model.sft, *model.decisions, *model.reports} - known_arguments(), path
+        model = read_model_file(path)
+        assert not {*model.training("decisions"), *model.training("reports")} - known_arguments(), path
