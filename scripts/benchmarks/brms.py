@@ -31,8 +31,8 @@ from analysis.study.released_files import Decisions
 from scripts.benchmarks.estimator import simulate
 from scripts.brms_reference.trials import read_trials
 from store.files import read_json
+from store.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "analysis" / "stats" / "fixtures"
 FIT = ROOT / "scripts" / "brms_reference" / "fit.R"
 
@@ -97,7 +97,6 @@ def print_ours(brms: float) -> None:
     """Print our seconds on the trials that brms was timed on, and how many times as long `brms` seconds a fit are."""
     groups = read_trials(FIXTURES / "brms_reference.csv")
     contexts = sum(len(group.contexts) for group in groups)
-
     shapes = [shape for group in groups for shape in by_trials(group)]
 
     def fit_all(intervals: bool) -> None:

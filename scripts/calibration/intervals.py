@@ -3,8 +3,9 @@
     python scripts/calibration/intervals.py                      # into results/calibration, some minutes on 2 cores
     python scripts/calibration/intervals.py --studies 100 --out /tmp/calibration        # a first look
 
-Every situation is one way in which reports come about (`SITUATIONS`); studies of 50 and 100 contexts with 50 and 100
-decisions each are drawn and analysed as in `analysis.power`, and the share of intervals that hold the truth is counted.
+Every situation is one way in which reports come about (`scripts.calibration.studies`); studies of 50 and 100 contexts
+with 50 and 100 decisions each are drawn and analysed as in `analysis.power`, and the share of intervals that hold the
+truth is counted.
 The truth of an interval of r(reports, learned weights) is the population's r with the same measurement noise; that of
 the corrected r is the planted accuracy, without any noise. Writes README.md, calibration.csv, alternatives.csv (other
 intervals of r), guide.csv (power, against the figures that studies were planned with), coverage.png and .pdf, and
@@ -15,289 +16,45 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri, stdtrit
 
-from analysis.power import POOL, Settings, in_parallel, run_studies
-from analysis.stats.agreement import (
-    bootstrap_r,
-    mean_reports,
-    pearson,
-    percentile_interval,
-    regression_interval,
-    resampled_counts,
-    resampled_r,
-)
-from analysis.stats.estimators import logistic_posterior
-from analysis.stats.reliability import Halves, corrected_r, halves_of_reports, halves_of_weights
-from analysis.stats.simulation import (
-    ATTRIBUTES,
-    Pool,
-    Reporter,
-    average_reports,
-    beliefs,
-    draw_contexts,
-    learn,
-    make_pool,
-    population_r,
-    simulate_decisions,
-    single_reports,
-    stable_error,
-)
+from analysis.power import POOL, in_parallel
+from analysis.stats.simulation import make_pool
 from analysis.study.output import output_folder
 from scripts.calibration.page import save_coverage_figure, write_readme
-from store.console import run_command
+from scripts.calibration.studies import (
+    ALTERNATIVES,
+    CORRECTED,
+    FOLLOWS,
+    NULLS,
+    SITUATIONS,
+    Row,
+    alternative_rows,
+    corrected_rows,
+    guide_row,
+    instillation_rows,
+    measured_pool,
+    null_rows,
+    posterior_rows,
+    situation_rows,
+)
+from store.console import run_command, say
 from task.errors import InputError
-from task.seeding import stream
-from task.weights import LARGEST
 
 TRIALS, CONTEXTS = (50, 100), (50, 100)
-FOLLOWS = 0.82
-"""Share of the decisions that follow the true weights: near the gate's threshold."""
 
 WORKERS = os.cpu_count() or 1
-
-RESAMPLES = 2000
-NULL_PERMUTATIONS = 399
 
 ACCEPTED = {"coverage": (0.93, 0.97), "rejection": (0.04, 0.06)}
 """Shares that count as right for a 95% interval and a 5% test."""
 
 ERROR_CORRELATIONS = (0.0, 0.5, 0.7, 0.8)
 """Of the stable errors before and after, where power is held against the guide."""
-
-NOISY = 80.0
-"""Noise of single reports where the corrected r has something to correct: the mean of nine has reliability .87."""
-
-
-@dataclass(frozen=True)
-class Situation:
-    """One way in which reports come about.
-
-    Attributes:
-        name: In words.
-        reporter: Who reports, before training.
-        lean: Of the true weights, see `sample_true_weights`.
-        effect: Accuracy after training minus before.
-        error_correlation: Of the stable errors before and after.
-    """
-
-    name: str
-    reporter: Reporter
-    lean: float = 0.0
-    effect: float = 0.1
-    error_correlation: float = 0.0
-
-
-SITUATIONS = (
-    Situation("independent errors, accuracy .3", Reporter(0.3)),
-    Situation("independent errors, accuracy .7", Reporter(0.7)),
-    Situation("errors persist, no effect", Reporter(0.3), effect=0.0, error_correlation=0.7),
-    Situation("errors shared in a context", Reporter(0.5, shared_error=0.5)),
-    Situation("errors shared, weights lean", Reporter(0.3, shared_error=0.5), lean=0.5),
-    Situation("contexts differ in scale", Reporter(0.5, scale_spread=0.5)),
-    Situation("contexts known or not at all", Reporter(0.5, uneven=True)),
-)
-NULLS = (
-    Situation("unrelated reports", Reporter(0.0)),
-    Situation("unrelated reports, both lean", Reporter(0.0, shared_error=0.5), lean=0.5),
-)
-CORRECTED = (
-    Situation("independent errors", Reporter(0.5)),
-    Situation("independent errors, noisy reports", Reporter(0.5, noise=NOISY)),
-)
-
-ALTERNATIVES = {
-    "independent errors, accuracy .3": Reporter(0.3),
-    "contexts differ in scale": Reporter(0.5, scale_spread=0.5),
-    "contexts known or not at all": Reporter(0.5, uneven=True),
-    "learned against target": None,
-}
-"""Where other intervals of r are compared with ours; None stands for r(learned, target)."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measured share: how often `what` did what it should, in one situation and size of study."""
-
-    kind: str
-    what: str
-    situation: str
-    trials: int
-    contexts: int
-    studies: int
-    share: float
-    standard_error: float
-    truth: float = math.nan
-    mean_estimate: float = math.nan
-
-
-def counted(
-    kind: str,
-    what: str,
-    where: tuple[str, int, int],
-    studies: int,
-    share: float,
-    truth: float = math.nan,
-    mean_estimate: float = math.nan,
-) -> Row:
-    """A row whose studies are independent, with the binomial standard error."""
-    error = math.sqrt(share * (1 - share) / studies)
-    return Row(kind, what, *where, studies, share, error, truth, mean_estimate)
-
-
-def situation_rows(situation: Situation, trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
-    """Coverage of the bootstrap interval, the paper's and that of the paired difference."""
-    settings = Settings(studies, seed, situation.error_correlation, resamples=RESAMPLES)
-    after = replace(situation.reporter, accuracy=situation.reporter.accuracy + situation.effect)
-    (found,) = run_studies(situation.reporter, [after], pool, contexts, settings)
-    where = (situation.name, trials, contexts)
-    rows = []
-    for what, share, figure in (
-        ("r, contexts resampled", "coverage_bootstrap", "r"),
-        ("r, the paper's interval", "coverage_regression", "r"),
-        ("paired difference", "coverage_difference", "difference"),
-    ):
-        more = {"truth": found[f"population_{figure}"], "mean_estimate": found[f"mean_{figure}"]}
-        rows.append(counted("coverage", what, where, studies, found[share], **more))
-    return rows
-
-
-def null_rows(situation: Situation, trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
-    """How often unrelated reports are found to be related, at the 5% level."""
-    settings = Settings(studies, seed, resamples=RESAMPLES, permutations=NULL_PERMUTATIONS)
-    (found,) = run_studies(situation.reporter, [situation.reporter], pool, contexts, settings)
-    where = (situation.name, trials, contexts)
-    return [
-        counted("rejection", what, where, studies, found[f"power_{name}"])
-        for what, name in (
-            ("permutation test", "permutation"),
-            ("interval of r, contexts resampled", "bootstrap"),
-            ("interval of the paired difference", "difference"),
-        )
-    ]
-
-
-def instillation_rows(trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
-    """Coverage of both intervals of r(learned, target), which is near 1 and known without noise on one side."""
-    rng = stream(seed, f"calibration/instillation/{trials}/{contexts}")
-    truth, covered, estimates = pearson(pool.true, pool.learned), np.zeros(2), []
-    for _ in range(studies):
-        rows = rng.integers(len(pool.true), size=contexts)
-        x, y = pool.true[rows], pool.learned[rows]
-        estimates.append(pearson(x, y))
-        intervals = bootstrap_r(x, y, seed=seed, resamples=RESAMPLES), regression_interval(estimates[-1], x.size)
-        covered += [low <= truth <= high for low, high in intervals]
-    where = ("learned against target", trials, contexts)
-    more = {"truth": truth, "mean_estimate": float(np.mean(estimates))}
-    return [
-        counted("coverage", what, where, studies, share, **more)
-        for what, share in zip(("r, contexts resampled", "r, the paper's interval"), covered / studies, strict=True)
-    ]
-
-
-@dataclass(frozen=True)
-class MeasuredPool:
-    """A pool, and weights learned from random halves of each context's decisions."""
-
-    pool: Pool
-    halves: Halves
-    trials: int
-
-
-def measured_pool(trials: int, seed: int) -> MeasuredPool:
-    """A pool with the halves that the reliability of learned weights is computed from."""
-    decisions = simulate_decisions(POOL, trials, FOLLOWS, seed)
-    rng = stream(seed, f"calibration/halves/{trials}")
-    halves = halves_of_weights(decisions.chose_a, decisions.difference, rng=rng, seed=seed)
-    return MeasuredPool(learn(decisions, seed), halves, trials)
-
-
-def corrected_rows(situation: Situation, measured: MeasuredPool, contexts: int, studies: int, seed: int) -> list[Row]:
-    """Coverage of the corrected r, whose truth is the planted accuracy."""
-    reporter, pool = situation.reporter, measured.pool
-    rng = stream(seed, f"calibration/corrected/{situation.name}/{measured.trials}/{contexts}")
-    spread, covered, estimates = float(pool.true.std()), [], []
-    for _ in range(studies):
-        rows = rng.integers(len(pool.true), size=contexts)
-        true = pool.true[rows]
-        believed = beliefs(reporter, true, spread, stable_error(reporter, true.shape, rng), rng)
-        values = single_reports(reporter, believed, rng)
-        x_halves = halves_of_reports(values, rng=rng)
-        y_halves = Halves(measured.halves.first[:, rows], measured.halves.second[:, rows])
-        mean = mean_reports(values)[0]
-        found = corrected_r(mean, pool.learned[rows], x_halves, y_halves, seed=seed, resamples=RESAMPLES // 2)
-        covered.append(found.boot_low <= reporter.accuracy <= found.boot_high)
-        estimates.append(found.r)
-    where = (situation.name, measured.trials, contexts)
-    more = {"truth": reporter.accuracy, "mean_estimate": float(np.mean(estimates))}
-    return [counted("coverage", "corrected r", where, studies, float(np.mean(covered)), **more)]
-
-
-def posterior_rows(trials: int, seed: int) -> list[Row]:
-    """Coverage of the 95% HDI of the weights: as the prior has it, and as the task has it.
-
-    Attributes of a context share a fit: standard errors are those of a mean over contexts.
-    """
-    rng = stream(seed, f"calibration/posterior/{trials}")
-    slopes = rng.normal(size=(POOL, ATTRIBUTES))
-    difference = rng.random((POOL, trials, ATTRIBUTES)) - rng.random((POOL, trials, ATTRIBUTES))
-    chose_a = (difference @ slopes[..., None])[..., 0] + rng.logistic(size=(POOL, trials)) > 0
-    prior = logistic_posterior(chose_a, difference, seed=seed)
-    decisions = simulate_decisions(POOL, trials, FOLLOWS, seed)
-    task = logistic_posterior(decisions.chose_a, decisions.difference, seed=seed)
-    to_100 = LARGEST / np.abs(task.mean).max(axis=1, keepdims=True)
-    rows = []
-    for situation, low, high, truth in (
-        ("slopes as the prior has them", prior.hdi_low, prior.hdi_high, slopes),
-        ("slopes of the task", task.hdi_low, task.hdi_high, decisions.slopes),
-        ("the task, rescaled with the means", task.hdi_low * to_100, task.hdi_high * to_100, decisions.true),
-    ):
-        covered = ((low <= truth) & (truth <= high)).mean(axis=1)
-        error = float(covered.std(ddof=1) / math.sqrt(POOL))
-        rows.append(Row("coverage", "weights' 95% HDI", situation, trials, 1, POOL, float(covered.mean()), error))
-    return rows
-
-
-def alternative_rows(what: str, contexts: int, pool: Pool, studies: int, seed: int) -> list[dict[str, Any]]:
-    """Coverage of other intervals of r that might be printed, beside ours, with the same studies and resamples.
-
-    BCa and the jackknife as in Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11 and 14; the
-    jackknife's standard error is that of Fisher's z, and its interval takes a t quantile.
-    """
-    reporter = ALTERNATIVES[what]
-    rng = stream(seed, f"calibration/alternatives/{what}/{contexts}")
-    counts, left_out = resampled_counts(contexts, seed, RESAMPLES), contexts / (contexts - 1) * (1 - np.eye(contexts))
-    truth = population_r(pool, reporter, seed) if reporter else pearson(pool.true, pool.learned)
-    covered: dict[str, list[bool]] = {}
-    for _ in range(studies):
-        study = draw_contexts(pool, contexts, rng)
-        x, y = study.true, study.learned
-        if reporter:
-            believed = beliefs(reporter, x, float(pool.true.std()), stable_error(reporter, x.shape, rng), rng)
-            x = average_reports(reporter, believed, rng)
-        r, resampled, jackknife = pearson(x, y), resampled_r(x, y, counts), resampled_r(x, y, left_out)
-        z, turned = np.arctanh(r), jackknife.mean() - jackknife
-        half = stdtrit(contexts - 1, 0.975) * np.arctanh(jackknife).std() * math.sqrt(contexts - 1)
-        bias, skew = ndtri((resampled < r).mean()), (turned**3).sum() / (6 * (turned**2).sum() ** 1.5)
-        out = bias + ndtri([0.025, 0.975])
-        for name, ends in (
-            ("plain percentiles", np.quantile(resampled, [0.025, 0.975])),
-            ("ours", percentile_interval(resampled, contexts)),
-            ("BCa", np.quantile(resampled, ndtr(bias + out / (1 - skew * out)))),
-            ("jackknife of z", np.tanh([z - half, z + half])),
-        ):
-            covered.setdefault(name, []).append(bool(ends[0] <= truth <= ends[1]))
-    known = {"situation": what, "contexts": contexts, "studies": studies}
-    return [{**known, "interval": name, "coverage": float(np.mean(found))} for name, found in covered.items()]
 
 
 def alternatives_table(studies: int, seed: int) -> pd.DataFrame:
@@ -306,18 +63,6 @@ def alternatives_table(studies: int, seed: int) -> pd.DataFrame:
     tasks = [(what, contexts, pool, studies, seed) for what in ALTERNATIVES for contexts in (25, *CONTEXTS)]
     found = in_parallel(alternative_rows, tasks, "alternatives", WORKERS)
     return pd.DataFrame([row for rows in found for row in rows]).round(4)
-
-
-def guide_row(
-    follows: float, contexts: int, error_correlation: float, pool: Pool, studies: int, seed: int
-) -> dict[str, float]:
-    """Power of a paired difference of r(reports, learned), .30 before and .40 after, from a pool of 50 decisions."""
-    recovery = pearson(pool.true, pool.learned)
-    before, after = Reporter(0.3 / recovery), Reporter(0.4 / recovery)
-    (found,) = run_studies(before, [after], pool, contexts, Settings(studies, seed, error_correlation))
-    known = {"follows": follows, "recovery": recovery, "contexts": contexts, "error_correlation": error_correlation}
-    names = ("population_r", "population_difference", "power_difference", "coverage_difference")
-    return {**known, "studies": studies, **{name: found[name] for name in names}}
 
 
 def guide_table(studies: int, seed: int) -> pd.DataFrame:
@@ -384,9 +129,9 @@ def main() -> None:
         save_coverage_figure(table, ACCEPTED, draft / "coverage.png")
         write_readme(tables, ACCEPTED, asked, draft / "README.md")
     wrong = table[~table["as_it_should"]]
-    print(f"{len(table) - len(wrong)} of {len(table)} shares are as they should be; the others:")
-    print(wrong[["what", "situation", "trials", "contexts", "share", "standard_error"]].to_string(index=False))
-    print(f"{arguments.out}: README.md, coverage.png, coverage.pdf, {', '.join(f'{name}.csv' for name in tables)}")
+    say(f"{len(table) - len(wrong)} of {len(table)} shares are as they should be; the others:")
+    say(wrong[["what", "situation", "trials", "contexts", "share", "standard_error"]].to_string(index=False))
+    say(f"{arguments.out}: README.md, coverage.png, coverage.pdf, {', '.join(f'{name}.csv' for name in tables)}")
 
 
 if __name__ == "__main__":

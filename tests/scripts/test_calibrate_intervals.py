@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from analysis.stats.simulation import Pool, Reporter, sample_true_weights
-from scripts.calibration.intervals import (
-    ACCEPTED,
+from scripts.calibration.intervals import ACCEPTED
+from scripts.calibration.page import save_coverage_figure, write_readme
+from scripts.calibration.studies import (
     NULLS,
     SITUATIONS,
     Row,
@@ -22,7 +23,6 @@ from scripts.calibration.intervals import (
     null_rows,
     situation_rows,
 )
-from scripts.calibration.page import save_coverage_figure, write_readme
 from store.files import read_json
 from support import ROOT
 
