@@ -237,4 +237,4 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for key, item in value.items():
             yield from leaves(item, f"{path}/{key}")
     else:
-        yield path, value
+        yield path, str(value) if isinstance(value, list) else value
