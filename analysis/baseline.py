@@ -25,17 +25,15 @@ from numpy.typing import NDArray
 
 from analysis.pages.text import interval, number
 from analysis.stats.guessing import FEWEST, PENALTIES, PERMUTATIONS, Baseline, baseline
-from analysis.study.output import check_replaceable, output_folder, released_inputs, run_inputs
-from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import analyse_released
-from analysis.study.results import Findings, analyse
+from analysis.study.output import output_folder
+from analysis.study.results import Findings
+from analysis.study.subject import add_subject, read_subject
 from store.console import run_command, say
 from store.files import write_json, write_text
 from store.provenance import provenance
 from task.contexts import ChoiceContext
-from task.errors import InputError
 
-COMMAND = "analysis.baseline"
+COMMAND, FOLDER = "analysis.baseline", "baseline"
 
 Array = NDArray[np.float64]
 Sources = list[tuple[str, str, list[ChoiceContext], Array]]
@@ -96,27 +94,12 @@ def _line(found: Baseline) -> str:
 def main() -> None:
     """Command line: `--run FOLDER`, or `--data FOLDER --model NAME --out FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="run folder, e.g. runs/demo-seed0")
-    source.add_argument("--data", type=Path, help="folder with the paper's released files")
-    parser.add_argument("--model", help="with --data: name of the model, or the beginning of just one name")
-    parser.add_argument("--out", type=Path, help="folder to write (default: baseline, in the run's folder)")
-    options = parser.parse_args()
-    if options.data and not (options.model and options.out):
-        raise InputError("--data needs --model and --out: whose files, and the folder to write")
-    out = options.out or options.run / "baseline"
-    check_replaceable(out, COMMAND)
-    if options.run:
-        results = analyse(options.run)
-        findings: Findings = results
-        inputs = run_inputs(results)
-    else:
-        data = load_model(options.data, find_model(options.data, options.model))
-        findings = analyse_released(data).findings
-        inputs = released_inputs(data, findings.seed)
-    for found in write_baseline(out, weights_of(findings), inputs, findings.seed):
+    add_subject(parser, FOLDER)
+    subject = read_subject(parser.parse_args(), FOLDER, COMMAND)
+    findings = subject.findings
+    for found in write_baseline(subject.out, weights_of(findings), subject.inputs, findings.seed):
         say(_line(found))
-    say(str(out / "summary.json"))
+    say(str(subject.out / "summary.json"))
 
 
 if __name__ == "__main__":

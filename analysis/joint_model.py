@@ -19,23 +19,19 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from analysis.pages.text import interval, number
 from analysis.study.gate import GateResult
-from analysis.study.joint import Case, JointResult, released_case, run_case
-from analysis.study.output import check_replaceable, output_folder, released_inputs, run_inputs
-from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import analyse_released
-from analysis.study.results import analyse
+from analysis.study.joint import Case, JointResult, case_of
+from analysis.study.output import output_folder
+from analysis.study.subject import Subject, add_subject, read_subject
 from store.console import run_command, say
 from store.files import write_json
 from store.provenance import provenance
-from store.run import RunFolder
 from task.errors import InputError
 
-COMMAND = "analysis.joint_model"
+COMMAND, FOLDER = "analysis.joint_model", "joint"
 
 WARMUP, DRAWS = 500, 1000
 """Of each chain: rho then had 640 to 3,400 effective draws on the released trials, 1,100 to 2,800 on simulated ones."""
@@ -79,21 +75,20 @@ def _chosen(names: list[str], wanted: list[str] | None) -> list[str]:
     return wanted or names
 
 
-def _write(
-    out: Path, cases: Mapping[str, Case], gate: GateResult, inputs: Mapping[str, Any], options: argparse.Namespace
-) -> None:
+def _write(subject: Subject, cases: Mapping[str, Case], options: argparse.Namespace) -> None:
     """Fit all cases and write `summary.json`, a line for each on the screen."""
     settings = {"chains": 2, "warmup": options.warmup, "draws": options.draws}
-    with output_folder(out, COMMAND, {**inputs, **settings, "comparisons": list(cases)}) as draft:
+    gate, seed = subject.findings.gate, subject.findings.seed
+    with output_folder(subject.out, COMMAND, {**subject.inputs, **settings, "comparisons": list(cases)}) as draft:
         found = {}
         for name, case in cases.items():
-            result = fit_case(case, gate, seed=inputs["seed"], warmup=options.warmup, draws=options.draws)
+            result = fit_case(case, gate, seed=seed, warmup=options.warmup, draws=options.draws)
             found[name] = result.as_dict()
             say(f"{name}: {_line(result)}")
         described = {"passed": gate.passed, "reasons": gate.reasons}
-        made = {**inputs, "sampler": settings, "gate": described, "comparisons": found, **provenance()}
+        made = {**subject.inputs, "sampler": settings, "gate": described, "comparisons": found, **provenance()}
         write_json(draft / "summary.json", made)
-    say(str(out / "summary.json"))
+    say(str(subject.out / "summary.json"))
 
 
 def _line(result: JointResult) -> str:
@@ -107,44 +102,21 @@ def _line(result: JointResult) -> str:
     return text if result.mixed else f"{text} (chains have not mixed: give more --warmup and --draws)"
 
 
-def _cases_of_run(options: argparse.Namespace) -> tuple[dict[str, Case], GateResult, dict[str, Any]]:
-    """The comparisons asked for, the gate, and what they depend on."""
-    results = analyse(options.run)
-    names = _chosen([c.name for c in results.comparisons], options.comparison)
-    cases = {name: run_case(RunFolder(options.run), results, name) for name in names}
-    return cases, results.gate, run_inputs(results)
-
-
-def _cases_of_released(options: argparse.Namespace) -> tuple[dict[str, Case], GateResult, dict[str, Any]]:
-    data = load_model(options.data, find_model(options.data, options.model))
-    results = analyse_released(data)
-    names = _chosen([c.name for c in results.findings.comparisons], options.comparison)
-    cases = {name: released_case(data, results, name) for name in names}
-    return cases, results.findings.gate, released_inputs(data, results.findings.seed)
-
-
 def main() -> None:
     """Command line: `--run FOLDER`, or `--data FOLDER --model NAME --out FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, help="run folder, e.g. runs/demo-seed0")
-    source.add_argument("--data", type=Path, help="folder with the paper's released files")
-    parser.add_argument("--model", help="with --data: name of the model, or the beginning of just one name")
-    parser.add_argument("--out", type=Path, help="folder to write (default: joint, in the run's folder)")
+    add_subject(parser, FOLDER)
     parser.add_argument("--comparison", nargs="+", metavar="NAME", help="which comparisons (default: all)")
     parser.add_argument("--warmup", type=int, default=WARMUP, help=f"warm-up of each chain (default: {WARMUP})")
     parser.add_argument("--draws", type=int, default=DRAWS, help=f"draws of each chain (default: {DRAWS})")
     options = parser.parse_args()
     import_sampler()
-    if options.data and not (options.model and options.out):
-        raise InputError("--data needs --model and --out: whose files, and the folder to write")
     for name in ("warmup", "draws"):
         if (given := getattr(options, name)) < FEWEST:
             raise InputError(f"--{name} {given}: too few to say whether the chains agree; give {FEWEST} or more")
-    out = options.out or options.run / "joint"
-    check_replaceable(out, COMMAND)
-    cases, gate, inputs = _cases_of_run(options) if options.run else _cases_of_released(options)
-    _write(out, cases, gate, inputs, options)
+    subject = read_subject(options, FOLDER, COMMAND)
+    names = _chosen([c.name for c in subject.findings.comparisons], options.comparison)
+    _write(subject, {name: case_of(subject.results, name) for name in names}, options)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from analysis.stats.records import Record
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
 from analysis.study.comparisons import ComparisonResult, members_of
-from analysis.study.released_files import REPORTS, ReleasedData
+from analysis.study.released_files import REPORTS
 from analysis.study.released_results import ReleasedResults
 from analysis.study.results import RunResults
-from store.run import RunFolder, Source
+from store.run import Source
 from store.trials import read_decisions, read_reports
 from task.prompts import Variant
 from task.seeding import stream
@@ -112,11 +112,20 @@ class JointResult:
         }
 
 
-def run_case(run: RunFolder, results: RunResults, name: str) -> Case:
+def case_of(results: RunResults | ReleasedResults, name: str) -> Case:
+    """A comparison with its trials."""
+    if isinstance(results, RunResults):
+        return run_case(results, name)
+    result = next(c for c in results.findings.comparisons if c.name == name)
+    made, reports = results.data.decisions[REPORTS[name][0]], results.data.reports[name]
+    return Case(result, made.chose_a, made.difference, reports.values, results.corrected[name])
+
+
+def run_case(results: RunResults, name: str) -> Case:
     """A comparison of a run; its arms may be several folds, each speaking for its own contexts."""
     entry = next(e for e in results.record.comparisons if e.name == name)
     result = next(c for c in results.comparisons if c.name == name)
-    members = members_of(entry)
+    members, run = members_of(entry), results.run
     decided = {
         (s.arm, s.variant): read_decisions(run.trials_of(s.arm, "decisions", s.variant), results.contexts)
         for s in entry.weights
@@ -137,13 +146,6 @@ def run_case(run: RunFolder, results: RunResults, name: str) -> Case:
         seed=seed,
     )
     return Case(result, chose_a, difference, reports, corrected)
-
-
-def released_case(data: ReleasedData, results: ReleasedResults, name: str) -> Case:
-    """A comparison of a model's released files."""
-    result = next(c for c in results.findings.comparisons if c.name == name)
-    made = data.decisions[REPORTS[name][0]]
-    return Case(result, made.chose_a, made.difference, data.reports[name].values, results.corrected[name])
 
 
 def _stacked(sources: list[Source], members: list[str], found: Found, padding: float) -> NDArray[np.float64]:

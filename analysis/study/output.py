@@ -10,7 +10,6 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from analysis.study.released_files import ReleasedData
 from analysis.study.results import RunResults
 from store.manifests import MANIFEST, OutputFacts, read_manifest
 from store.stages import STARTED, Stage
@@ -62,11 +61,6 @@ def check_replaceable(final: Path, command: str) -> None:
 def run_inputs(results: RunResults) -> dict[str, JsonValue]:
     """What a further question to a run depends on: its name and seed, and the keys of its trial files."""
     return {"run": results.name, "seed": results.seed, "trial_files": {**results.trial_files}}
-
-
-def released_inputs(data: ReleasedData, seed: int) -> dict[str, JsonValue]:
-    """What a further question to a model's released files depends on."""
-    return {"model": data.model, "seed": seed, "files": {**data.hashes}}
 
 
 def _files(folder: Path) -> list[str]:

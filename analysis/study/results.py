@@ -99,7 +99,8 @@ class RunResults(Findings):
     """All that the report of a run shows.
 
     Attributes:
-        record: The run's `run.json`.
+        run: Its folder.
+        record: Its `run.json`.
         decisions: How each arm decides, by (arm, group); variants by `asked_arm`.
         differences: Between two comparisons, in the order of the experiment file.
         curves: Training log of each trained arm, as TRL wrote it.
@@ -108,6 +109,7 @@ class RunResults(Findings):
         trainings: What is known of each training, by arm.
     """
 
+    run: RunFolder
     record: RunRecord
     decisions: dict[tuple[str, str], ArmDecisions]
     differences: list[Difference]
@@ -173,6 +175,7 @@ def analyse(path: Path) -> RunResults:
             taught.missing_skill if taught else None,
         ),
         comparisons=comparisons,
+        run=run,
         record=record,
         decisions=decisions,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],

@@ -24,7 +24,7 @@ from analysis.stats.estimators import logistic_posterior
 from analysis.study.joint import run_case
 from analysis.study.results import RunResults, analyse
 from store.console import run_command
-from store.run import RunFolder, Source
+from store.run import Source
 from store.summary import read_summary
 from support import ROOT
 from task.errors import InputError
@@ -146,16 +146,16 @@ def test_data_that_say_nothing_are_refused():
         fit(chose_a, difference, np.full_like(reports, 7), seed=0, **STEPS)
 
 
-def test_a_case_holds_the_trials_behind_a_comparison(simulated_run: Path, passed: RunResults):
+def test_a_case_holds_the_trials_behind_a_comparison(passed: RunResults):
     for name in ("instilled", "introspection_trained", "native_before"):
-        case = run_case(RunFolder(simulated_run), passed, name)
+        case = run_case(passed, name)
         points = case.result.points
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
         weights = rescale(logistic_posterior(case.chose_a, case.difference, seed=0).mean)
         np.testing.assert_allclose(weights.ravel(), points["y"], atol=1e-6)
 
 
-def test_each_fold_speaks_for_its_own_contexts(simulated_run: Path, passed: RunResults):
+def test_each_fold_speaks_for_its_own_contexts(passed: RunResults):
     entry = next(e for e in passed.record.comparisons if e.name == "instilled")
     members = entry.reports[0].contexts
     folds = [
@@ -163,9 +163,9 @@ def test_each_fold_speaks_for_its_own_contexts(simulated_run: Path, passed: RunR
         Source(arm="off_the_shelf", variant="trial", contexts=members[5:]),
     ]
     record = passed.record.model_copy(update={"comparisons": [entry.model_copy(update={"reports": folds})]})
-    found = run_case(RunFolder(simulated_run), dataclasses.replace(passed, record=record), "instilled").reports
+    found = run_case(dataclasses.replace(passed, record=record), "instilled").reports
     for name, rows in (("introspection_trained", slice(5)), ("off_the_shelf", slice(5, None))):
-        np.testing.assert_array_equal(found[rows], run_case(RunFolder(simulated_run), passed, name).reports[rows])
+        np.testing.assert_array_equal(found[rows], run_case(passed, name).reports[rows])
 
 
 VARIANTS = """
@@ -199,9 +199,8 @@ def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
     command = [sys.executable, "scripts/run_experiment.py", str(tmp_path / "variants.yaml"), "--runs", str(tmp_path)]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True, env=environment)
-    run = RunFolder(tmp_path / "variants-seed0")
-    results = analyse(run.path)
-    own, of_another, told = (run_case(run, results, name) for name in ("own", "of_another", "told"))
+    results = analyse(tmp_path / "variants-seed0")
+    own, of_another, told = (run_case(results, name) for name in ("own", "of_another", "told"))
     for case in (own, of_another, told):
         points = case.result.points
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
@@ -213,17 +212,17 @@ def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
 
 
 @needs_numpyro
-def test_a_comparison_without_reports_has_a_reason(simulated_run: Path, passed: RunResults):
-    case = run_case(RunFolder(simulated_run), passed, "instilled")
+def test_a_comparison_without_reports_has_a_reason(passed: RunResults):
+    case = run_case(passed, "instilled")
     silent = dataclasses.replace(case, reports=np.full_like(case.reports, np.nan))
     found = fit_case(silent, passed.gate, seed=0, **STEPS).as_dict()
     assert found["rho"] is None and found["testable"]
     assert found["reason"].startswith("no rho: no context has both choices and readable reports")
 
 
-def test_without_the_gate_nothing_is_fitted(simulated_run: Path, failed: RunResults, monkeypatch: pytest.MonkeyPatch):
+def test_without_the_gate_nothing_is_fitted(failed: RunResults, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(joint_model, "import_sampler", lambda: pytest.fail("fitted"))
-    found = fit_case(run_case(RunFolder(simulated_run), failed, "instilled"), failed.gate, seed=0).as_dict()
+    found = fit_case(run_case(failed, "instilled"), failed.gate, seed=0).as_dict()
     assert (found["testable"], found["rho"], found["total_reports"]) == (False, None, 60)
 
 

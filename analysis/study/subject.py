@@ -1,0 +1,61 @@
+"""What a further question is asked of: a run, or one model's released files."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from analysis.study.output import check_replaceable, run_inputs
+from analysis.study.released_files import find_model, load_model
+from analysis.study.released_results import ReleasedResults, analyse_released
+from analysis.study.results import Findings, RunResults, analyse
+from task.errors import InputError
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was found in a run or in released files, and where the answer goes.
+
+    Attributes:
+        results: All of it.
+        findings: What both kinds have in common.
+        inputs: What an answer depends on: names, seed, and keys or hashes of files.
+        out: Folder to write.
+    """
+
+    results: RunResults | ReleasedResults
+    findings: Findings
+    inputs: dict[str, JsonValue]
+    out: Path
+
+
+def add_subject(parser: argparse.ArgumentParser, folder: str) -> None:
+    """Options `--run`, or `--data`, `--model` and `--out`; `folder` of a run is what is written by default."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, help="run folder, e.g. runs/demo-seed0")
+    source.add_argument("--data", type=Path, help="folder with the paper's released files")
+    parser.add_argument("--model", help="with --data: name of the model, or the beginning of just one name")
+    parser.add_argument("--out", type=Path, help=f"folder to write (default: {folder}, in the run's folder)")
+
+
+def read_subject(options: argparse.Namespace, folder: str, command: str) -> Subject:
+    """Analyse what the options of `add_subject` name.
+
+    Raises:
+        InputError: Options are missing, the folder to write is not an earlier output of `command`, or the files are
+            missing or of another form.
+    """
+    if options.data and not (options.model and options.out):
+        raise InputError("--data needs --model and --out: whose files, and the folder to write")
+    out = options.out or options.run / folder
+    check_replaceable(out, command)
+    if options.run:
+        results = analyse(options.run)
+        return Subject(results, results, run_inputs(results), out)
+    data = load_model(options.data, find_model(options.data, options.model))
+    released = analyse_released(data)
+    inputs: dict[str, JsonValue] = {"model": data.model, "seed": released.findings.seed, "files": {**data.hashes}}
+    return Subject(released, released.findings, inputs, out)
