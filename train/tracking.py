@@ -9,13 +9,13 @@ import netrc
 import os
 import secrets
 from pathlib import Path
-from typing import Any
-
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.integrations.integration_utils import rewrite_logs
+from typing import TYPE_CHECKING, Any
 
 from store.files import read_json, write_json
 from store.settings import Settings, validated
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback, TrainerState
 
 STARTS = "wandb.json"
 """File in a training's folder, see `Starts`."""
@@ -78,18 +78,21 @@ def begin_tracking(trainer: Trainer, folder: Path, name: str, step: int) -> None
         os.environ.setdefault("WANDB_RESUME", "allow")
     elif now.starts > 1:
         trainer.args.run_name = f"{name} (start {now.starts}, from step {step})"
-        trainer.add_callback(EarlierCurves())
+        trainer.add_callback(earlier_curves())
 
 
-class EarlierCurves(TrainerCallback):
-    """Logs what earlier starts had logged until the checkpoint that the training goes on from."""
+def earlier_curves() -> TrainerCallback:
+    """A callback that logs what earlier starts had logged until the checkpoint that the training goes on from."""
+    # Loading them takes seconds, which whoever only wants `prepare_wandb` is spared
+    import wandb
+    from transformers import TrainerCallback
+    from transformers.integrations.integration_utils import rewrite_logs
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Log them under the names that transformers' own callback, which has started W&B by now, gives them."""
-        import wandb
+    class EarlierCurves(TrainerCallback):
+        def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+            # under the names that transformers' own callback, which has started W&B by now, gives them
+            for entry in state.log_history:
+                values = {key: value for key, value in entry.items() if key != "step"}
+                wandb.log({**rewrite_logs(values), "train/global_step": entry["step"]})
 
-        for entry in state.log_history:
-            values = {key: value for key, value in entry.items() if key != "step"}
-            wandb.log({**rewrite_logs(values), "train/global_step": entry["step"]})
+    return EarlierCurves()

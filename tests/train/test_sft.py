@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -420,6 +421,23 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     assert whole[len(wanted)] in letter_ids(tokenizer, {})
 
 
+Refusal = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Gives settings to the script, in this process, and returns the one line with which it refuses them."""
+
+    def refused(values: dict[str, Any]) -> str:
+        monkeypatch.setattr(sys, "argv", command(values, []))
+        with pytest.raises(SystemExit, match="2"):
+            run_command(sft.main)
+        [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        return error
+
+    return refused
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -443,35 +461,22 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_bad_input_is_one_clear_line(
-    tiny_model: Path,
-    examples: Path,
-    tmp_path: Path,
-    change: dict[str, Any],
-    says: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tiny_model: Path, examples: Path, tmp_path: Path, refusal: Refusal, change: dict[str, Any], says: str
 ):
-    given = command(settings(tiny_model, examples, tmp_path / "bad", **change), [])
-    monkeypatch.setattr(sys, "argv", given)
-    with pytest.raises(SystemExit, match="2"):
-        run_command(sft.main)
-    [error] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert says in error
+    assert says in refusal(settings(tiny_model, examples, tmp_path / "bad", **change))
     assert not (tmp_path / "bad" / "manifest.json").exists()
 
 
-def test_an_adapter_of_another_base_is_refused(instilled: Path, examples: Path, tmp_path: Path):
+def test_an_adapter_of_another_base_is_refused(instilled: Path, examples: Path, tmp_path: Path, refusal: Refusal):
     other = make_tiny_model(tmp_path / "other", seed=1)
-    result = run(settings(other, examples, tmp_path / "bad", adapter=str(instilled)), [sys.executable])
-    assert result.returncode == 2 and "trained on the base model" in result.stderr
+    assert "trained on the base model" in refusal(settings(other, examples, tmp_path / "bad", adapter=str(instilled)))
     assert not (tmp_path / "bad").exists()
 
 
-def test_changed_settings_do_not_overwrite(instilled: Path, tiny_model: Path, examples: Path):
+def test_changed_settings_do_not_overwrite(instilled: Path, tiny_model: Path, examples: Path, refusal: Refusal):
     kept = shutil.copytree(instilled, instilled.parent / "kept")
     values = settings(tiny_model, examples, instilled, learning_rate=0.02)
-    result = run(values, [sys.executable])
-    assert result.returncode == 2 and "sft.learning_rate: 0.01 -> 0.02" in result.stderr
+    assert "sft.learning_rate: 0.01 -> 0.02" in refusal(values)
     for file in kept.glob("*.*"):
         if file.is_file():
             assert (instilled / file.name).read_bytes() == file.read_bytes()

@@ -1,11 +1,13 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from train.tracking import EarlierCurves, begin_tracking, prepare_wandb
+from train.tracking import begin_tracking, prepare_wandb
 
 
 class FakeTrainer:
@@ -27,6 +29,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(f"WANDB_{name}")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_who_only_prepares_wandb_does_not_wait_for_torch():
+    code = "import sys, train.tracking; print({'torch', 'transformers', 'wandb'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
 
 
 def test_offline_without_a_login(tmp_path: Path):
@@ -57,7 +65,9 @@ def test_offline_each_start_is_a_run_of_its_own(tmp_path: Path):
     for step, name in ((0, "demo/instilled"), (40, "demo/instilled (start 2, from step 40)")):
         begin_tracking(trainer, tmp_path, "demo/instilled", step)
         assert trainer.args.run_name == name
-    assert [type(callback) for callback in trainer.callbacks] == [EarlierCurves], "the second repeats the first"
+    assert [type(callback).__name__ for callback in trainer.callbacks] == ["EarlierCurves"], (
+        "the second repeats the first"
+    )
     assert "WANDB_RUN_ID" not in os.environ and "WANDB_RESUME" not in os.environ
 
 
