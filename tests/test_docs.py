@@ -75,7 +75,7 @@ def test_every_page_is_in_the_readme_and_is_short():
         assert f"](docs/{page.name})" in DOCS["README.md"]
         assert len(DOCS[page.name].splitlines()) <= 155, page.name
         assert re.search(r"^For: ", DOCS[page.name], re.MULTILINE), page.name
-    assert all(text.isprintable() for text in "".join(DOCS.values()).splitlines())
+        assert not re.search("[\U0001f000-\U0001faff\u2600-\u27bf\ufe0f]", DOCS[page.name]), page.name  # no emoji
 
 
 # --- commands
@@ -272,14 +272,35 @@ def test_every_name_in_the_code_exists(name: str):
     assert resolve(name) is not None
 
 
+def stops(heading: str) -> list[list[str]]:
+    """The functions that each stop of a way through the code names."""
+    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## )", DOCS["architecture.md"], re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^(\d+)\. (.*(?:\n   .*)*)", section, re.MULTILINE)
+    assert [int(number) for number, _ in found] == list(range(1, len(found) + 1))
+    return [re.findall(r"`([\w.]+:[\w.]+)`", text) for _, text in found]
+
+
 @pytest.mark.parametrize("heading", ["One trial, from YAML to report", "One training row, from YAML to report"])
 def test_what_happens_to_a_trial_and_to_a_row_is_told_in_ten_stops(heading: str):
-    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## )", DOCS["architecture.md"], re.MULTILINE | re.DOTALL)
-    stops = re.findall(r"^(\d+)\. (.*(?:\n   .*)*)", section, re.MULTILINE)
-    assert [int(number) for number, _ in stops] == list(range(1, len(stops) + 1)) and 5 <= len(stops) <= 10
-    for _, text in stops:
-        functions = re.findall(r"`([\w.]+:[\w.]+)`", text)
+    found = stops(heading)
+    assert 5 <= len(found) <= 10
+    for functions in found:
         assert functions and all(callable(resolve(name)) for name in functions)
+
+
+def test_a_trial_goes_the_way_that_is_told(checkout: Path):
+    from analysis.run import write_analysis
+
+    told = [resolve(functions[0]).__code__ for functions in stops("One trial, from YAML to report")]
+    called: dict[Any, int] = {}
+    sys.setprofile(lambda frame, event, _: called.setdefault(frame.f_code, len(called)) if event == "call" else None)
+    try:
+        run = small_run("# in configs/experiments/simulated.yaml\nname: short\n", 6, checkout)
+        evaluate_run(run)
+        write_analysis(run.folder.path)
+    finally:
+        sys.setprofile(None)
+    assert [code for code in sorted(called, key=called.__getitem__) if code in told] == told
 
 
 def test_the_outline_of_the_rooms_is_that_of_the_folders():
