@@ -289,7 +289,8 @@ def test_what_happens_to_a_trial_and_to_a_row_is_told_in_ten_stops(heading: str)
 
 
 def test_a_trial_goes_the_way_that_is_told(checkout: Path):
-    from analysis.run import write_analysis
+    from analysis.pages.report import write_report
+    from analysis.study.results import analyse
 
     told = [resolve(functions[0]).__code__ for functions in stops("One trial, from YAML to report")]
     called: dict[Any, int] = {}
@@ -297,7 +298,7 @@ def test_a_trial_goes_the_way_that_is_told(checkout: Path):
     try:
         run = small_run("# in configs/experiments/simulated.yaml\nname: short\n", 6, checkout)
         evaluate_run(run)
-        write_analysis(run.folder.path)
+        write_report(analyse(run.folder.path), [], checkout / "report.html")
     finally:
         sys.setprofile(None)
     assert [code for code in sorted(called, key=called.__getitem__) if code in told] == told
