@@ -49,5 +49,8 @@ def letter_ids(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> tuple[i
             )
         found.append(whole[len(before)])
     if found[0] == found[1]:
-        raise InputError("chat template: the answers A and B begin with the same token; P(A) and P(B) cannot be told")
+        raise InputError(
+            "chat template: the answers A and B begin with the same token, so P(A) and P(B) cannot be told apart; "
+            "check the model's template arguments, e.g. template: {enable_thinking: false}"
+        )
     return found[0], found[1]

@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub import ModelCard
 from peft import PeftModel
 from safetensors.torch import load_file
+from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from store.console import RELAYED, read_marked, run_command
@@ -254,17 +255,24 @@ def test_the_card_of_an_adapter_and_peft_alone(instilled: Path, tiny_model: Path
     assert not torch.allclose(adapted(ids).logits, plain, atol=1e-3)
 
 
-QWEN3 = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 12, "vocab_size": 49152}
+QWEN3 = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 12}
+PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+"""How Qwen's tokenizers cut texts: line breaks are one piece whatever follows them, so a prompt ends where it ends."""
 
 
 @pytest.fixture(scope="module")
 def tiny_qwen3(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Qwen3 with Qwen3's chat template, as TRL ships it, on SmolLM2's tokenizer."""
+    """A random Qwen3 with Qwen3's chat template, as TRL ships it; SmolLM2's vocabulary, cut as Qwen cuts it."""
     folder = tmp_path_factory.mktemp("models") / "qwen3"
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 2, "eos_token_id": 2}
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3", **QWEN3, **heads)).save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    split = pre_tokenizers.Split(Regex(PIECES), "isolated")
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen3", vocab_size=len(tokenizer), **QWEN3, **heads)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
     tokenizer.save_pretrained(folder)
     return folder
