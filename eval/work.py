@@ -67,7 +67,7 @@ class Work:
         """Group and trial of rows `start` to `stop - 1`."""
         wanted, orders = self.measurement, self.measurement.orders
         found: list[tuple[str, ShownTrial]] = []
-        for number in range(start // (per_context := wanted.per_context * orders), math.ceil(stop / per_context)):
+        for number in range(start // (per_context := wanted.rows_per_context), math.ceil(stop / per_context)):
             group, framing = self.framings[number]
             offset = number * per_context
             rows = range(max(start, offset) - offset, min(stop, offset + per_context) - offset)
@@ -90,5 +90,6 @@ def _work(config: EvalConfig, measurement: Measurement) -> Work:
     framings = config.framings_of(measurement)
     attributes = len(framings[0][1].context.attributes)
     columns = TrialColumns(measure=measurement.measure, variant=measurement.variant, attributes=attributes)
-    folder, shards = config.folder_of(measurement), config.shards_of(measurement)
-    return Work(config, measurement, framings, folder, columns, measurement.rows(), shards)
+    total = len(framings) * measurement.rows_per_context
+    folder, shards = config.folder_of(measurement), config.engine.shards(total)
+    return Work(config, measurement, framings, folder, columns, total, shards)

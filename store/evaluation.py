@@ -59,6 +59,10 @@ class EngineSettings(Settings):
     max_reply_tokens: int | None = Field(default=None, ge=1)
     vllm: dict[str, Any] = Field(default_factory=dict)
 
+    def shards(self, rows: int) -> int:
+        """Number of shards that so many rows are written in."""
+        return math.ceil(rows / self.shard_size)
+
 
 class PlantedArm(Settings):
     """How an arm of the simulated engine answers.
@@ -127,6 +131,11 @@ class MeasureSettings(Settings):
         return 2 if self.measure == "decisions" else 1
 
     @property
+    def rows_per_context(self) -> int:
+        """Rows of each context in the trial file."""
+        return self.per_context * self.orders
+
+    @property
     def tells_weights(self) -> bool:
         """Whether the prompts tell weights."""
         return self.wording.told is not None
@@ -150,7 +159,7 @@ class Measurement(MeasureSettings):
 
     def rows(self) -> int:
         """Rows of the trial file."""
-        return len(self.load()) * self.per_context * self.orders
+        return len(self.load()) * self.rows_per_context
 
 
 def measure_folder(measure: Measure, variant: Variant) -> str:
@@ -199,7 +208,7 @@ class EvalConfig(Settings):
 
     def shards_of(self, measurement: Measurement) -> int:
         """Number of shards that a measurement is answered in."""
-        return math.ceil(measurement.rows() / self.engine.shard_size)
+        return self.engine.shards(measurement.rows())
 
     def framings_of(self, measurement: Measurement) -> list[tuple[str, Framing]]:
         """Group and context of all that an arm is asked about, in the measurement's wording, with the weights it tells.
