@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from store.manifests import TrainingFacts, read_manifest
 from support import ROOT, experiment_command, kill_when, make_tiny_model, run_experiment
 from task.probes import SKILLS
 from wandb_records import offline_runs
@@ -40,31 +41,31 @@ def test_folds_are_tested_on_what_they_were_not_trained_on(straight: Path):
         tested += reports["context"].unique().tolist()
     instilled = (straight / "inputs" / "instilled.jsonl").read_text().splitlines()
     assert sorted(tested) == sorted(json.loads(line)["name"] for line in instilled)
-    assert summary(straight)["introspection_trained"]["total_reports"] == 4 * 3
+    assert summary(straight)["comparisons"]["introspection_trained"]["total_reports"] == 4 * 3
 
 
 def test_a_random_model_does_not_pass_the_gate_and_no_correlation_is_given(straight: Path):
-    found = summary(straight)
-    assert not found["gate"]["passed"] and found["gate"]["reasons"]
+    gate, found = summary(straight)["gate"], summary(straight)["comparisons"]
+    assert not gate["passed"] and gate["reasons"]
     for name in ("off_the_shelf", "instilled", "introspection_trained", "native_before", "native_after"):
-        assert found[name]["testable"] is False and found[name]["r"] is None
+        assert found[name]["testable"] is False and found[name]["r"] is None and found[name]["reason"]
         assert found[name]["total_reports"] > 0
     assert "not testable" in (straight / "analysis" / "report.html").read_text()
 
 
 def test_a_training_that_stops_early_goes_on_to_a_report_that_says_why(straight: Path):
-    manifest = json.loads((straight / "adapters" / "instilled" / "manifest.json").read_text())
-    assert manifest["stopped_early"].startswith("step 10: ") and manifest["steps"] == 10
-    assert manifest["kept"]["step"] < 10
+    facts = read_manifest(straight / "adapters" / "instilled", TrainingFacts).facts
+    assert facts.stopped_early and facts.stopped_early.startswith("step 10: ") and facts.steps == 10
+    assert facts.kept and facts.kept.step < 10
     found = summary(straight)
-    assert found["stopped_early"] == {"instilled": manifest["stopped_early"]}
-    cause = f"training stopped at {manifest['stopped_early']}; the base model lacks {manifest['missing_skill']}"
+    assert found["stopped_early"] == {"instilled": facts.stopped_early}
+    cause = f"training stopped at {facts.stopped_early}; the base model lacks {facts.missing_skill}"
     assert found["gate"]["reasons"][-1] == cause
-    assert manifest["missing_skill"].split()[0] in SKILLS, "a random model has none of them"
+    assert str(facts.missing_skill).split()[0] in SKILLS, "a random model has none of them"
     assert "stopped early, at step 10: " in (straight / "analysis" / "report.html").read_text()
     for fold in (1, 2):
-        kept = json.loads((straight / "adapters" / f"introspection_fold_{fold}" / "manifest.json").read_text())["kept"]
-        assert kept["by"] == "eval_loss"
+        kept = read_manifest(straight / "adapters" / f"introspection_fold_{fold}", TrainingFacts).facts.kept
+        assert kept and kept.by == "eval_loss"
 
 
 def test_trainings_and_analysis_are_one_group(straight: Path):

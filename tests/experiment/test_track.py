@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from store.manifests import TrackedFacts, read_manifest
 from support import ROOT
 from wandb_records import OfflineRun, files_with, offline_runs
 
@@ -53,7 +54,7 @@ def tracked(folder: Path) -> OfflineRun:
 def test_it_is_one_run_in_the_group(tracked: OfflineRun, folder: Path):
     assert (tracked.group, tracked.name, tracked.job_type) == ("small-seed0", "small-seed0/analysis", "analysis")
     assert tracked.config["experiment"]["name"] == "small" and tracked.config["seed"] == 0
-    assert json.loads((folder / "tracked" / "manifest.json").read_text())["id"] == tracked.id
+    assert read_manifest(folder / "tracked", TrackedFacts).facts.id == tracked.id
 
 
 def test_every_figure_is_there(tracked: OfflineRun, folder: Path):
@@ -75,7 +76,8 @@ def test_the_tables_hold_what_the_analysis_found(tracked: OfflineRun, folder: Pa
         pd.testing.assert_frame_equal(table(tracked, name), written, check_dtype=False)
     missing = table(tracked, "missing_reports").groupby("comparison")["count"].sum()
     for name, count in missing.items():
-        assert count == found[name]["total_reports"] - found[name]["valid_reports"] > 0
+        comparison = found["comparisons"][name]
+        assert count == comparison["total_reports"] - comparison["valid_reports"] > 0
     decisions = table(tracked, "decisions").set_index(["arm", "contexts"])
     assert decisions.loc[("instilled", "instilled"), "agreement"] == found["gate"]["agreement"]
     assert table(tracked, "gate").set_index("measure").loc["passed", "found"] == str(found["gate"]["passed"])
@@ -83,9 +85,10 @@ def test_the_tables_hold_what_the_analysis_found(tracked: OfflineRun, folder: Pa
 
 def test_the_headline_figures_are_in_the_summary(tracked: OfflineRun, folder: Path):
     found = json.loads((folder / "analysis" / "summary.json").read_text())
-    for name in ("learned_vs_target", "instilled", "native_after"):
+    for name in ("instilled", "native_after"):
         for measure in ("r", "boot_low", "boot_high", "valid_reports", "total_reports"):
-            assert tracked.summary[f"{name}/{measure}"] == found[name][measure]
+            assert tracked.summary[f"{name}/{measure}"] == found["comparisons"][name][measure]
+    assert tracked.summary["learned_vs_target/r"] == found["learned_vs_target"]["r"]
     assert tracked.summary["gate/passed"] is True
 
 
@@ -103,10 +106,10 @@ def test_it_is_logged_once_and_again_when_the_analysis_is_another_one(folder: Pa
     path.write_text(json.dumps({**found, "git": "another revision", "packages": {}}))
     assert "logged before" in track(folder).stdout, "the same figures"
     found["gate"] |= {"passed": False, "reasons": ["agreement is low", "training stopped at step 9"]}
-    found["instilled"] |= {"r": None, "boot_low": None}
+    found["comparisons"]["instilled"] |= {"r": None, "boot_low": None}
     found["stopped_early"] = {"instilled": "step 9: all A"}
     path.write_text(json.dumps(found))
-    assert "logged (offline)" in track(folder).stdout
+    assert "logged to W&B (offline)" in track(folder).stdout
     first, second = offline_runs(folder / "wandb")
     assert first.id == tracked.id != second.id and second.group == tracked.group
     assert "instilled/r" not in second.summary, "a figure that is withheld stays withheld"

@@ -15,8 +15,8 @@ import pytest
 
 from store import files, stages
 from store.files import hash_file, read_json, write_json, write_text
-from store.provenance import git_revision
 from store.manifests import FORMAT, MANIFEST, ExampleFacts, NoFacts, read_manifest
+from store.provenance import git_revision
 from store.stages import STARTED, Stage, begun, differences, read_origin, stage_key
 from task.errors import InputError
 
