@@ -16,11 +16,12 @@ from eval.runner import evaluate
 from store.contexts import DATA, load_contexts, save_contexts
 from store.evaluation import EvalConfig, measure_folder
 from store.stages import read_origin
+from store.trials import read_reports
 from store.weights import load_weights, save_weights
 from task.chat import letter_ids, prompt_ids
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import PROMPTS, frame
+from task.prompts import PROMPTS, Wording, frame
 from task.trials import ShownTrial, sample_trials
 from task.weights import sample_weights, utilities
 
@@ -202,3 +203,14 @@ def test_variants_that_make_no_sense_are_refused(
 def test_told_weights_must_be_named(tmp_path: Path):
     with pytest.raises(ValueError, match="told_weights: in_context of arm tells weights; name their file"):
         EvalConfig.model_validate({**settings(tmp_path, 1, 1), "told_weights": None})
+
+
+def test_a_new_wording_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rhymed = Wording("reports", "rhymed", "Say it in rhyme.", follow_up="And the weights?")
+    monkeypatch.setitem(PROMPTS["reports"], "rhymed", rhymed)
+    values = settings(tmp_path, 3, 2)
+    values["measurements"] = [{**values["measurements"][2], "variant": "rhymed"}]
+    config = EvalConfig.model_validate(values)
+    [folder] = evaluate(make_engine(config), config)
+    assert folder.name == "reports-rhymed" and read_reports(folder).total.tolist() == [2, 2, 2]
+    assert "letter" in pd.read_parquet(folder / "trials.parquet"), "it follows the own choice"
