@@ -272,7 +272,7 @@ class _Size:
 
     def add(self, count: TokenCount, wanted: ArmMeasurement, context: ChoiceContext) -> None:
         """Add a context's trials; a report after the arm's own choice asks for that choice first."""
-        rows = wanted.per_context * wanted.orders
+        rows = wanted.rows_per_context
         asked: list[tuple[Measure, Variant]] = [(wanted.measure, wanted.variant)]
         if PROMPTS[wanted.measure][wanted.variant].follow_up is not None:
             asked.append(("decisions", DEFAULT["decisions"]))
