@@ -74,7 +74,8 @@ def _print(kind: Kind, text: str) -> None:
     if RELAYED in os.environ:
         print(f"{MARK}{kind}{MARK}{' '.join(text.splitlines())}", flush=True)
     else:
-        print(text, file=sys.stdout if kind == "say" else sys.stderr, flush=True)
+        # Not print, which would write into the line of a bar.
+        tqdm.write(text, file=sys.stdout if kind == "say" else sys.stderr)
 
 
 class Progress:
