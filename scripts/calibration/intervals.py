@@ -7,9 +7,9 @@ Every situation is one way in which reports come about (`scripts.calibration.stu
 with 50 and 100 decisions each are drawn and analysed as in `analysis.power`, and the share of intervals that hold the
 truth is counted.
 The truth of an interval of r(reports, learned weights) is the population's r with the same measurement noise; that of
-the corrected r is the planted accuracy, without any noise. Writes README.md, calibration.csv, alternatives.csv (other
-intervals of r), guide.csv (power, against the figures that studies were planned with), coverage.png and .pdf, and
-manifest.json.
+the corrected r is the planted accuracy, without any noise. Writes calibration.csv, alternatives.csv (other intervals of
+r), guide.csv (power, against the figures that studies were planned with), coverage.png and .pdf, and manifest.json. A
+README.md of the folder is written by hand and kept: its tables and its conclusions are to be held against new figures.
 """
 
 from __future__ import annotations
@@ -17,16 +17,30 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
+from analysis.pages.drawing import (
+    COLOURS,
+    FAINT,
+    GREY,
+    INK,
+    WARNING,
+    house_style,
+    new_canvas,
+    place_axes,
+    save_picture,
+    write_beside,
+)
 from analysis.power import POOL, in_parallel
 from analysis.stats.simulation import make_pool
 from analysis.study.output import output_folder
-from scripts.calibration.page import save_coverage_figure, write_readme
 from scripts.calibration.studies import (
     ALTERNATIVES,
     CORRECTED,
@@ -38,10 +52,9 @@ from scripts.calibration.studies import (
     corrected_rows,
     guide_row,
     instillation_rows,
-    measured_pool,
-    null_rows,
     posterior_rows,
-    situation_rows,
+    study_rows,
+    weight_halves,
 )
 from store.console import run_command, say
 from task.errors import InputError
@@ -55,6 +68,12 @@ ACCEPTED = {"coverage": (0.93, 0.97), "rejection": (0.04, 0.06)}
 
 ERROR_CORRELATIONS = (0.0, 0.5, 0.7, 0.8)
 """Of the stable errors before and after, where power is held against the guide."""
+
+WIDTH, LEFT, SIDE, ROW = 90.0, 47.0, 38.0, 3.6
+"""In millimetres: the picture, where axes begin, their width, and the height of a row."""
+
+RANGES = {"coverage": (0.80, 1.0), "rejection": (0.02, 0.08)}
+"""Of the axes; a share outside is written at the edge."""
 
 
 def alternatives_table(studies: int, seed: int) -> pd.DataFrame:
@@ -79,32 +98,84 @@ def coverage_table(studies: int, seed: int) -> pd.DataFrame:
     kinds = sorted({(trials, s.lean) for trials in TRIALS for s in (*SITUATIONS, *NULLS)})
     made = in_parallel(make_pool, [(POOL, trials, FOLLOWS, seed, lean) for trials, lean in kinds], "pools", WORKERS)
     pools = dict(zip(kinds, made, strict=True))
-    halves = in_parallel(measured_pool, [(trials, seed) for trials in TRIALS], "pools in halves", WORKERS)
+    halves = in_parallel(weight_halves, [(trials, seed) for trials in TRIALS], "pools in halves", WORKERS)
+    halves_of = dict(zip(TRIALS, halves, strict=True))
     sizes = list(itertools.product(TRIALS, CONTEXTS))
-    work: list[tuple[str, Callable[..., list[Row]], list[tuple[Any, ...]]]] = [
-        (
-            "situations",
-            situation_rows,
-            [(s, t, n, pools[t, s.lean], studies, seed) for s in SITUATIONS for t, n in sizes],
-        ),
-        ("instillation", instillation_rows, [(t, n, pools[t, 0.0], studies, seed) for t, n in sizes]),
-        (
-            "corrected r",
-            corrected_rows,
-            [(s, p, n, studies * 3 // 4, seed) for s in CORRECTED for p in halves for n in CONTEXTS],
-        ),
-        ("posteriors", posterior_rows, [(t, seed) for t in TRIALS]),
-        ("tests", null_rows, [(s, t, n, pools[t, s.lean], 2 * studies, seed) for s in NULLS for t, n in sizes]),
+    tasks: list[tuple[Any, ...]] = [
+        *((study_rows, s, t, n, pools[t, s.lean], studies, seed) for s in SITUATIONS for t, n in sizes),
+        *((instillation_rows, t, n, pools[t, 0.0], studies, seed) for t, n in sizes),
+        *((corrected_rows, s, t, n, pools[t, 0.0], halves_of[t], studies, seed) for s in CORRECTED for t, n in sizes),
+        *((posterior_rows, t, seed) for t in TRIALS),
+        *((study_rows, s, t, n, pools[t, s.lean], 2 * studies, seed) for s in NULLS for t, n in sizes),
     ]
-    found: list[Row] = [
-        row for what, do, tasks in work for rows in in_parallel(do, tasks, what, WORKERS) for row in rows
-    ]
+    found = [row for rows in in_parallel(_call, tasks, "studies", WORKERS) for row in rows]
     # Of one interval together, whichever function measured it.
     order = list(dict.fromkeys(row.what for row in found))
     found.sort(key=lambda row: order.index(row.what))
     table = pd.DataFrame(found).round(4)
     low, high = (table["kind"].map({kind: ends[i] for kind, ends in ACCEPTED.items()}) for i in (0, 1))
-    return table.assign(as_it_should=(low <= table["share"]) & (table["share"] <= high))
+    return table.assign(as_it_should=table["share"].between(low, high))
+
+
+def _call(rows: Callable[..., list[Row]], *arguments: Any) -> list[Row]:
+    return rows(*arguments)
+
+
+def save_coverage_figure(table: pd.DataFrame, path: Path) -> None:
+    """Draw all shares as dots, a row a situation; PNG and a PDF beside it, 90 mm wide."""
+    with house_style():
+        entries = {kind: _entries(table[table["kind"] == kind]) for kind in ACCEPTED}
+        heights = {kind: ROW * len(rows) for kind, rows in entries.items()}
+        canvas = new_canvas(WIDTH, sum(heights.values()) + 9.0 * len(heights) + 10.0)
+        top = 1.0
+        for kind, height in heights.items():
+            axes = place_axes(canvas, LEFT, top, SIDE, height)
+            _draw_kind(axes, table[table["kind"] == kind], entries[kind], kind)
+            axes.set_xlabel("share that cover" if kind == "coverage" else "share that reject", labelpad=1)
+            top += height + 9.0
+        looks = (
+            (COLOURS[0], COLOURS[0], "50 contexts (or one fit)"),
+            (COLOURS[1], COLOURS[1], "100 contexts"),
+            (INK, "white", "50 decisions a context"),
+            (INK, INK, "100 decisions a context"),
+        )
+        dots = [Line2D([], [], marker="o", ls="", ms=3.2, mew=0.7, mec=e, mfc=f, label=text) for e, f, text in looks]
+        canvas.legend(handles=dots, loc="lower center", ncols=2, borderaxespad=0.3, columnspacing=1.5)
+        save_picture(canvas, path)
+
+
+def _entries(table: pd.DataFrame) -> list[tuple[str, str | None]]:
+    """Rows of the picture: a heading for each interval or test, then its situations."""
+    entries: list[tuple[str, str | None]] = []
+    for what, part in table.groupby("what", sort=False):
+        entries += [(str(what), None), *((str(what), name) for name in part["situation"].unique())]
+    return entries
+
+
+def _draw_kind(axes: Axes, table: pd.DataFrame, entries: list[tuple[str, str | None]], kind: str) -> None:
+    least, most = RANGES[kind]
+    axes.set(xlim=(least, most), ylim=(len(entries) - 0.5, -0.5), yticks=[])
+    axes.spines["left"].set_visible(False)
+    axes.axvspan(*ACCEPTED[kind], color=FAINT, alpha=0.5, lw=0, zorder=0)
+    axes.axvline(sum(ACCEPTED[kind]) / 2, color=GREY, lw=0.6, zorder=1)
+    for place, (what, situation) in enumerate(entries):
+        if situation is None:
+            write_beside(axes, place + 0.15, 1.5 - LEFT, what, fontweight="bold")
+            continue
+        write_beside(axes, place, 3 - LEFT, situation)
+        rows = table[(table["what"] == what) & (table["situation"] == situation)]
+        below = rows[rows["share"] < least]["share"]
+        if len(below):
+            text = f"◂ {below.min():.2f} to {below.max():.2f}".replace("0.", ".")
+            write_beside(axes, place, 0.5, text, color=WARNING)
+        for i, (_, row) in enumerate(rows[rows["share"] >= least].iterrows()):
+            height = place + 0.14 * (i - (len(rows) - 1) / 2)
+            colour = COLOURS[0] if row["contexts"] <= 50 else COLOURS[1]
+            reach = 2 * row["standard_error"]
+            span = [max(row["share"] - reach, least), min(row["share"] + reach, most)]
+            axes.plot(span, [height] * 2, color=colour, lw=0.5, zorder=2)
+            face = colour if row["trials"] > 50 else "white"
+            axes.plot(row["share"], height, "o", ms=2.8, mec=colour, mfc=face, mew=0.7, clip_on=False, zorder=3)
 
 
 def main() -> None:
@@ -117,6 +188,7 @@ def main() -> None:
     if arguments.studies < 2:
         raise InputError(f"--studies {arguments.studies}; give 2 or more, 2000 for a standard error of .005")
     asked = {"studies": arguments.studies, "seed": arguments.seed}
+    page = arguments.out / "README.md"
     with output_folder(arguments.out, "scripts.calibration.intervals", asked) as draft:
         tables = {
             "calibration": coverage_table(**asked),
@@ -126,12 +198,13 @@ def main() -> None:
         for name, table in tables.items():
             table.to_csv(draft / f"{name}.csv", index=False)
         table = tables["calibration"]
-        save_coverage_figure(table, ACCEPTED, draft / "coverage.png")
-        write_readme(tables, ACCEPTED, asked, draft / "README.md")
+        save_coverage_figure(table, draft / "coverage.png")
+        if page.is_file():
+            shutil.copy(page, draft)
     wrong = table[~table["as_it_should"]]
     say(f"{len(table) - len(wrong)} of {len(table)} shares are as they should be; the others:")
     say(wrong[["what", "situation", "trials", "contexts", "share", "standard_error"]].to_string(index=False))
-    say(f"{arguments.out}: README.md, coverage.png, coverage.pdf, {', '.join(f'{name}.csv' for name in tables)}")
+    say(f"{arguments.out}: coverage.png, coverage.pdf, {', '.join(f'{name}.csv' for name in tables)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from analysis.stats.agreement import (
     resampled_r,
 )
 from analysis.stats.estimators import logistic_posterior
-from analysis.stats.power import Settings, run_studies
+from analysis.stats.power import PERMUTATIONS, Settings, run_studies
 from analysis.stats.reliability import Halves, corrected_r, halves_of_reports, halves_of_weights
 from analysis.stats.simulation import (
     ATTRIBUTES,
@@ -29,7 +29,6 @@ from analysis.stats.simulation import (
     average_reports,
     beliefs,
     draw_contexts,
-    learn,
     population_r,
     simulate_decisions,
     single_reports,
@@ -77,8 +76,8 @@ SITUATIONS = (
     Situation("contexts known or not at all", Reporter(0.5, uneven=True)),
 )
 NULLS = (
-    Situation("unrelated reports", Reporter(0.0)),
-    Situation("unrelated reports, both lean", Reporter(0.0, shared_error=0.5), lean=0.5),
+    Situation("unrelated reports", Reporter(0.0), effect=0.0),
+    Situation("unrelated reports, both lean", Reporter(0.0, shared_error=0.5), lean=0.5, effect=0.0),
 )
 CORRECTED = (
     Situation("independent errors", Reporter(0.5)),
@@ -120,39 +119,35 @@ def counted(
     mean_estimate: float = math.nan,
 ) -> Row:
     """A row whose studies are independent, with the binomial standard error."""
-    error = math.sqrt(share * (1 - share) / studies)
-    return Row(kind, what, *where, studies, share, error, truth, mean_estimate)
+    return Row(kind, what, *where, studies, share, math.sqrt(share * (1 - share) / studies), truth, mean_estimate)
 
 
-def situation_rows(situation: Situation, trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
-    """Coverage of the bootstrap interval, the paper's and that of the paired difference."""
-    settings = Settings(studies, seed, situation.error_correlation, resamples=RESAMPLES)
+INTERVALS = (
+    ("r, contexts resampled", "coverage_bootstrap", "r"),
+    ("r, the paper's interval", "coverage_regression", "r"),
+    ("paired difference", "coverage_difference", "difference"),
+)
+TESTS = (
+    ("permutation test", "power_permutation"),
+    ("interval of r, contexts resampled", "power_bootstrap"),
+    ("interval of the paired difference", "power_difference"),
+)
+"""What is counted in words, the share by the name of `analysis.stats.power.power_row`, and the figure it is about."""
+
+
+def study_rows(situation: Situation, trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
+    """How often three intervals cover; where reports are unrelated, how often three tests reject that, at 5%."""
+    unrelated = situation in NULLS
+    permutations = NULL_PERMUTATIONS if unrelated else PERMUTATIONS
+    settings = Settings(studies, seed, situation.error_correlation, RESAMPLES, permutations)
     after = replace(situation.reporter, accuracy=situation.reporter.accuracy + situation.effect)
     (found,) = run_studies(situation.reporter, [after], pool, contexts, settings)
     where = (situation.name, trials, contexts)
-    rows = []
-    for what, share, figure in (
-        ("r, contexts resampled", "coverage_bootstrap", "r"),
-        ("r, the paper's interval", "coverage_regression", "r"),
-        ("paired difference", "coverage_difference", "difference"),
-    ):
-        more = {"truth": found[f"population_{figure}"], "mean_estimate": found[f"mean_{figure}"]}
-        rows.append(counted("coverage", what, where, studies, found[share], **more))
-    return rows
-
-
-def null_rows(situation: Situation, trials: int, contexts: int, pool: Pool, studies: int, seed: int) -> list[Row]:
-    """How often unrelated reports are found to be related, at the 5% level."""
-    settings = Settings(studies, seed, resamples=RESAMPLES, permutations=NULL_PERMUTATIONS)
-    (found,) = run_studies(situation.reporter, [situation.reporter], pool, contexts, settings)
-    where = (situation.name, trials, contexts)
+    if unrelated:
+        return [counted("rejection", what, where, studies, found[share]) for what, share in TESTS]
     return [
-        counted("rejection", what, where, studies, found[f"power_{name}"])
-        for what, name in (
-            ("permutation test", "permutation"),
-            ("interval of r, contexts resampled", "bootstrap"),
-            ("interval of the paired difference", "difference"),
-        )
+        counted("coverage", what, where, studies, found[share], found[f"population_{of}"], found[f"mean_{of}"])
+        for what, share, of in INTERVALS
     ]
 
 
@@ -166,35 +161,26 @@ def instillation_rows(trials: int, contexts: int, pool: Pool, studies: int, seed
         estimates.append(pearson(x, y))
         intervals = bootstrap_r(x, y, seed=seed, resamples=RESAMPLES), regression_interval(estimates[-1], x.size)
         covered += [low <= truth <= high for low, high in intervals]
-    where = ("learned against target", trials, contexts)
-    more = {"truth": truth, "mean_estimate": float(np.mean(estimates))}
+    where, mean = ("learned against target", trials, contexts), float(np.mean(estimates))
     return [
-        counted("coverage", what, where, studies, share, **more)
-        for what, share in zip(("r, contexts resampled", "r, the paper's interval"), covered / studies, strict=True)
+        counted("coverage", what, where, studies, share, truth, mean)
+        for (what, *_), share in zip(INTERVALS[:2], covered / studies, strict=True)
     ]
 
 
-@dataclass(frozen=True)
-class MeasuredPool:
-    """A pool, and weights learned from random halves of each context's decisions."""
-
-    pool: Pool
-    halves: Halves
-    trials: int
-
-
-def measured_pool(trials: int, seed: int) -> MeasuredPool:
-    """A pool with the halves that the reliability of learned weights is computed from."""
+def weight_halves(trials: int, seed: int) -> Halves:
+    """Weights learned from random halves of each context's decisions, for the pool of that many trials."""
     decisions = simulate_decisions(POOL, trials, FOLLOWS, seed)
     rng = stream(seed, f"calibration/halves/{trials}")
-    halves = halves_of_weights(decisions.chose_a, decisions.difference, rng=rng, seed=seed)
-    return MeasuredPool(learn(decisions, seed), halves, trials)
+    return halves_of_weights(decisions.chose_a, decisions.difference, rng=rng, seed=seed)
 
 
-def corrected_rows(situation: Situation, measured: MeasuredPool, contexts: int, studies: int, seed: int) -> list[Row]:
-    """Coverage of the corrected r, whose truth is the planted accuracy."""
-    reporter, pool = situation.reporter, measured.pool
-    rng = stream(seed, f"calibration/corrected/{situation.name}/{measured.trials}/{contexts}")
+def corrected_rows(
+    situation: Situation, trials: int, contexts: int, pool: Pool, halves: Halves, studies: int, seed: int
+) -> list[Row]:
+    """Coverage of the corrected r, whose truth is the planted accuracy, in three quarters of the studies."""
+    reporter, studies = situation.reporter, studies * 3 // 4
+    rng = stream(seed, f"calibration/corrected/{situation.name}/{trials}/{contexts}")
     spread, covered, estimates = float(pool.true.std()), [], []
     for _ in range(studies):
         rows = rng.integers(len(pool.true), size=contexts)
@@ -202,14 +188,13 @@ def corrected_rows(situation: Situation, measured: MeasuredPool, contexts: int, 
         believed = beliefs(reporter, true, spread, stable_error(reporter, true.shape, rng), rng)
         values = single_reports(reporter, believed, rng)
         x_halves = halves_of_reports(values, rng=rng)
-        y_halves = Halves(measured.halves.first[:, rows], measured.halves.second[:, rows])
+        y_halves = Halves(halves.first[:, rows], halves.second[:, rows])
         mean = mean_reports(values)[0]
         found = corrected_r(mean, pool.learned[rows], x_halves, y_halves, seed=seed, resamples=RESAMPLES // 2)
         covered.append(found.boot_low <= reporter.accuracy <= found.boot_high)
         estimates.append(found.r)
-    where = (situation.name, measured.trials, contexts)
-    more = {"truth": reporter.accuracy, "mean_estimate": float(np.mean(estimates))}
-    return [counted("coverage", "corrected r", where, studies, float(np.mean(covered)), **more)]
+    share, where = float(np.mean(covered)), (situation.name, trials, contexts)
+    return [counted("coverage", "corrected r", where, studies, share, reporter.accuracy, float(np.mean(estimates)))]
 
 
 def posterior_rows(trials: int, seed: int) -> list[Row]:

@@ -1,7 +1,8 @@
-"""The calibration counts what it says, on small pools, and the page in results/ is that of its tables."""
+"""The calibration counts what it says, on small pools, and the page in results/ holds the figures of its tables."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 import pytest
 
 from analysis.stats.simulation import Pool, Reporter, sample_true_weights
-from scripts.calibration.intervals import ACCEPTED
-from scripts.calibration.page import save_coverage_figure, write_readme
+from analysis.study.output import check_replaceable
+from scripts.calibration import intervals
 from scripts.calibration.studies import (
     NULLS,
     SITUATIONS,
@@ -20,10 +21,8 @@ from scripts.calibration.studies import (
     counted,
     guide_row,
     instillation_rows,
-    null_rows,
-    situation_rows,
+    study_rows,
 )
-from store.files import read_json
 from support import ROOT
 
 RESULTS = ROOT / "results" / "calibration"
@@ -43,7 +42,7 @@ def shares(rows: list[Row]) -> dict[str, float]:
 
 def test_resampling_contexts_covers_where_the_paper_s_interval_does_not(pool: Pool):
     uneven = Situation("uneven", Reporter(0.5, uneven=True))
-    found = shares(situation_rows(uneven, 50, 40, pool, studies=150, seed=1))
+    found = shares(study_rows(uneven, 50, 40, pool, studies=150, seed=1))
     assert found["r, contexts resampled"] > 0.88 and found["paired difference"] > 0.88
     assert found["r, the paper's interval"] < 0.9
     instilled = shares(instillation_rows(50, 40, pool, studies=100, seed=1))
@@ -52,7 +51,7 @@ def test_resampling_contexts_covers_where_the_paper_s_interval_does_not(pool: Po
 
 @pytest.mark.parametrize("situation", NULLS, ids=lambda s: s.name)
 def test_unrelated_reports_are_seldom_found_related(pool: Pool, situation: Situation):
-    for share in shares(null_rows(situation, 50, 30, pool, studies=150, seed=2)).values():
+    for share in shares(study_rows(situation, 50, 30, pool, studies=150, seed=2)).values():
         assert share < 0.12
 
 
@@ -79,12 +78,48 @@ def tables() -> dict[str, pd.DataFrame]:
     return {name: pd.read_csv(RESULTS / f"{name}.csv") for name in ("calibration", "alternatives", "guide")}
 
 
-def test_the_page_and_the_picture_are_those_of_the_tables(tables: dict[str, pd.DataFrame], tmp_path: Path):
-    asked = read_json(RESULTS / "manifest.json")["depends_on"]
-    write_readme(tables, ACCEPTED, {name: asked[name] for name in ("studies", "seed")}, tmp_path / "README.md")
-    assert (tmp_path / "README.md").read_text() == (RESULTS / "README.md").read_text()
-    save_coverage_figure(tables["calibration"], ACCEPTED, tmp_path / "coverage.png")
+def shown(share: float, right: bool = True) -> str:
+    return f"{share:.1%}" if right else f"**{share:.1%}**"
+
+
+def test_the_page_holds_the_figures_of_the_tables(tables: dict[str, pd.DataFrame]):
+    lines = [line for line in (RESULTS / "README.md").read_text().splitlines() if line.startswith("| ")]
+    page = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "---" not in line]
+    expected = []
+    for names, part in tables["calibration"].groupby(["what", "situation"], sort=False):
+        cells = [shown(s, right) for s, right in part[["share", "as_it_should"]].to_numpy()]
+        # A fit of weights is the same for every number of contexts.
+        expected.append([*names, *(cells if len(cells) == 4 else np.repeat(cells, 2))])
+    for (situation, contexts), part in tables["alternatives"].groupby(["situation", "contexts"], sort=False):
+        expected.append([situation, str(contexts), *map(shown, part["coverage"])])
+    for keys, part in tables["guide"].groupby(["follows", "recovery", "contexts"]):
+        follows, recovery, contexts = keys
+        powers = [f"{power:.2f}" for power in part["power_difference"]]
+        expected.append([f"{follows:.0%}", f"{recovery:.3f}", str(contexts), *powers])
+    headings = {"50 / 50", "plain percentiles", "recovered at"}
+    assert [row for row in page if not headings & {*row}] == [list(map(str, row)) for row in expected]
+
+
+def test_the_picture_is_drawn_and_what_was_measured_can_be_measured_again(
+    tables: dict[str, pd.DataFrame], tmp_path: Path
+):
+    check_replaceable(RESULTS, "scripts.calibration.intervals")
+    intervals.save_coverage_figure(tables["calibration"], tmp_path / "coverage.png")
     assert (tmp_path / "coverage.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_the_command_replaces_its_tables_and_keeps_the_page(
+    tables: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for name, function in (("calibration", "coverage"), ("alternatives", "alternatives"), ("guide", "guide")):
+        monkeypatch.setattr(intervals, f"{function}_table", lambda studies, seed, name=name: tables[name])
+    monkeypatch.setattr("sys.argv", ["intervals.py", "--out", str(tmp_path / "out")])
+    shutil.copytree(RESULTS, tmp_path / "out")
+    (tmp_path / "out" / "guide.csv").unlink()
+    intervals.main()
+    assert "101 of 130 shares" in capsys.readouterr().out
+    for name in ("README.md", "calibration.csv", "alternatives.csv", "guide.csv"):
+        assert (tmp_path / "out" / name).read_bytes() == (RESULTS / name).read_bytes()
 
 
 def test_what_was_measured_is_precise_and_what_docstrings_say(tables: dict[str, pd.DataFrame]):
