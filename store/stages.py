@@ -19,7 +19,7 @@ from pydantic import ConfigDict, JsonValue
 from store.files import draft_of, read_json, write_json
 from store.manifests import FORMAT, MANIFEST, Facts, Manifest
 from store.provenance import provenance
-from store.settings import Settings, validated
+from store.settings import Settings, read_versioned, validated
 from task.errors import InputError
 
 STARTED = "started.json"
@@ -125,7 +125,7 @@ def read_origin(folder: Path) -> Origin:
         InputError: It has not been begun, or by another version.
     """
     name = MANIFEST if (folder / MANIFEST).is_file() else STARTED
-    return validated(read_json(folder / name), Origin, folder / name)
+    return read_versioned(folder / name, Origin, FORMAT, f"move {folder} away and make it again")
 
 
 def _changes(folder: Path, name: str, depends_on: dict[str, JsonValue]) -> list[str]:

@@ -100,7 +100,7 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         if file is not None and old is not None and file.is_file() and hash_file(file) != old:
             yield f"made from another {file}"
     base = project_file(str(stage.config.get("model_name_or_path", "")))
-    if stage.kind == "sft" and (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base"):
+    if (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base", fingerprint(base)):
         yield f"made from another base model in {base}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 GATE_AGREEMENT = 0.80
-"""The gate: least share of held-out decisions that must follow the target weights. Also what a probe asks of a skill."""
+"""The gate: least share of held-out decisions that must follow the target weights. A probe asks as much of a skill."""
 
 GATE_CORRELATION = 0.80
 """The gate: least r(learned, target)."""
