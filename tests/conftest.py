@@ -10,7 +10,7 @@ import pytest
 from support import make_tiny_experiment, make_tiny_model, run_experiment
 
 # One thread: models this small gain nothing from two, and lose much where the machine is busy with something else.
-os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +29,6 @@ def tiny_experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) 
 def straight(tiny_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of that experiment's run, which nothing interrupted; not to be changed."""
     runs = tmp_path_factory.mktemp("straight")
-    result = run_experiment(tiny_experiment, runs)
+    result = run_experiment(tiny_experiment, runs, WANDB_MODE="offline")
     assert result.returncode == 0, result.stderr[-3000:]
     return runs / "tiny-seed0"

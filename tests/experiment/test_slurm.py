@@ -1,6 +1,5 @@
 """The chain on a real SLURM, from submission to report: requeued in training and in evaluation, it ends the same."""
 
-import json
 import re
 import subprocess
 import time
@@ -13,6 +12,9 @@ import yaml
 
 from experiment import doctor
 from slurm_cluster import Cluster, missing
+from store.manifests import TrainingFacts, read_manifest
+from store.run import RunFolder, read_jobs
+from store.summary import read_summary
 from support import ROOT, experiment_command, run_experiment
 
 pytestmark = [
@@ -30,6 +32,7 @@ ARMS_AFTER = ("introspection_fold_1", "introspection_fold_2", "introspection_all
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Two nodes of one core each: as many jobs at a time as the machines of CI have cores."""
     with Cluster(tmp_path_factory.mktemp("slurm") / "cluster", nodes=2, cpus=1) as running:
+        running.environment["WANDB_MODE"] = "offline"
         yield running
 
 
@@ -60,7 +63,7 @@ def status(cluster: Cluster, experiment: Path, runs: Path) -> dict[str, str]:
 
 
 def jobs(run: Path) -> dict[str, str]:
-    return {name: job["id"] for name, job in json.loads((run / "jobs.json").read_text()).items()}
+    return {name: job.id for name, job in read_jobs(RunFolder(run)).items()}
 
 
 def ended(cluster: Cluster) -> bool:
@@ -125,8 +128,8 @@ def test_it_ends_as_the_run_that_nothing_interrupted(chain: Chain, straight: Pat
     assert len(paths) == 4 + 10
     for path in paths:
         assert (chain.run / path.relative_to(straight)).read_bytes() == path.read_bytes(), path
-    one, other = (json.loads((run / "analysis" / "summary.json").read_text()) for run in (chain.run, straight))
-    assert one == other
+    one, other = (read_summary(run / "analysis" / "summary.json") for run in (chain.run, straight))
+    assert one.key == other.key
     assert (chain.run / "analysis" / "report.html").stat().st_size > 10_000
 
 
@@ -166,8 +169,8 @@ def test_status_while_a_training_is_requeued_and_after_the_end(chain: Chain):
     first = jobs(chain.run)["instilled.sft"]
     assert chain.meanwhile["instilled.examples"].startswith(f"finished {first}")
     assert re.match(r"(interrupted|under way): checkpoint at step \d+ of 16", chain.meanwhile["instilled.sft"])
-    assert re.match(r"not begun \d+ PENDING \(Dependency\)", chain.meanwhile["introspection_all.sft"])
-    assert re.match(r"not begun \d+ PENDING \(Dependency\)", chain.meanwhile["evaluate"])
+    assert re.match(r"missing \d+ PENDING \(Dependency\)", chain.meanwhile["introspection_all.sft"])
+    assert re.match(r"missing \d+ PENDING \(Dependency\)", chain.meanwhile["evaluate"])
     assert all(says.startswith("finished") for says in chain.after.values()) and len(chain.after) == 4 * 2 + 3
     assert re.fullmatch(r"finished \d+ 2 COMPLETED; \d+ merge COMPLETED", chain.after["evaluate"])
     assert re.fullmatch(r"finished \d+ COMPLETED", chain.after["analyse"])
@@ -183,7 +186,7 @@ def test_a_failed_job_ends_the_chain_and_the_same_command_goes_on(cluster: Clust
     cluster.wait(lambda: ended(cluster), 60)
     found = status(cluster, tmp_path / "small.yaml", runs)
     assert re.match(r"interrupted: (\d+) of \1 shards \d+ 2 COMPLETED", found["evaluate"])
-    assert re.match(r"not begun \d+ CANCELLED", found["analyse"])
+    assert re.match(r"missing \d+ CANCELLED", found["analyse"])
     assert cluster.run(*slurm_command(tmp_path / "small.yaml", runs, write_site(tmp_path))).returncode == 0
     cluster.wait(lambda: ended(cluster), 60)
     assert run_experiment(tmp_path / "small.yaml", tmp_path / "local").returncode == 0
@@ -203,9 +206,9 @@ def test_two_nodes_train_one_adapter(cluster: Cluster, tiny_experiment: Path, st
     cluster.wait((adapter / "manifest.json").exists, 200)
     cluster.run("scancel", *(job for job in jobs(run).values() if job != first))
     cluster.wait(lambda: ended(cluster), 60)
-    one, other = (json.loads((f / "manifest.json").read_text()) for f in (adapter, straight / "adapters" / "instilled"))
-    assert one["depends_on"] == other["depends_on"] and one["steps"] == other["steps"]
-    assert one["metrics"]["eval_loss"] == pytest.approx(other["metrics"]["eval_loss"], rel=1e-3)
+    one, other = (read_manifest(f, TrainingFacts) for f in (adapter, straight / "adapters" / "instilled"))
+    assert one.depends_on == other.depends_on and one.facts.steps == other.facts.steps
+    assert one.facts.metrics["eval_loss"] == pytest.approx(other.facts.metrics["eval_loss"], rel=1e-3)
 
 
 def test_the_committed_site_is_accepted(cluster: Cluster, tiny_experiment: Path, tmp_path: Path):

@@ -38,7 +38,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     values["contexts"]["instilled"]["count"], values["contexts"]["native"]["count"] = 6, 4
     values["engine"]["shard_size"] = 20
     (folder / "small.yaml").write_text(yaml.safe_dump(values))
-    result = run_experiment(folder / "small.yaml", folder / "runs")
+    result = run_experiment(folder / "small.yaml", folder / "runs", WANDB_MODE="offline")
     assert result.returncode == 0, result.stderr
     return folder
 

@@ -23,9 +23,8 @@ CONTEXTS = {
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    variables = {**os.environ, "WANDB_MODE": "offline", **environment}
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, env=variables)
     assert not [secret for secret in SECRETS.values() if secret in done.stdout + done.stderr]
     return done
 

@@ -114,9 +114,10 @@ def experiment_command(experiment: Path, runs: Path, *more: str) -> list[str]:
     return [sys.executable, "scripts/run_experiment.py", str(experiment), "--runs", str(runs), *more]
 
 
-def run_experiment(experiment: Path, runs: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run an experiment, and keep what it prints."""
-    return subprocess.run(experiment_command(experiment, runs, *more), cwd=ROOT, capture_output=True, text=True)
+def run_experiment(experiment: Path, runs: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run an experiment with further environment variables, and keep what it prints."""
+    command, variables = experiment_command(experiment, runs, *more), {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
 
 
 def kill_when(

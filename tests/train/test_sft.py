@@ -105,7 +105,7 @@ def manifest_of(folder: Path) -> Manifest[TrainingFacts]:
 @pytest.fixture(scope="module")
 def instilled(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("adapters") / "instilled"
-    group = {"WANDB_RUN_GROUP": "demo-seed0"}
+    group = {"WANDB_RUN_GROUP": "demo-seed0", "WANDB_MODE": "offline"}
     values = settings(tiny_model, examples, output, report_to="wandb", run_name="demo-seed0/instilled", env=group)
     result = run(values, **SECRETS)
     assert result.returncode == 0, result.stderr
@@ -164,7 +164,7 @@ def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Pa
 
 def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
     """Killed after two checkpoints, the newer one cut off: it goes on from the older one, to the same adapter."""
-    group = {"WANDB_RUN_GROUP": "demo-seed0"}
+    group = {"WANDB_RUN_GROUP": "demo-seed0", "WANDB_MODE": "offline"}
     values = settings(tiny_model, examples, tmp_path / "killed", report_to="wandb", env=group)
     kill_when(command(values), lambda: len(list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json"))) > 1)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
