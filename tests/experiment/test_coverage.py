@@ -50,4 +50,4 @@ def test_the_bootstrap_interval_covers_the_planted_accuracy(tmp_path: Path, accu
         low, high = bootstrap_r(mean_reports(values)[0], true, seed=0, resamples=1000)
         covered += low <= accuracy <= high
     # 95% of 80 is 76, with a standard deviation of 2.
-    assert STUDIES * 0.875 <= covered <= STUDIES
+    assert covered >= STUDIES * 0.875

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -237,8 +236,6 @@ def test_nothing_is_left_of_a_cluster(tmp_path: Path):
     with Cluster(tmp_path / "cluster") as running:
         running.run("sbatch", "--output=/dev/null", "--wrap=sleep 300")
         running.wait(lambda: running.run("squeue", "-h", "-o", "%T").stdout == "RUNNING\n", 20)
-        started = time.monotonic()
-    assert time.monotonic() - started < 30
     ours = [p for p in Path("/proc").glob("[0-9]*/environ") if str(tmp_path).encode() in read(p)]
     assert not ours
 
