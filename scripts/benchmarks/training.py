@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import os
-import platform
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets.utils.logging import disable_progress_bar
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from transformers.utils.logging import set_verbosity_error
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
+from scripts.benchmarks.timing import Seconds, machine, now, save, show
 from store.console import run_command
 from store.contexts import DATA, load_contexts, save_contexts
 from store.examples import ExamplesConfig, read_examples
 from store.weights import save_weights
-from task.errors import InputError
 from task.weights import sample_weights
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.examples import make_examples
@@ -58,54 +54,43 @@ class Recipe:
 
     Attributes:
         name: What it is, in words.
-        attention: Attention implementation.
-        checkpointing: Whether activations are computed again in the backward pass.
-        plain: Trainer of a plain recipe; None for ours.
+        plain: Trainer of a plain recipe (eager attention, activations computed again); None for ours (sdpa, kept).
         share: `share_prefixes` of ours.
         rows: Rows at a time; gradients are accumulated to `BATCH`.
     """
 
     name: str
-    attention: str
-    checkpointing: bool
     plain: type[SFTTrainer] | None = None
     share: int | None = None
     rows: int = BATCH
 
 
 RECIPES = (
-    Recipe("plain: TRL's SFTTrainer as it is, eager attention, checkpointing", "eager", True, SFTTrainer),
-    Recipe("plain, loss from transformers' full logits", "eager", True, FullLogitsTrainer),
-    Recipe("ours: sdpa, no checkpointing, logits at the labels", "sdpa", False),
-    Recipe("ours, share_prefixes 4, four rows at a time", "sdpa", False, share=4, rows=4),
-    Recipe("ours, share_prefixes 8", "sdpa", False, share=8),
+    Recipe("plain: TRL's SFTTrainer as it is, eager attention, checkpointing", plain=SFTTrainer),
+    Recipe("plain, loss from transformers' full logits", plain=FullLogitsTrainer),
+    Recipe("ours: sdpa, no checkpointing, logits at the labels"),
+    Recipe("ours, share_prefixes 4, four rows at a time", share=4, rows=4),
+    Recipe("ours, share_prefixes 8", share=8),
 )
 
 
 class StepClock(TrainerCallback):
-    """When each step of a training ended, with all that went before it (batches are laid out between the steps).
-
-    The processor's time beside the wall's: on a machine that is shared it says what the wall's time would have been.
-    """
+    """When each step of a training ended, with all that went before it (batches are laid out between the steps)."""
 
     def __init__(self) -> None:
-        self.ends: list[tuple[float, float]] = []
+        self.ends: list[Seconds] = []
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Note both times."""
-        self.ends.append((time.perf_counter(), time.process_time()))
+        """Note the time."""
+        self.ends.append(now())
 
-    def seconds(self) -> tuple[float, float]:
-        """Fewest seconds a step, wall's and processor's: what else runs on a machine only adds to them.
-
-        The first step, which also warms up, is not counted.
-        """
-        steps = [(b[0] - a[0], b[1] - a[1]) for a, b in zip(self.ends, self.ends[1:], strict=False)]
-        return min(wall for wall, _ in steps), min(processor for _, processor in steps)
+    def fewest(self) -> Seconds:
+        """Fewest seconds a step: what else runs on a machine only adds. The first step, which warms up, is left out."""
+        return Seconds(*np.diff(self.ends, axis=0).min(axis=0).tolist())
 
 
-def write_rows(folder: Path, contexts: int, per_context: int) -> Path:
-    """Write instillation's rows of a few contexts and return their file."""
+def write_rows(folder: Path, contexts: int) -> Path:
+    """Write instillation's rows of a few contexts, a batch each, and return their file."""
     chosen = load_contexts(DATA / "instilled.jsonl", contexts)
     save_contexts(chosen, folder / "contexts.jsonl")
     save_weights({c.name: sample_weights(0, "target_weights", c) for c in chosen}, folder / "weights.csv")
@@ -115,7 +100,7 @@ def write_rows(folder: Path, contexts: int, per_context: int) -> Path:
         teach="decisions",
         output=str(folder / "rows"),
         seed=0,
-        train_per_context=per_context,
+        train_per_context=BATCH,
         validation_per_context=1,
     )
     make_examples(config)
@@ -124,14 +109,22 @@ def write_rows(folder: Path, contexts: int, per_context: int) -> Path:
 
 def trainer_of(recipe: Recipe, model: str, rows: Path, folder: Path) -> SFTTrainer:
     """The trainer of a recipe over the rows, one epoch at a learning rate of 0."""
+    attention = "eager" if recipe.plain else "sdpa"
     lora = LoraArguments(
-        model_name_or_path=model, attn_implementation=recipe.attention, dtype="float32", lora_r=16, lora_alpha=32
+        model_name_or_path=model, attn_implementation=attention, dtype="float32", lora_r=16, lora_alpha=32
     )
     common: dict[str, Any] = {
-        **{"output_dir": str(folder / "out"), "num_train_epochs": 1},
-        **{"per_device_train_batch_size": recipe.rows, "gradient_accumulation_steps": BATCH // recipe.rows},
-        **{"learning_rate": 0.0, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True},
-        **{"gradient_checkpointing": recipe.checkpointing, "dataloader_pin_memory": False},
+        "output_dir": str(folder / "out"),
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": recipe.rows,
+        "gradient_accumulation_steps": BATCH // recipe.rows,
+        "learning_rate": 0.0,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": recipe.plain is not None,
+        "dataloader_pin_memory": False,
     }
     if recipe.plain is None:
         teaching = TeachingArguments(train_file=str(rows), share_prefixes=recipe.share)
@@ -152,16 +145,14 @@ def measure(recipe: Recipe, model: str, rows: Path, folder: Path) -> dict[str, A
     trainer.add_callback(clock)
     trainer.remove_callback(PrinterCallback)
     tokens = 0
-    forward = trainer.model.forward
 
-    def counting(*args: Any, **kwargs: Any) -> Any:
+    def count(module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         nonlocal tokens
         tokens += kwargs["input_ids"].numel()
-        return forward(*args, **kwargs)
 
-    trainer.model.forward = counting
+    trainer.model.register_forward_pre_hook(count, with_kwargs=True)
     trainer.train()
-    wall, processor = clock.seconds()
+    processor, wall = clock.fewest()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
         "recipe": recipe.name,
@@ -172,57 +163,38 @@ def measure(recipe: Recipe, model: str, rows: Path, folder: Path) -> dict[str, A
     }
 
 
-def machine() -> str:
-    """This machine in words."""
-    wide = Path("/proc/cpuinfo").exists() and "avx512f" in Path("/proc/cpuinfo").read_text()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{os.cpu_count()} {platform.machine()} cores{' with AVX-512' * wide}, {gpu}"
-
-
-def compare(model: str, rows: Path, folder: Path, show: Callable[[str], None]) -> list[dict[str, Any]]:
+def compare(model: str, rows: Path, folder: Path) -> list[dict[str, Any]]:
     """Measure all recipes; adds how much faster each is than the fastest plain one, and the difference in loss."""
     found = []
     for recipe in RECIPES:
         found.append(measure(recipe, model, rows, folder))
         gc.collect()  # a trainer refers to itself and would keep its model
-        show(f"{recipe.name}: {found[-1]['examples_per_second']:.2f} examples/s")
     plain = max(
         (entry for entry, recipe in zip(found, RECIPES, strict=True) if recipe.plain),
         key=lambda entry: entry["examples_per_second"],
     )
+    spent = "processor_seconds_per_example"
     for entry in found:
         entry["ratio"] = round(entry["examples_per_second"] / plain["examples_per_second"], 2)
-        spent = "processor_seconds_per_example"
         entry["processor_ratio"] = round(plain[spent] / entry[spent], 2)
         entry["loss_difference"] = entry["loss"] - plain["loss"]
     return found
 
 
 def main() -> None:
-    """Print a line a recipe, and write everything as JSON if asked to."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="models/smollm2-135m-instruct")
     parser.add_argument("--contexts", type=int, default=4)
-    parser.add_argument("--per-context", type=int, default=8, help="rows of each context; a multiple of 8")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
-    if arguments.per_context % BATCH:
-        raise InputError(f"--per-context {arguments.per_context}: use a multiple of {BATCH}, so that batches are whole")
     set_verbosity_error()
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
-        rows = write_rows(Path(name), arguments.contexts, arguments.per_context)
-        count = arguments.contexts * arguments.per_context
-        print(f"{count} rows of instillation, {BATCH} a step, {arguments.model}, {machine()}", flush=True)
-        found = compare(arguments.model, rows, Path(name), lambda line: print(line, flush=True))
-    print(f"{'':68} ratio  of processor time  tokens     loss  difference")
-    for e in found:
-        numbers = f"{e['ratio']:5.2f} {e['processor_ratio']:18.2f} {e['tokens']:7} {e['loss']:8.5f}"
-        print(f"{e['recipe']:68} {numbers} {e['loss_difference']:11.1e}")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": machine(), "model": arguments.model, "rows": count, "batch": BATCH, "recipes": found}
-        arguments.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        found = compare(arguments.model, write_rows(Path(name), arguments.contexts), Path(name))
+    count = arguments.contexts * BATCH
+    show(f"{count} rows of instillation, {BATCH} a step, {arguments.model}, {machine()}", found)
+    save(arguments.out, model=arguments.model, rows=count, batch=BATCH, recipes=found)
 
 
 if __name__ == "__main__":
