@@ -89,6 +89,8 @@ def test_killed_in_training_and_in_evaluation_it_ends_the_same(tiny_experiment: 
     assert not (folder / "analysis").exists()
     result = run_experiment(tiny_experiment, tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
+    assert len(result.stdout.splitlines()) < 45, "a stage says what it does and its result"
+    assert (folder / "logs" / "instilled.sft.log").stat().st_size, "what libraries say is in the log"
     for path in [*straight.rglob("adapter_model.safetensors"), *straight.rglob("trials.parquet")]:
         assert (folder / path.relative_to(straight)).read_bytes() == path.read_bytes(), path.name
     ended, uninterrupted = (read_summary(run / "analysis" / "summary.json") for run in (folder, straight))
