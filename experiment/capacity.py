@@ -1,7 +1,7 @@
-"""Hold every file of configs/models/ against what training and vLLM ask of it, and print what each GPU would train.
+"""Hold files of configs/models/ against what training and vLLM ask of them, and print what each GPU would train.
 
     python scripts/check_models.py                      # all published models
-    python scripts/check_models.py qwen2.5-7b-instruct  # one, with the parts of its memory
+    python scripts/check_models.py qwen2.5-7b-instruct  # one alone, with the parts of its memory
 
 Nothing is downloaded: shapes come from configs/models/architectures.json, memory from the arithmetic of
 experiment/memory.py. On a GPU neither was ever measured here.
@@ -10,7 +10,7 @@ experiment/memory.py. On a GPU neither was ever measured here.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -41,9 +41,10 @@ MADE_HERE = ("organism", "smollm2-135m-warmed")
 """Models that commands of this project make: for a CPU, without a publisher's entry in architectures.json."""
 
 
-def model_files() -> dict[str, ModelFile]:
-    """The files of all published models by the stem of their name."""
-    return {path.stem: read_model_file(path) for path in sorted(MODELS.glob("*.yaml")) if path.stem not in MADE_HERE}
+def model_files(stems: Sequence[str] = ()) -> dict[str, ModelFile]:
+    """Model files by the stem of their name; those of all published models when none is named."""
+    published = (path.stem for path in sorted(MODELS.glob("*.yaml")) if path.stem not in MADE_HERE)
+    return {stem: read_model_file(MODELS / f"{stem}.yaml") for stem in stems or published}
 
 
 def shapes() -> dict[str, Shape]:
@@ -91,16 +92,6 @@ def problems(model: ModelFile, shape: Shape | None) -> Iterator[str]:
                     yield f"gpus.{gpu}: {stage} need {needed / 1e9:.1f} GB; use fewer rows or gradient_checkpointing"
 
 
-def overview(files: dict[str, ModelFile], known: dict[str, Shape]) -> Table:
-    """Batch, accumulation and estimated memory of each model in instillation, by GPU."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("model", *(f"{gpu} GB" for gpu in GPUS)):
-        table.add_column(column)
-    for stem, model in files.items():
-        table.add_row(stem, *(batch_and_memory(model, known[stem], gpu) for gpu in GPUS))
-    return table
-
-
 def batch_and_memory(model: ModelFile, shape: Shape, gpu: int) -> str:
     """Rows at a time x accumulation and estimated memory of instillation on one GPU, in words."""
     load = load_of(model, gpu, "decisions")
@@ -139,20 +130,29 @@ def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[s
 
 
 def main() -> None:
-    """Command line: names of model files; all when none is given."""
+    """Command line: names of model files; all when none is given. What is wrong with one does not stop the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names of files in configs/models/, without .yaml")
     wanted = parser.parse_args().models
-    files, known = model_files(), shapes()
-    if unknown := [name for name in wanted if name not in files]:
-        raise InputError(f"{unknown[0]}: no such model file; there are: {', '.join(files)}")
-    found = [f"configs/models/{stem}.yaml: {line}" for stem in files for line in problems(files[stem], known.get(stem))]
-    if found:
-        raise InputError("; ".join(found))
-    shown = {stem: model for stem, model in files.items() if not wanted or stem in wanted}
-    Console(highlight=False, width=160).print(overview(shown, known))
-    for stem in wanted:
-        for gpu in GPUS:
-            needed = asdict(estimate(known[stem], load_of(files[stem], gpu, "decisions")))
-            say(f"{stem}, {gpu} GB: {', '.join(f'{part} {value / 1e9:.2f}' for part, value in needed.items())} GB")
-    say("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")
+    if unknown := [name for name in wanted if not (MODELS / f"{name}.yaml").is_file()]:
+        there = ", ".join(sorted(path.stem for path in MODELS.glob("*.yaml")))
+        raise InputError(f"{unknown[0]}: no such model file; there are: {there}")
+    files, known = model_files(wanted), shapes()
+    table = Table("model", *(f"{gpu} GB" for gpu in GPUS), box=None, padding=(0, 2, 0, 0))
+    parts, wrong = list[str](), list[str]()
+    for stem, model in files.items():
+        if found := list(problems(model, known.get(stem))):
+            wrong += [f"configs/models/{stem}.yaml: {line}" for line in found]
+            continue
+        table.add_row(stem, *(batch_and_memory(model, known[stem], gpu) for gpu in GPUS))
+        for gpu in GPUS if wanted else ():
+            needed = asdict(estimate(known[stem], load_of(model, gpu, "decisions")))
+            shown = ", ".join(f"{part} {value / 1e9:.2f}" for part, value in needed.items())
+            parts.append(f"{stem}, {gpu} GB: {shown} GB")
+    if table.rows:
+        Console(highlight=False, width=160).print(table)
+        parts.append("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")
+    for line in parts:
+        say(line)
+    if wrong:
+        raise InputError("\n       ".join(wrong))

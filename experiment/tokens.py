@@ -51,12 +51,11 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
     @cache
     def count(measure: Measure, variant: Variant, context: ChoiceContext) -> TrialTokens:
         prompts = [tokens(prompt) for prompt in _typical(measure, variant, context, seed)]
-        longest = _longest(measure, variant, context)
+        longest, numbers = _longest(measure, variant, context)
         if tokenizer is None:
             bound = sum(len(m["content"].encode()) + TEMPLATE_TOKENS for m in longest)
         else:
             # A number is at most as many tokens as bytes, however the longest one happens to split.
-            numbers = _longest_numbers(measure, variant, context)
             bound = len(tokens(longest)) + sum(max(0, len(n.encode()) - length(n)) for n in numbers)
         reply, longest_reply = length(decision_answer(True)), 1
         if measure == "reports":
@@ -76,28 +75,20 @@ def _typical(measure: Measure, variant: Variant, context: ChoiceContext, seed: i
     return [framing.messages(a, b) for a, b in [*pairs, pairs[0][::-1]]]
 
 
-def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> list[Message]:
-    """A prompt with as many characters as any of a context can have."""
-    values = _longest_values(context)
-    framing = frame(measure, context, variant, told=[-100.0] * len(context.attributes), chose="A")
-    return framing.messages(values, values)
+def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> tuple[list[Message], list[str]]:
+    """A prompt with as many characters as any of a context can have, and those of its numbers that may differ.
 
-
-def _longest_values(context: ChoiceContext) -> list[float]:
-    """For each attribute, the value in range that is written with the most characters."""
+    The numbers come with the space before each.
+    """
+    words, attributes = PROMPTS[measure][variant], context.attributes
     ends = np.stack([round_to_grid(end, context) for end in (context.lows, context.lows + context.spans)])
     # Within a range the ends have the most digits, and a minus sign only the lower one.
-    return [
+    values = [
         float(max(column, key=lambda v: len(f"{v:.{a.decimals}f}")))
-        for column, a in zip(ends.T, context.attributes, strict=True)
+        for column, a in zip(ends.T, attributes, strict=True)
     ]
-
-
-def _longest_numbers(measure: Measure, variant: Variant, context: ChoiceContext) -> list[str]:
-    """The numbers in the longest prompt that may differ between prompts, with the space before each."""
-    words, attributes = PROMPTS[measure][variant], context.attributes
-    weights = [" -100"] * len(attributes) if words.told is not None else []
-    if not words.options:
-        return weights
-    values = [f" {v:.{a.decimals}f}" for v, a in zip(_longest_values(context), attributes, strict=True)]
-    return weights + values * 2
+    framing = frame(measure, context, variant, told=[-100.0] * len(attributes), chose="A")
+    numbers = [" -100"] * len(attributes) if words.told is not None else []
+    if words.options:
+        numbers += [f" {v:.{a.decimals}f}" for v, a in zip(values, attributes, strict=True)] * 2
+    return framing.messages(values, values), numbers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from task.errors import InputError
@@ -19,19 +19,24 @@ def gpu_memory() -> float | None:
     return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 
+def fitting_size(sizes: Iterable[int], memory: float) -> int | None:
+    """The largest of some GPU sizes that a GPU of this memory has, all in GB; None if it has less than each."""
+    return max((size for size in sizes if size * TOLERANCE <= memory), default=None)
+
+
 def settings_for(table: Mapping[int, Mapping[str, Any]], memory: float) -> dict[str, Any]:
     """The entry of a table by GPU memory in GB for the largest memory that this GPU has.
 
     Raises:
         InputError: The GPU has less memory than the smallest entry asks for.
     """
-    fitting = [size for size in table if size * TOLERANCE <= memory]
-    if not fitting:
+    size = fitting_size(table, memory)
+    if size is None:
         raise InputError(
             f"gpus: settings begin at {min(table)} GB and this GPU has {memory:.0f} GB; set "
             "per_device_train_batch_size yourself and leave gpus out (load_in_4bit needs least) or take a smaller model"
         )
-    return dict(table[max(fitting)])
+    return dict(table[size])
 
 
 def split_batch(effective: int, rows: int, processes: int) -> tuple[int, int]:

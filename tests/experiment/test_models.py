@@ -14,6 +14,7 @@ import trl
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from experiment import capacity
 from experiment.capacity import (
     GPUS,
     MODELS,
@@ -95,6 +96,25 @@ def test_problems_are_found():
             says
         )
     assert list(problems(good, None)) == ["architectures.json has no shape of this model"]
+
+
+def test_only_the_models_asked_for_are_checked_and_one_without_a_shape_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(capacity, "shapes", lambda: {k: v for k, v in SHAPES.items() if k != "qwen3-4b"})
+    monkeypatch.setattr(sys, "argv", ["check_models.py", "qwen3-8b"])
+    capacity.main()
+    assert "qwen3-8b, 24 GB: weights" in capsys.readouterr().out
+    for asked in (["qwen3-4b", "qwen3-8b"], []):
+        monkeypatch.setattr(sys, "argv", ["check_models.py", *asked])
+        with pytest.raises(InputError) as found:
+            capacity.main()
+        assert str(found.value) == "configs/models/qwen3-4b.yaml: architectures.json has no shape of this model"
+        table = capsys.readouterr().out
+        assert re.search(r"^qwen3-8b  ", table, re.MULTILINE) and not re.search(r"^qwen3-4b  ", table, re.MULTILINE)
+    monkeypatch.setattr(sys, "argv", ["check_models.py", "qwen"])
+    with pytest.raises(InputError, match="qwen: no such model file; there are: gemma"):
+        capacity.main()
 
 
 @pytest.mark.parametrize("stem", STEMS)
