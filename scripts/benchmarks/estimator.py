@@ -1,4 +1,4 @@
-"""How long the logistic estimator takes: beside brms, beside a fit of one context after another, with more contexts.
+"""How long the logistic estimator takes beside brms on the same trials, and how its time grows with the contexts.
 
     python scripts/benchmarks/estimator.py
 
@@ -12,19 +12,15 @@ Ratios are of processor seconds.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from analysis.stats.estimators import logistic_posterior
-from analysis.stats.logistic import PRIOR_DF, PRIOR_SCALE, laplace, signed_design
-from analysis.study.released_files import Decisions
 from scripts.benchmarks.timing import machine, show, timed
-from scripts.brms_reference.trials import read_trials
+from scripts.brms_reference.trials import Decisions, read_trials
 from store.console import run_command, say
 from store.files import read_json
 from store.paths import ROOT
@@ -36,9 +32,6 @@ FIXTURES = ROOT / "tests" / "analysis" / "stats" / "fixtures"
 
 SIZES = (100, 300, 1000, 3000, 10_000)
 TRIALS, ATTRIBUTES = 50, 5
-APART = 200
-"""Contexts that are fitted together and one after another."""
-
 REPEATS = 5
 
 
@@ -50,26 +43,6 @@ def simulate(contexts: int) -> tuple[Array, Array]:
     weights = rng.normal(size=(contexts, ATTRIBUTES))
     probability = expit((difference @ weights[..., None])[..., 0])
     return (rng.random((contexts, TRIALS)) < probability).astype(float), difference
-
-
-def fit_one(chose_a: Array, difference: Array) -> Array:
-    """Posterior mode of one context's slopes under the same model, by `scipy.optimize.minimize`.
-
-    Args:
-        chose_a: 0 or 1, shape (trials,).
-        difference: Shape (trials, attributes).
-    """
-    design = np.column_stack([np.ones(len(difference)), difference - difference.mean(axis=0)])
-    design *= (2 * chose_a - 1)[:, None]
-
-    def objective(theta: Array) -> tuple[float, Array]:
-        margin = design @ theta
-        intercept, slopes = theta[0], theta[1:]
-        prior = (PRIOR_DF + 1) / 2 * np.log1p((intercept / PRIOR_SCALE) ** 2 / PRIOR_DF) + slopes @ slopes / 2
-        pull = np.append((PRIOR_DF + 1) * intercept / (PRIOR_DF * PRIOR_SCALE**2 + intercept**2), slopes)
-        return np.logaddexp(0, -margin).sum() + prior, pull - design.T @ expit(-margin)
-
-    return minimize(objective, np.zeros(design.shape[1]), jac=True, method="BFGS").x[1:]
 
 
 def by_trials(group: Decisions) -> list[tuple[Array, Array]]:
@@ -98,36 +71,6 @@ def beside_brms() -> None:
     show(f"seconds a context, {contexts} contexts", rows)
 
 
-def one_after_another() -> None:
-    """Print what fitting contexts together saves, and that both fits find about the same."""
-    chose_a, difference = simulate(APART)
-    modes: list[Array] = []
-
-    def fit_each() -> None:
-        modes[:] = [fit_one(y, x) for y, x in zip(chose_a, difference, strict=True)]
-
-    def posterior_each() -> None:
-        for y, x in zip(chose_a, difference, strict=True):
-            logistic_posterior(y[None], x[None])
-
-    rows: list[dict[str, Any]] = []
-    for what, run in (
-        ("means, sds, intervals, together", lambda: logistic_posterior(chose_a, difference)),
-        ("the same, one after another", posterior_each),
-        ("modes, together", lambda: laplace(signed_design(chose_a, difference))),
-        ("the same, one after another (scipy.optimize)", fit_each),
-    ):
-        run()
-        processor, wall = timed(run, REPEATS)
-        first = rows[0]["processor"] if rows else processor
-        rows.append({"fit": what, "processor": processor, "wall": wall, "ratio": round(processor / first, 2)})
-    show(f"seconds, {APART} contexts x {TRIALS} trials x {ATTRIBUTES} attributes", rows)
-    posterior = logistic_posterior(chose_a, difference)
-    apart = np.abs(posterior.mean - modes).max()
-    say(f"largest |posterior mean - mode|: {apart:.3f} (they differ where a posterior is skewed)")
-    say(f"largest Pareto k: {posterior.pareto_k.max():.2f}; fewest effective draws: {posterior.ess.min():.0f}\n")
-
-
 def growth() -> None:
     """Print seconds for more and more contexts, and the exponent: the slope of log seconds on log contexts."""
     rows = []
@@ -145,7 +88,6 @@ def main() -> None:
     """Print everything; see the top of this file."""
     say(machine())
     beside_brms()
-    one_after_another()
     growth()
 
 

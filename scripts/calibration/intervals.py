@@ -15,12 +15,8 @@ README.md of the folder is written by hand and kept: its tables and its conclusi
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,36 +34,10 @@ from analysis.pages.drawing import (
     save_picture,
     write_beside,
 )
-from analysis.power import POOL, in_parallel
-from analysis.stats.simulation import make_pool
 from analysis.study.output import output_folder
-from scripts.calibration.studies import (
-    ALTERNATIVES,
-    CORRECTED,
-    FOLLOWS,
-    NULLS,
-    SITUATIONS,
-    Row,
-    alternative_rows,
-    corrected_rows,
-    guide_row,
-    instillation_rows,
-    posterior_rows,
-    study_rows,
-    weight_halves,
-)
+from scripts.calibration.studies import ACCEPTED, alternatives_table, coverage_table, guide_table
 from store.console import run_command, say
 from task.errors import InputError
-
-TRIALS, CONTEXTS = (50, 100), (50, 100)
-
-WORKERS = os.cpu_count() or 1
-
-ACCEPTED = {"coverage": (0.93, 0.97), "rejection": (0.04, 0.06)}
-"""Shares that count as right for a 95% interval and a 5% test."""
-
-ERROR_CORRELATIONS = (0.0, 0.5, 0.7, 0.8)
-"""Of the stable errors before and after, where power is held against the guide."""
 
 WIDTH, LEFT, SIDE, ROW = 90.0, 47.0, 38.0, 3.6
 """In millimetres: the picture, where axes begin, their width, and the height of a row."""
@@ -76,61 +46,16 @@ RANGES = {"coverage": (0.80, 1.0), "rejection": (0.02, 0.08)}
 """Of the axes; a share outside is written at the edge."""
 
 
-def alternatives_table(studies: int, seed: int) -> pd.DataFrame:
-    """alternatives.csv: coverage of other intervals of r, after 50 decisions a context, down to 25 contexts."""
-    pool = make_pool(POOL, 50, FOLLOWS, seed)
-    tasks = [(what, contexts, pool, studies, seed) for what in ALTERNATIVES for contexts in (25, *CONTEXTS)]
-    found = in_parallel(alternative_rows, tasks, "alternatives", WORKERS)
-    return pd.DataFrame([row for rows in found for row in rows]).round(4)
-
-
-def guide_table(studies: int, seed: int) -> pd.DataFrame:
-    """guide.csv: the paired difference of the guide, for choosers without and with noise."""
-    choosers = (1.0, FOLLOWS)
-    pools = in_parallel(make_pool, [(POOL, 50, follows, seed) for follows in choosers], "pools of the guide", WORKERS)
-    grid = itertools.product(zip(choosers, pools, strict=True), ERROR_CORRELATIONS, CONTEXTS)
-    tasks = [(follows, contexts, c, pool, studies, seed) for (follows, pool), c, contexts in grid]
-    return pd.DataFrame(in_parallel(guide_row, tasks, "guide", WORKERS)).round(4)
-
-
-def coverage_table(studies: int, seed: int) -> pd.DataFrame:
-    """calibration.csv: one `Row` a line, and whether its share is as it should be."""
-    kinds = sorted({(trials, s.lean) for trials in TRIALS for s in (*SITUATIONS, *NULLS)})
-    made = in_parallel(make_pool, [(POOL, trials, FOLLOWS, seed, lean) for trials, lean in kinds], "pools", WORKERS)
-    pools = dict(zip(kinds, made, strict=True))
-    halves = in_parallel(weight_halves, [(trials, seed) for trials in TRIALS], "pools in halves", WORKERS)
-    halves_of = dict(zip(TRIALS, halves, strict=True))
-    sizes = list(itertools.product(TRIALS, CONTEXTS))
-    tasks: list[tuple[Any, ...]] = [
-        *((study_rows, s, t, n, pools[t, s.lean], studies, seed) for s in SITUATIONS for t, n in sizes),
-        *((instillation_rows, t, n, pools[t, 0.0], studies, seed) for t, n in sizes),
-        *((corrected_rows, s, t, n, pools[t, 0.0], halves_of[t], studies, seed) for s in CORRECTED for t, n in sizes),
-        *((posterior_rows, t, seed) for t in TRIALS),
-        *((study_rows, s, t, n, pools[t, s.lean], 2 * studies, seed) for s in NULLS for t, n in sizes),
-    ]
-    found = [row for rows in in_parallel(_call, tasks, "studies", WORKERS) for row in rows]
-    # Of one interval together, whichever function measured it.
-    order = list(dict.fromkeys(row.what for row in found))
-    found.sort(key=lambda row: order.index(row.what))
-    table = pd.DataFrame(found).round(4)
-    low, high = (table["kind"].map({kind: ends[i] for kind, ends in ACCEPTED.items()}) for i in (0, 1))
-    return table.assign(as_it_should=table["share"].between(low, high))
-
-
-def _call(rows: Callable[..., list[Row]], *arguments: Any) -> list[Row]:
-    return rows(*arguments)
-
-
 def save_coverage_figure(table: pd.DataFrame, path: Path) -> None:
     """Draw all shares as dots, a row a situation; PNG and a PDF beside it, 90 mm wide."""
     with house_style():
-        entries = {kind: _entries(table[table["kind"] == kind]) for kind in ACCEPTED}
-        heights = {kind: ROW * len(rows) for kind, rows in entries.items()}
-        canvas = new_canvas(WIDTH, sum(heights.values()) + 9.0 * len(heights) + 10.0)
+        parts = {kind: table[table["kind"] == kind] for kind in RANGES}
+        canvas = new_canvas(WIDTH, sum(ROW * _lines(part) + 9.0 for part in parts.values()) + 10.0)
         top = 1.0
-        for kind, height in heights.items():
+        for kind, part in parts.items():
+            height = ROW * _lines(part)
             axes = place_axes(canvas, LEFT, top, SIDE, height)
-            _draw_kind(axes, table[table["kind"] == kind], entries[kind], kind)
+            _draw_kind(axes, part, kind)
             axes.set_xlabel("share that cover" if kind == "coverage" else "share that reject", labelpad=1)
             top += height + 9.0
         looks = (
@@ -144,38 +69,40 @@ def save_coverage_figure(table: pd.DataFrame, path: Path) -> None:
         save_picture(canvas, path)
 
 
-def _entries(table: pd.DataFrame) -> list[tuple[str, str | None]]:
-    """Rows of the picture: a heading for each interval or test, then its situations."""
-    entries: list[tuple[str, str | None]] = []
-    for what, part in table.groupby("what", sort=False):
-        entries += [(str(what), None), *((str(what), name) for name in part["situation"].unique())]
-    return entries
+def _lines(table: pd.DataFrame) -> int:
+    """Lines of axes: a heading for each interval or test, and its situations."""
+    return sum(len(table[names].drop_duplicates()) for names in (["what"], ["what", "situation"]))
 
 
-def _draw_kind(axes: Axes, table: pd.DataFrame, entries: list[tuple[str, str | None]], kind: str) -> None:
+def _draw_kind(axes: Axes, table: pd.DataFrame, kind: str) -> None:
     least, most = RANGES[kind]
-    axes.set(xlim=(least, most), ylim=(len(entries) - 0.5, -0.5), yticks=[])
+    axes.set(xlim=(least, most), ylim=(_lines(table) - 0.5, -0.5), yticks=[])
     axes.spines["left"].set_visible(False)
     axes.axvspan(*ACCEPTED[kind], color=FAINT, alpha=0.5, lw=0, zorder=0)
     axes.axvline(sum(ACCEPTED[kind]) / 2, color=GREY, lw=0.6, zorder=1)
-    for place, (what, situation) in enumerate(entries):
-        if situation is None:
-            write_beside(axes, place + 0.15, 1.5 - LEFT, what, fontweight="bold")
-            continue
-        write_beside(axes, place, 3 - LEFT, situation)
-        rows = table[(table["what"] == what) & (table["situation"] == situation)]
-        below = rows[rows["share"] < least]["share"]
-        if len(below):
-            text = f"◂ {below.min():.2f} to {below.max():.2f}".replace("0.", ".")
-            write_beside(axes, place, 0.5, text, color=WARNING)
-        for i, (_, row) in enumerate(rows[rows["share"] >= least].iterrows()):
-            height = place + 0.14 * (i - (len(rows) - 1) / 2)
-            colour = COLOURS[0] if row["contexts"] <= 50 else COLOURS[1]
-            reach = 2 * row["standard_error"]
-            span = [max(row["share"] - reach, least), min(row["share"] + reach, most)]
-            axes.plot(span, [height] * 2, color=colour, lw=0.5, zorder=2)
-            face = colour if row["trials"] > 50 else "white"
-            axes.plot(row["share"], height, "o", ms=2.8, mec=colour, mfc=face, mew=0.7, clip_on=False, zorder=3)
+    place = 0
+    for what, part in table.groupby("what", sort=False):
+        write_beside(axes, place + 0.15, 1.5 - LEFT, str(what), fontweight="bold")
+        for situation, rows in part.groupby("situation", sort=False):
+            place += 1
+            write_beside(axes, place, 3 - LEFT, str(situation))
+            _draw_shares(axes, place, rows, least, most)
+        place += 1
+
+
+def _draw_shares(axes: Axes, place: int, rows: pd.DataFrame, least: float, most: float) -> None:
+    below = rows[rows["share"] < least]["share"]
+    if len(below):
+        text = f"◂ {below.min():.2f} to {below.max():.2f}".replace("0.", ".")
+        write_beside(axes, place, 0.5, text, color=WARNING)
+    for i, (_, row) in enumerate(rows[rows["share"] >= least].iterrows()):
+        height = place + 0.14 * (i - (len(rows) - 1) / 2)
+        colour = COLOURS[0] if row["contexts"] <= 50 else COLOURS[1]
+        reach = 2 * row["standard_error"]
+        span = [max(row["share"] - reach, least), min(row["share"] + reach, most)]
+        axes.plot(span, [height] * 2, color=colour, lw=0.5, zorder=2)
+        face = colour if row["trials"] > 50 else "white"
+        axes.plot(row["share"], height, "o", ms=2.8, mec=colour, mfc=face, mew=0.7, clip_on=False, zorder=3)
 
 
 def main() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.special import ndtr, ndtri, stdtrit
 
-from analysis.power import POOL
+from analysis.power import POOL, in_parallel
 from analysis.stats.agreement import (
     bootstrap_r,
     mean_reports,
@@ -29,6 +33,7 @@ from analysis.stats.simulation import (
     average_reports,
     beliefs,
     draw_contexts,
+    make_pool,
     population_r,
     simulate_decisions,
     single_reports,
@@ -36,6 +41,16 @@ from analysis.stats.simulation import (
 )
 from task.seeding import stream
 from task.weights import LARGEST
+
+TRIALS, CONTEXTS = (50, 100), (50, 100)
+
+WORKERS = os.cpu_count() or 1
+
+ACCEPTED = {"coverage": (0.93, 0.97), "rejection": (0.04, 0.06)}
+"""Shares that count as right for a 95% interval and a 5% test."""
+
+ERROR_CORRELATIONS = (0.0, 0.5, 0.7, 0.8)
+"""Of the stable errors before and after, where power is held against the guide."""
 
 FOLLOWS = 0.82
 """Share of the decisions that follow the true weights: near the gate's threshold."""
@@ -265,3 +280,48 @@ def guide_row(
     known = {"follows": follows, "recovery": recovery, "contexts": contexts, "error_correlation": error_correlation}
     names = ("population_r", "population_difference", "power_difference", "coverage_difference")
     return {**known, "studies": studies, **{name: found[name] for name in names}}
+
+
+def alternatives_table(studies: int, seed: int) -> pd.DataFrame:
+    """alternatives.csv: coverage of other intervals of r, after 50 decisions a context, down to 25 contexts."""
+    pool = make_pool(POOL, 50, FOLLOWS, seed)
+    tasks = [(what, contexts, pool, studies, seed) for what in ALTERNATIVES for contexts in (25, *CONTEXTS)]
+    found = in_parallel(alternative_rows, tasks, "alternatives", WORKERS)
+    return pd.DataFrame([row for rows in found for row in rows]).round(4)
+
+
+def guide_table(studies: int, seed: int) -> pd.DataFrame:
+    """guide.csv: the paired difference of the guide, for choosers without and with noise."""
+    choosers = (1.0, FOLLOWS)
+    pools = in_parallel(make_pool, [(POOL, 50, follows, seed) for follows in choosers], "pools of the guide", WORKERS)
+    grid = itertools.product(zip(choosers, pools, strict=True), ERROR_CORRELATIONS, CONTEXTS)
+    tasks = [(follows, contexts, c, pool, studies, seed) for (follows, pool), c, contexts in grid]
+    return pd.DataFrame(in_parallel(guide_row, tasks, "guide", WORKERS)).round(4)
+
+
+def coverage_table(studies: int, seed: int) -> pd.DataFrame:
+    """calibration.csv: one `Row` a line, and whether its share is as it should be."""
+    kinds = sorted({(trials, s.lean) for trials in TRIALS for s in (*SITUATIONS, *NULLS)})
+    made = in_parallel(make_pool, [(POOL, trials, FOLLOWS, seed, lean) for trials, lean in kinds], "pools", WORKERS)
+    pools = dict(zip(kinds, made, strict=True))
+    halves = in_parallel(weight_halves, [(trials, seed) for trials in TRIALS], "pools in halves", WORKERS)
+    halves_of = dict(zip(TRIALS, halves, strict=True))
+    sizes = list(itertools.product(TRIALS, CONTEXTS))
+    tasks: list[tuple[Any, ...]] = [
+        *((study_rows, s, t, n, pools[t, s.lean], studies, seed) for s in SITUATIONS for t, n in sizes),
+        *((instillation_rows, t, n, pools[t, 0.0], studies, seed) for t, n in sizes),
+        *((corrected_rows, s, t, n, pools[t, 0.0], halves_of[t], studies, seed) for s in CORRECTED for t, n in sizes),
+        *((posterior_rows, t, seed) for t in TRIALS),
+        *((study_rows, s, t, n, pools[t, s.lean], 2 * studies, seed) for s in NULLS for t, n in sizes),
+    ]
+    found = [row for rows in in_parallel(_call, tasks, "studies", WORKERS) for row in rows]
+    # Of one interval together, whichever function measured it.
+    order = list(dict.fromkeys(row.what for row in found))
+    found.sort(key=lambda row: order.index(row.what))
+    table = pd.DataFrame(found).round(4)
+    low, high = (table["kind"].map({kind: ends[i] for kind, ends in ACCEPTED.items()}) for i in (0, 1))
+    return table.assign(as_it_should=table["share"].between(low, high))
+
+
+def _call(rows: Callable[..., list[Row]], *arguments: Any) -> list[Row]:
+    return rows(*arguments)

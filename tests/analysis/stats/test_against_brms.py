@@ -12,10 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.stats.estimators import logistic_posterior
-from analysis.study.released_files import Decisions
-from scripts.brms_reference.released import released_decisions
-from scripts.brms_reference.simulate import simulate
-from scripts.brms_reference.trials import read_trials
+from scripts.brms_reference.trials import Decisions, read_trials, released_decisions, simulate
 from support import ROOT
 
 FIXTURES = Path(__file__).parent / "fixtures"
