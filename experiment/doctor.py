@@ -15,14 +15,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 from store.console import say
 from store.paths import ROOT
-
-SMALL_MODEL = Path("models/smollm2-135m-instruct")
 
 DEMO_MEMORY = 4e9
 """Bytes that the tests and the small models need free: SmolLM2 in float32, its training, and Python with torch."""
@@ -155,16 +152,6 @@ def check_slurm() -> Iterator[Finding]:
         yield Finding("slurm", "ok", f"partition {partition.replace('*', ' (default)')}: {what}, up to {longest}")
 
 
-def check_model() -> Iterator[Finding]:
-    """Whether the small model of the tests is there, complete."""
-    from store.stages import begun
-
-    if begun(ROOT / SMALL_MODEL) == "finished":
-        yield Finding("model", "ok", f"{SMALL_MODEL}")
-    else:
-        yield Finding("model", "note", f"{SMALL_MODEL} is missing or half fetched; the tests need it", "make model")
-
-
 def check_models() -> Iterator[Finding]:
     """What would run where: launch configuration, engine, models."""
     from eval.engines import choose
@@ -191,7 +178,7 @@ def check_models() -> Iterator[Finding]:
             yield Finding("models", "ok", f"{how}: {', '.join(stems)}")
 
 
-CHECKS = (check_packages, check_gpu, check_memory, check_hub, check_wandb, check_slurm, check_model, check_models)
+CHECKS = (check_packages, check_gpu, check_memory, check_hub, check_wandb, check_slurm, check_models)
 
 
 def examine() -> list[Finding]:

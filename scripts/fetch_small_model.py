@@ -42,14 +42,12 @@ def download(folder: Path) -> Path:
 
 def convert(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file and save model and tokenizer as safetensors and JSON."""
-    source, name = str(gguf.parent), gguf.name
-    dequantised = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=name, quantization_config=dequantised, dtype=torch.float32
-    )
+    named = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    quantised = GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(**named, quantization_config=quantised, dtype=torch.float32)
     model.config.name_or_path = NAME
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=name).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**named).save_pretrained(folder)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import argparse
 import importlib.util
 import multiprocessing
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -42,10 +42,7 @@ ARMS, ARM_TRIALS = 5, 20
 
 BATCH = 32
 
-PLAIN: dict[Measure, dict[str, int]] = {
-    "decisions": {"batch": BATCH, "new_tokens": 5},
-    "reports": {"batch": 10, "new_tokens": 256},
-}
+PLAIN: dict[Measure, tuple[int, int]] = {"decisions": (BATCH, 5), "reports": (10, 256)}
 """The plain `generate` loop: prompts at a time and new tokens."""
 
 
@@ -86,7 +83,7 @@ def answer(engine: Engine, measure: Measure, trials: Sequence[ShownTrial]) -> tu
 @torch.inference_mode()
 def generate_plainly(engine: TransformersEngine, measure: Measure, prompts: Sequence[list[int]]) -> None:
     """What is measured against: `generate` in the order of the file, left-padded, every prompt from its beginning."""
-    size, new = PLAIN[measure]["batch"], PLAIN[measure]["new_tokens"]
+    size, new = PLAIN[measure]
     for start in range(0, len(prompts), size):
         rows = in_columns(prompts[start : start + size], left=True)
         ids = torch.tensor([[token or 0 for token in row] for row in rows])
@@ -125,7 +122,9 @@ def beside_plain(model: Path, contexts: int) -> list[dict[str, Any]]:
         ours.setdefault(measure, taken)
         prompts, what = engine.prompts(trials), f"{len(trials)} {measure}, {layout}"
         plain = timed(partial(generate_plainly, engine, measure, prompts)).processor
-        rows.append(row(f"{what}: generate", plain, taken, tokens=tokens))
+        rows.append(
+            row(f"{what}: generate (prompts at a time, new tokens: {PLAIN[measure]})", plain, taken, tokens=tokens)
+        )
         if measure == "decisions":
             forward = timed(partial(compute_plainly, engine, prompts)).processor
             rows.append(row(f"{what}: a plain forward pass each", forward, taken))
@@ -143,7 +142,7 @@ def time_vllm(model: Path, contexts: int) -> dict[Measure, tuple[float, dict[str
     return {measure: answer(engine, measure, shown(measure, contexts)) for measure in PLAIN}
 
 
-def beside_merged(model: Path, folder: Path) -> list[dict[str, Any]]:
+def beside_merged(model: Path, folder: Path) -> dict[str, Any]:
     """One engine with all arms beside a merged model an arm, each loaded from its files."""
     trials = shown("decisions", 1)[:ARM_TRIALS]
     adapters: dict[str, str | None] = {}
@@ -157,30 +156,31 @@ def beside_merged(model: Path, folder: Path) -> list[dict[str, Any]]:
         arm.merge_and_unload().save_pretrained(merged)
         AutoTokenizer.from_pretrained(model).save_pretrained(merged)
 
+    def ask_all(engines: Iterable[tuple[Engine, str]]) -> None:
+        for engine, arm in engines:
+            engine.decide(arm, trials)
+
     together = make(model, adapters)
-    loading = timed(partial(getattr, together, "_model")).processor
-    answering = timed(lambda: [together.decide(arm, trials) for arm in adapters]).processor
-    apart_loading = apart_answering = 0.0
-    for number in range(ARMS):
-        alone = make(folder / f"merged_{number}", {"base": None})
-        apart_loading += timed(partial(getattr, alone, "_model")).processor
-        apart_answering += timed(partial(alone.decide, "base", trials)).processor
-    what = f"{ARMS} arms x {len(trials)} decisions: merged models"
-    return [row(f"{what}, loaded", apart_loading, loading), row(f"{what}, asked", apart_answering, answering)]
+    apart = timed(lambda: ask_all((make(folder / f"merged_{n}", {"base": None}), "base") for n in range(ARMS)))
+    one = timed(lambda: ask_all((together, arm) for arm in adapters))
+    return row(
+        f"{ARMS} arms x {len(trials)} decisions: merged models, loaded and asked", apart.processor, one.processor
+    )
 
 
 def main() -> None:
-    """Command line: `--model FOLDER`, `--contexts N`, `--out FILE`."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("models/smollm2-135m-instruct"))
     parser.add_argument("--contexts", type=int, default=2)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
+    model = asked.model
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*beside_plain(arguments.model, arguments.contexts), *beside_merged(arguments.model, Path(folder))]
+        rows = [*beside_plain(model, asked.contexts), beside_merged(model, Path(folder))]
     table = [{name: value for name, value in entry.items() if name != "tokens"} for entry in rows]
-    show(f"processor seconds beside the transformers engine; {arguments.model.name}, fp32, {machine()}", table)
-    save(arguments.out, model=arguments.model.name, plain=PLAIN, rows=rows)
+    show(f"processor seconds beside the transformers engine; {model.name}, fp32, {machine()}", table)
+    save(asked.out, model=model.name, rows=rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long the logistic estimator takes beside brms on the same trials, and how its time grows with the contexts.
+"""How long the logistic estimator takes beside brms on the same trials.
 
     python scripts/benchmarks/estimator.py
 
@@ -16,42 +16,26 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from analysis.stats.estimators import logistic_posterior
 from scripts.benchmarks.timing import machine, show, timed
 from scripts.brms_reference.trials import Decisions, read_trials
-from store.console import run_command, say
+from store.console import run_command
 from store.files import read_json
 from store.paths import ROOT
-from task.seeding import stream
-
-Array = NDArray[np.float64]
 
 FIXTURES = ROOT / "tests" / "analysis" / "stats" / "fixtures"
 
-SIZES = (100, 300, 1000, 3000, 10_000)
-TRIALS, ATTRIBUTES = 50, 5
 REPEATS = 5
 
 
-def simulate(contexts: int) -> tuple[Array, Array]:
-    """Choices (contexts, trials) and differences (contexts, trials, attributes), with weights from the prior."""
-    rng = stream(0, "benchmark_estimator")
-    shape = (contexts, TRIALS, ATTRIBUTES)
-    difference = rng.random(shape) - rng.random(shape)
-    weights = rng.normal(size=(contexts, ATTRIBUTES))
-    probability = expit((difference @ weights[..., None])[..., 0])
-    return (rng.random((contexts, TRIALS)) < probability).astype(float), difference
-
-
-def by_trials(group: Decisions) -> list[tuple[Array, Array]]:
+def by_trials(group: Decisions) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """The choices and differences of a group, apart by number of trials, so that no time goes to padding."""
     trials = (~np.isnan(group.chose_a)).sum(axis=1)
     return [(group.chose_a[trials == n, :n], group.difference[trials == n, :n]) for n in np.unique(trials)]
 
 
-def beside_brms() -> None:
+def main() -> None:
     """Print seconds a context on the trials that brms was timed on, and how many times as long brms takes."""
     run = read_json(FIXTURES / "brms_run.json")
     brms = pd.DataFrame(run["fits"])[["processor", "wall"]].mean()
@@ -68,27 +52,7 @@ def beside_brms() -> None:
         fit_all(intervals)  # warms up
         seconds = pd.Series(timed(partial(fit_all, intervals), REPEATS)._asdict()) / contexts
         rows.append({"fit": what, **seconds.round(5), "brms takes times": round(brms.processor / seconds.processor)})
-    show(f"seconds a context, {contexts} contexts", rows)
-
-
-def growth() -> None:
-    """Print seconds for more and more contexts, and the exponent: the slope of log seconds on log contexts."""
-    rows = []
-    for size in SIZES:
-        fit = partial(logistic_posterior, *simulate(size), intervals=False)
-        processor, wall = timed(fit, REPEATS if size <= 1000 else 1)
-        each = round(1000 * processor / size, 2)
-        rows.append({"contexts": size, "processor": processor, "wall": wall, "ms a context": each})
-    show("seconds with the contexts", rows)
-    exponent = np.polyfit(np.log(SIZES), np.log([row["processor"] for row in rows]), 1)[0]
-    say(f"seconds grow like contexts^{exponent:.2f}")
-
-
-def main() -> None:
-    """Print everything; see the top of this file."""
-    say(machine())
-    beside_brms()
-    growth()
+    show(f"seconds a context, {contexts} contexts, {machine()}", rows)
 
 
 if __name__ == "__main__":

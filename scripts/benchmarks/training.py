@@ -27,6 +27,7 @@ from store.console import run_command
 from store.contexts import DATA, load_contexts, save_contexts
 from store.examples import ExamplesConfig, read_examples
 from store.weights import save_weights
+from task.errors import InputError
 from task.weights import sample_weights
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.examples import make_examples
@@ -187,14 +188,16 @@ def main() -> None:
     parser.add_argument("--model", default="models/smollm2-135m-instruct")
     parser.add_argument("--contexts", type=int, default=4)
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
+    if asked.contexts < 2:
+        raise InputError(f"--contexts {asked.contexts}; give 2 or more: the first one's step only warms up")
     set_verbosity_error()
     disable_progress_bar()
     with tempfile.TemporaryDirectory() as name:
-        found = compare(arguments.model, write_rows(Path(name), arguments.contexts), Path(name))
-    count = arguments.contexts * BATCH
-    show(f"{count} rows of instillation, {BATCH} a step, {arguments.model}, {machine()}", found)
-    save(arguments.out, model=arguments.model, rows=count, batch=BATCH, recipes=found)
+        found = compare(asked.model, write_rows(Path(name), asked.contexts), Path(name))
+    count = asked.contexts * BATCH
+    show(f"{count} rows of instillation, {BATCH} a step, {asked.model}, {machine()}", found)
+    save(asked.out, model=asked.model, rows=count, batch=BATCH, recipes=found)
 
 
 if __name__ == "__main__":

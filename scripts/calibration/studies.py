@@ -99,10 +99,8 @@ CORRECTED = (
     Situation("independent errors, noisy reports", Reporter(0.5, noise=NOISY)),
 )
 
-ALTERNATIVES = {
-    "independent errors, accuracy .3": Reporter(0.3),
-    "contexts differ in scale": Reporter(0.5, scale_spread=0.5),
-    "contexts known or not at all": Reporter(0.5, uneven=True),
+ALTERNATIVES: dict[str, Reporter | None] = {
+    **{s.name: s.reporter for s in (SITUATIONS[0], *SITUATIONS[-2:])},
     "learned against target": None,
 }
 """Where other intervals of r are compared with ours; None stands for r(learned, target)."""
@@ -110,7 +108,10 @@ ALTERNATIVES = {
 
 @dataclass(frozen=True)
 class Row:
-    """One measured share: how often `what` did what it should, in one situation and size of study."""
+    """One measured share: how often `what` did what it should, in one situation and size of study.
+
+    The standard error is the binomial one where none is given, as studies are independent.
+    """
 
     kind: str
     what: str
@@ -119,22 +120,9 @@ class Row:
     contexts: int
     studies: int
     share: float
-    standard_error: float
+    standard_error: float = math.nan
     truth: float = math.nan
     mean_estimate: float = math.nan
-
-
-def counted(
-    kind: str,
-    what: str,
-    where: tuple[str, int, int],
-    studies: int,
-    share: float,
-    truth: float = math.nan,
-    mean_estimate: float = math.nan,
-) -> Row:
-    """A row whose studies are independent, with the binomial standard error."""
-    return Row(kind, what, *where, studies, share, math.sqrt(share * (1 - share) / studies), truth, mean_estimate)
 
 
 INTERVALS = (
@@ -157,11 +145,11 @@ def study_rows(situation: Situation, trials: int, contexts: int, pool: Pool, stu
     settings = Settings(studies, seed, situation.error_correlation, RESAMPLES, permutations)
     after = replace(situation.reporter, accuracy=situation.reporter.accuracy + situation.effect)
     (found,) = run_studies(situation.reporter, [after], pool, contexts, settings)
-    where = (situation.name, trials, contexts)
+    where = (situation.name, trials, contexts, studies)
     if unrelated:
-        return [counted("rejection", what, where, studies, found[share]) for what, share in TESTS]
+        return [Row("rejection", what, *where, found[share]) for what, share in TESTS]
     return [
-        counted("coverage", what, where, studies, found[share], found[f"population_{of}"], found[f"mean_{of}"])
+        Row("coverage", what, *where, found[share], truth=found[f"population_{of}"], mean_estimate=found[f"mean_{of}"])
         for what, share, of in INTERVALS
     ]
 
@@ -176,9 +164,9 @@ def instillation_rows(trials: int, contexts: int, pool: Pool, studies: int, seed
         estimates.append(pearson(x, y))
         intervals = bootstrap_r(x, y, seed=seed, resamples=RESAMPLES), regression_interval(estimates[-1], x.size)
         covered += [low <= truth <= high for low, high in intervals]
-    where, mean = ("learned against target", trials, contexts), float(np.mean(estimates))
+    where = ("learned against target", trials, contexts, studies)
     return [
-        counted("coverage", what, where, studies, share, truth, mean)
+        Row("coverage", what, *where, share, truth=truth, mean_estimate=float(np.mean(estimates)))
         for (what, *_), share in zip(INTERVALS[:2], covered / studies, strict=True)
     ]
 
@@ -208,8 +196,9 @@ def corrected_rows(
         found = corrected_r(mean, pool.learned[rows], x_halves, y_halves, seed=seed, resamples=RESAMPLES // 2)
         covered.append(found.boot_low <= reporter.accuracy <= found.boot_high)
         estimates.append(found.r)
-    share, where = float(np.mean(covered)), (situation.name, trials, contexts)
-    return [counted("coverage", "corrected r", where, studies, share, reporter.accuracy, float(np.mean(estimates)))]
+    share, estimate = float(np.mean(covered)), float(np.mean(estimates))
+    where = (situation.name, trials, contexts, studies)
+    return [Row("coverage", "corrected r", *where, share, truth=reporter.accuracy, mean_estimate=estimate)]
 
 
 def posterior_rows(trials: int, seed: int) -> list[Row]:
@@ -318,7 +307,9 @@ def coverage_table(studies: int, seed: int) -> pd.DataFrame:
     # Of one interval together, whichever function measured it.
     order = list(dict.fromkeys(row.what for row in found))
     found.sort(key=lambda row: order.index(row.what))
-    table = pd.DataFrame(found).round(4)
+    table = pd.DataFrame(found)
+    binomial = (table["share"] * (1 - table["share"]) / table["studies"]) ** 0.5
+    table = table.assign(standard_error=table["standard_error"].fillna(binomial)).round(4)
     low, high = (table["kind"].map({kind: ends[i] for kind, ends in ACCEPTED.items()}) for i in (0, 1))
     return table.assign(as_it_should=table["share"].between(low, high))
 

@@ -102,12 +102,6 @@ def test_a_package_that_cannot_be_loaded_is_a_problem(monkeypatch: pytest.Monkey
     assert found.state == "problem" and "psutil" in found.text and found.remedy == "make env"
 
 
-def test_the_model_of_the_tests_may_be_missing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "SMALL_MODEL", Path("models/nowhere"))
-    [found] = findings("model")
-    assert (found.state, found.remedy) == ("note", "make model")
-
-
 def test_states_that_limit_nothing_are_notes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

@@ -18,7 +18,6 @@ from scripts.calibration.studies import (
     Row,
     Situation,
     alternative_rows,
-    counted,
     guide_row,
     instillation_rows,
     study_rows,
@@ -66,11 +65,6 @@ def test_the_guide_is_about_measured_correlations(pool: Pool):
     row = guide_row(0.82, 20, 0.7, pool, studies=30, seed=4)
     assert row["population_r"] == pytest.approx(0.3, abs=0.01)
     assert row["population_difference"] == pytest.approx(0.1, abs=0.01)
-
-
-def test_a_row_has_the_binomial_standard_error():
-    row = counted("coverage", "r", ("here", 50, 100), 400, 0.9, truth=0.5)
-    assert row.standard_error == pytest.approx(0.015) and (row.trials, row.contexts, row.truth) == (50, 100, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +119,9 @@ def test_the_command_replaces_its_tables_and_keeps_the_page(
 def test_what_was_measured_is_precise_and_what_docstrings_say(tables: dict[str, pd.DataFrame]):
     found = tables["calibration"]
     assert found["standard_error"].max() < 0.01
+    independent = found[found["what"] != "weights' 95% HDI"]
+    binomial = np.sqrt(independent["share"] * (1 - independent["share"]) / independent["studies"])
+    np.testing.assert_allclose(independent["standard_error"], binomial, atol=1.01e-4)
     assert set(found["situation"]) >= {s.name for s in (*SITUATIONS, *NULLS)}
     ours = found[found["what"].isin(["r, contexts resampled", "paired difference", "corrected r"])]
     assert (ours["standard_error"] < 0.007).all()
