@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,8 +80,8 @@ def write_shard(engine: Engine, work: Work, number: int) -> None:
     shards.write_shard(work.folder, number, table, spent)
 
 
-def merge(config: EvalConfig) -> list[Path]:
-    """Join the shards that all parts have written into trial files; returns their folders.
+def merge(config: EvalConfig) -> None:
+    """Join the shards that all parts have written into trial files.
 
     What the answers depend on is taken from what the parts noted when they began, so that the join needs neither the
     model nor a GPU; all else must be as the configuration says.
@@ -88,12 +89,10 @@ def merge(config: EvalConfig) -> list[Path]:
     Raises:
         InputError: A trial file has not been begun, was begun with other settings, or a shard is missing.
     """
-    works = list_work(config)
-    for work in works:
+    for work in list_work(config):
         if begun(work.folder) is None:
             raise InputError(f"{work.folder}: not begun; run the parts of the evaluation first")
         finish(work, Stage(work.folder, {**read_origin(work.folder).depends_on, **work.inputs()}))
-    return [work.folder for work in works]
 
 
 def finish(work: Work, stage: Stage) -> None:
@@ -113,21 +112,14 @@ def finish(work: Work, stage: Stage) -> None:
     shards.remove_shards(work.folder)
 
 
-def _answering(spent: Mapping[str, float], trials: int) -> Answering:
+def _answering(spent: Counter[str], trials: int) -> Answering:
     seconds = max(spent["seconds"], 1e-3)
-    speed = Answering(seconds=round(seconds, 3), trials_per_second=round(trials / seconds, 2))
-    if "prompt" not in spent:
-        return speed
-    prompt, computed, reply = (int(spent[name]) for name in ("prompt", "computed", "reply"))
-    return speed.model_copy(
-        update={
-            "prompt_tokens": prompt,
-            "computed_tokens": computed,
-            "reply_tokens": reply,
-            "share_from_cache": round(1 - computed / prompt, 4),
-            "tokens_per_second": round((computed + reply) / seconds, 1),
-        }
-    )
+    speed = {"seconds": round(seconds, 3), "trials_per_second": round(trials / seconds, 2)}
+    if spent["prompt"]:
+        speed |= {f"{name}_tokens": int(spent[name]) for name in ("prompt", "computed", "reply")}
+        speed["share_from_cache"] = round(1 - spent["computed"] / spent["prompt"], 4)
+        speed["tokens_per_second"] = round((spent["computed"] + spent["reply"]) / seconds, 1)
+    return Answering.model_validate(speed)
 
 
 def answer(engine: Engine, work: Work, rows: Sequence[tuple[str, ShownTrial]]) -> pa.Table:

@@ -25,12 +25,8 @@ class Work:
     of a measure are the same.
 
     Attributes:
-        config: The evaluation.
-        measurement: What is measured.
         framings: Group and context in the measurement's wording, in the order of the rows.
-        folder: Folder of the trial file.
-        columns: Of the trial file.
-        total: Number of rows.
+        folder, columns, total: Of the trial file; `total` is the number of its rows.
         shards: Number of shards.
     """
 

@@ -17,16 +17,16 @@ from store.manifests import KeptCheckpoint
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 """File of what is trained: an adapter, or a whole model."""
 
+LOG = "log_history.json"
+"""File of an adapter with what its training logged."""
+
 
 def last_complete_checkpoint(
     folder: Path, weights: str = ADAPTER, tell: Callable[[str], None] | None = None
 ) -> Path | None:
     """The newest `checkpoint-N` of a folder that was written to its end, None if there is none.
 
-    Args:
-        folder: The training's folder.
-        weights: File of what is trained.
-        tell: Gets a line for each newer checkpoint that is passed over: the process was killed while it was written.
+    `tell` gets a line for each newer one that is passed over: the process was killed while it was written.
     """
     found = [p for p in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", p.name)]
     for checkpoint in sorted(found, key=step_of, reverse=True):
@@ -84,15 +84,10 @@ def steps_done(checkpoint: Path) -> tuple[int, int]:
 def kept_checkpoint(
     log: Sequence[Mapping[str, Any]], best: str | None, measure: str | None
 ) -> tuple[KeptCheckpoint, dict[str, float]] | None:
-    """Which checkpoint's weights a training ended with, where it chose among them; None where it kept the last weights.
+    """Which checkpoint's weights a training ended with, and all that was measured on held-out rows at its step.
 
-    Args:
-        log: The training's `log_history`.
-        best: Its `best_model_checkpoint`.
-        measure: Its `metric_for_best_model`.
-
-    Returns:
-        The checkpoint, and all that was measured on held-out rows at its step.
+    None where it kept the last weights. `log`, `best` and `measure` are the training's `log_history`,
+    `best_model_checkpoint` and `metric_for_best_model`.
     """
     if best is None or measure is None:
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,12 +23,10 @@ DATA = ROOT / "task" / "data"
 
 
 def load_contexts(path: Path | str, count: int | None = None) -> list[ChoiceContext]:
-    """Read and validate the contexts of a JSON Lines file, or of the paper's released files; the first `count` of them.
+    """Read and validate the contexts of a file; the first `count` of them.
 
-    Args:
-        path: `*.jsonl` (one context a line, see `context_from_json`), or the released `candidate_scenarios.json` or
-            `scenarios.csv`, which are read together (see `store.released`).
-        count: How many to return; all of them when None.
+    The file is `*.jsonl` (one context a line, see `context_from_json`), or the released `candidate_scenarios.json` or
+    `scenarios.csv`, which are read together (see `store.released`).
 
     Raises:
         InputError: The file is missing or too short, or `problems` finds something; the first finding is named.
@@ -86,14 +84,9 @@ def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
 
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
-    """Write contexts as JSON Lines, in the form that `load_contexts` reads."""
-    path.write_text("".join(json.dumps(_record(c), ensure_ascii=False) + "\n" for c in contexts), encoding="utf-8")
-
-
-def _record(context: ChoiceContext) -> dict[str, Any]:
-    """A context as a JSON object; the layout is left out where it is the usual one."""
-    record = asdict(context)
-    return record if context.layout != "lists" else {k: v for k, v in record.items() if k != "layout"}
+    """Write contexts as JSON Lines, in the form that `load_contexts` reads; the layout only where it is not `lists`."""
+    records = [{k: v for k, v in asdict(c).items() if (k, v) != ("layout", "lists")} for c in contexts]
+    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
 
 
 def context_from_json(line: str, where: str) -> ChoiceContext:
@@ -112,12 +105,12 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
     for position, item in enumerate(record["attributes"], start=1):
         _check_keys(item, {"name": str, "units": str, "low": float, "high": float}, f"{where}, attribute {position}")
-    return replace(_from_record(record), layout=cast(Layout, layout))
+    return _from_record(record, cast(Layout, layout))
 
 
-def _from_record(record: Mapping[str, Any]) -> ChoiceContext:
+def _from_record(record: Mapping[str, Any], layout: Layout = "lists") -> ChoiceContext:
     attributes = (Attribute(a["name"], a["units"], float(a["low"]), float(a["high"])) for a in record["attributes"])
-    return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes))
+    return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes), layout)
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:

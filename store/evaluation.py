@@ -100,8 +100,6 @@ class MeasureSettings(Settings):
     """What is measured of an arm, and how it is asked.
 
     Attributes:
-        arm: The arm.
-        measure: `decisions` or `reports`.
         variant: Wording of the prompts, see `task.prompts.WORDINGS`.
         per_context: Pairs a context (each shown in both orders) or reports a context.
     """
@@ -171,9 +169,7 @@ class EvalConfig(Settings):
     """One evaluation: one engine, any number of measurements.
 
     Attributes:
-        seed: Seed of the trials.
         output: Folder for `<arm>/<measure>/trials.parquet`.
-        model: The base model; None for the simulated engine.
         arms: Adapter folder of each arm, None for the base model.
         planted: For the simulated engine: how each arm answers.
         planted_weights: For the simulated engine: CSV of the weights that decide.
@@ -232,12 +228,9 @@ class EvalConfig(Settings):
         """All that a trial file depends on besides the engine."""
         told = {"told_weights": hash_file(Path(str(self.told_weights)))} if measurement.tells_weights else {}
         return {
-            "arm": measurement.arm,
-            "measure": measurement.measure,
-            "variant": measurement.variant,
+            **measurement.model_dump(include={"arm", "measure", "variant", "per_context"}),
             "seed": self.seed,
-            "per_context": measurement.per_context,
-            "contexts": [[g.name, hash_file(Path(g.file)), g.only] for g in measurement.contexts],  # type: ignore[list-item]
+            "contexts": [[g.name, hash_file(Path(g.file)), g.only] for g in measurement.contexts],
             "prompts": self._prompt_hash(measurement),
             "shard_size": self.engine.shard_size,
             **told,

@@ -22,15 +22,11 @@ Part = Literal["train", "validation"]
 
 
 class ExamplesConfig(Settings):
-    """What to write.
+    """What to write: `train.jsonl` and `validation.jsonl` in the folder `output`.
 
     Attributes:
-        contexts: Contexts file.
         weights: CSV of weights by context: what is taught, or what is reported.
         teach: `decisions` (choices of higher utility) or `reports` (the weights themselves).
-        output: Folder for `train.jsonl` and `validation.jsonl`.
-        seed: Seed of the trials.
-        train_per_context, validation_per_context: Trials of each context in the two files.
         only: Names of the contexts to use; all of the file when None.
         shuffle_weights: Give each context the weights of another one (the shuffled-label control).
     """
@@ -60,13 +56,7 @@ class ChatMessage(BaseModel):
 
 
 class Example(BaseModel):
-    """One row: a prompt and the answer that is taught.
-
-    Attributes:
-        messages: The prompt's messages, and the assistant's answer as the last one.
-        context: Name of the context that it is about, empty where that is not known.
-        index: Number of the trial in its context.
-    """
+    """One row: a prompt, and as its last message the answer that is taught; `context` is empty where not known."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -35,7 +35,7 @@ METADATA = b"trials"
 """Key in a trial file's schema metadata: `TrialColumns` as JSON."""
 
 ROW_GROUP = 2048
-"""Rows that a trial file holds together, and that are in memory at a time while it is written or counted."""
+"""Rows that a trial file holds together, and that are in memory at a time while it is written."""
 
 
 class TrialColumns(Settings):
@@ -45,12 +45,7 @@ class TrialColumns(Settings):
     second_1.. (attribute values). Decisions: logp_a, logp_b (natural log-probabilities over the whole vocabulary) and
     letter (the likelier of the two). Reports: reply (raw), reason (why it could not be read, null if it was),
     value_1.. (as given, null if unreadable), outside (a value beyond +-100). Reports that follow the arm's own decision
-    have the columns of both.
-
-    Attributes:
-        format: Version of the file.
-        measure, variant: What was asked, and how.
-        attributes: Number of attributes of each option.
+    have the columns of both. `attributes` is the number of attributes of each option.
     """
 
     format: Literal[2] = FORMAT
@@ -64,23 +59,9 @@ class TrialColumns(Settings):
             raise ValueError(f"{self.measure} have no variant {self.variant!r}")
         return self
 
-    @property
-    def first(self) -> list[str]:
-        """Columns of the values of the pair's first option."""
-        return self._numbered("first")
-
-    @property
-    def second(self) -> list[str]:
-        """Columns of the values of the pair's second option."""
-        return self._numbered("second")
-
-    @property
-    def values(self) -> list[str]:
-        """Columns of the values of a report."""
-        return self._numbered("value")
-
-    def _numbered(self, name: str) -> list[str]:
-        return [f"{name}_{i + 1}" for i in range(self.attributes)]
+    def of(self, what: Literal["first", "second", "value"]) -> list[str]:
+        """Columns with a value an attribute: of the pair's first option, of its second, or of a report."""
+        return [f"{what}_{i + 1}" for i in range(self.attributes)]
 
     @property
     def decides(self) -> bool:
@@ -91,12 +72,12 @@ class TrialColumns(Settings):
     def schema(self) -> pa.Schema:
         """The columns with their types, and the metadata."""
         columns = [("context", pa.string()), ("group", pa.string()), ("index", pa.int64()), ("first_as_a", pa.bool_())]
-        columns += [(name, pa.float64()) for name in (*self.first, *self.second)]
+        columns += [(name, pa.float64()) for name in (*self.of("first"), *self.of("second"))]
         if self.decides:
             columns += [("logp_a", pa.float64()), ("logp_b", pa.float64()), ("letter", pa.string())]
         if self.measure == "reports":
             columns += [("reply", pa.string()), ("reason", pa.string())]
-            columns += [*((name, pa.float64()) for name in self.values), ("outside", pa.bool_())]
+            columns += [*((name, pa.float64()) for name in self.of("value")), ("outside", pa.bool_())]
         return pa.schema(columns, metadata={METADATA: self.model_dump_json()})
 
     def table(
@@ -118,8 +99,8 @@ class TrialColumns(Settings):
             "group": [group for group, _ in trials],
             "index": [trial.index for trial in shown],
             "first_as_a": [trial.first_as_a for trial in shown],
-            **dict(zip(self.first, np.array([trial.first for trial in shown]).T, strict=True)),
-            **dict(zip(self.second, np.array([trial.second for trial in shown]).T, strict=True)),
+            **dict(zip(self.of("first"), np.array([trial.first for trial in shown]).T, strict=True)),
+            **dict(zip(self.of("second"), np.array([trial.second for trial in shown]).T, strict=True)),
         }
         if logps is not None:
             columns |= {"logp_a": logps[:, 0], "logp_b": logps[:, 1], "letter": greedy_letters(logps)}
@@ -128,7 +109,7 @@ class TrialColumns(Settings):
             columns |= {
                 "reply": [reply for reply, _ in reports],
                 "reason": [report.reason for _, report in reports],
-                **dict(zip(self.values, zip(*values, strict=True), strict=True)),
+                **dict(zip(self.of("value"), zip(*values, strict=True), strict=True)),
                 "outside": [report.outside for _, report in reports],
             }
         return pa.table(columns, schema=self.schema)
@@ -186,11 +167,7 @@ class ReportTrials:
 
 
 def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> DecisionTrials:
-    """Read the decisions of one arm.
-
-    Args:
-        folder: `trials/<arm>/decisions` of a run.
-        contexts: Contexts of the run by name, for the ranges.
+    """Read the decisions of one arm from `trials/<arm>/decisions` of a run; the contexts, by name, tell the ranges.
 
     Raises:
         InputError: The file is missing, cut, of another version or not as it says, or a pair lacks one of its orders.
@@ -203,7 +180,7 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
     shown[context, pair, order] = True
     if (shown.any(axis=2) != shown.all(axis=2)).any():
         raise InputError(f"{folder / TRIALS}: pairs are not shown once in each order; measure again with --overwrite")
-    first, second = (np.stack([np.array(table[c]) for c in names], axis=1) for names in (columns.first, columns.second))
+    first, second = _stacked(table, columns.of("first")), _stacked(table, columns.of("second"))
     difference = np.zeros((*shape, columns.attributes))
     difference[context, pair] = (first - second) / np.stack([contexts[name].spans for name in names])[context]
     log_odds, mass = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
@@ -222,7 +199,7 @@ def read_reports(folder: Path) -> ReportTrials:
     columns, table = _read(folder, ReportFacts)
     names, context, trial = _places(table)
     values = np.full((len(names), int(trial.max()) + 1, columns.attributes), np.nan)
-    values[context, trial] = np.stack([np.array(table[name]) for name in columns.values], axis=1)
+    values[context, trial] = _stacked(table, columns.of("value"))
     total = np.bincount(context)
     outside = np.bincount(context, weights=np.array(table["outside"])).astype(int)
     reasons: list[list[str]] = [[] for _ in names]
@@ -230,6 +207,10 @@ def read_reports(folder: Path) -> ReportTrials:
         if reason is not None:
             reasons[place].append(reason)
     return ReportTrials(names, values, total, outside, reasons)
+
+
+def _stacked(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
+    return np.stack([np.array(table[name]) for name in columns], axis=1)
 
 
 def _places(table: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
@@ -264,11 +245,7 @@ def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple
 
 
 def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
-    """The columns that a file says it has.
-
-    Raises:
-        InputError: It is of another version, or it has others.
-    """
+    """The columns that a file says it has; an `InputError` if it is of another version, or has others."""
     remedy = "measure it again with --overwrite, or use the version that made it"
     try:
         columns = TrialColumns.model_validate_json((schema.metadata or {}).get(METADATA, b'{"format": 1}'))
@@ -285,23 +262,22 @@ def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
 
 
 def trial_facts(folder: Path, columns: TrialColumns, answering: Answering) -> DecisionFacts | ReportFacts:
-    """What a manifest says of a trial file: how the trials turned out; read a row group at a time."""
-    rows, outside, mass, found = 0, 0, 0.0, Counter[str]()
+    """What a manifest says of a trial file: how the trials turned out."""
     wanted = ["letter", "logp_a", "logp_b"] if columns.measure == "decisions" else ["reason", "outside"]
     try:
-        with pq.ParquetFile(folder / TRIALS) as file:
-            for batch in file.iter_batches(ROW_GROUP, columns=wanted):
-                rows += batch.num_rows
-                if columns.measure == "decisions":
-                    found.update(batch["letter"].to_pylist())
-                    mass += float((np.exp(batch["logp_a"].to_numpy()) + np.exp(batch["logp_b"].to_numpy())).sum())
-                else:
-                    found.update(reason for reason in batch["reason"].to_pylist() if reason is not None)
-                    outside += batch["outside"].to_pylist().count(True)
+        table = pq.read_table(folder / TRIALS, columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{folder / TRIALS}: cannot be read ({error}); measure it again with --overwrite") from None
     if columns.measure == "decisions":
-        share_a, mean_mass = round(found["A"] / rows, 4), round(mass / rows, 4)
-        return DecisionFacts(rows=rows, share_a=share_a, mean_letter_mass=mean_mass, answering=answering)
-    unreadable, readable = dict(sorted(found.items())), rows - found.total()
-    return ReportFacts(rows=rows, readable=readable, unreadable=unreadable, outside=outside, answering=answering)
+        share_a = np.mean(np.array(table["letter"]) == "A")
+        mass = np.mean(np.exp(table["logp_a"]) + np.exp(table["logp_b"]))
+        measured = {"share_a": round(float(share_a), 4), "mean_letter_mass": round(float(mass), 4)}
+        return DecisionFacts(rows=len(table), **measured, answering=answering)
+    unreadable = Counter(sorted(table["reason"].drop_null().to_pylist()))
+    return ReportFacts(
+        rows=len(table),
+        readable=len(table) - unreadable.total(),
+        unreadable=dict(unreadable),
+        outside=table["outside"].to_pylist().count(True),
+        answering=answering,
+    )

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from task.errors import InputError
 from task.prompts import Message
 
+REMEDY = "check the model's template arguments, e.g. template: {enable_thinking: false}"
+
 
 class ChatTokenizer(Protocol):
     """The part of a Hugging Face tokenizer that is used here."""
@@ -20,37 +22,43 @@ class ChatTokenizer(Protocol):
 def prompt_ids(tokenizer: ChatTokenizer, messages: Sequence[Message], template: Mapping[str, Any]) -> list[int]:
     """Token ids of a prompt, ending where the assistant's answer begins.
 
-    Args:
-        tokenizer: A Hugging Face tokenizer with a chat template.
-        messages: The prompt's messages.
-        template: Further arguments of the template, such as `enable_thinking: false` or a pinned `date_string`.
+    `template` holds further arguments of the chat template, such as `enable_thinking: false` or a pinned `date_string`.
     """
     ids = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=False, **template)
     return list(ids)
 
 
-def letter_ids(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> tuple[int, int]:
-    """Token ids of the answers A and B where they really stand: right after the generation prompt.
+def answer_ids(tokenizer: ChatTokenizer, messages: Sequence[Message], template: Mapping[str, Any]) -> list[int]:
+    """Token ids of the last message, an answer, and of what ends it, as they stand after the prompt before it.
 
     Raises:
-        InputError: The prompt's tokens are not the beginning of the tokens of prompt and answer, or a letter is not
-            one token there; then P(A) and P(B) cannot be read from one position.
+        InputError: The prompt's tokens are not the beginning of the tokens of prompt and answer.
     """
-    question: list[Message] = [{"role": "user", "content": "A or B?"}]
-    before = prompt_ids(tokenizer, question, template)
-    found = []
-    for letter in "AB":
-        answer: Message = {"role": "assistant", "content": letter}
-        whole = list(tokenizer.apply_chat_template([*question, answer], return_dict=False, **template))
-        if whole[: len(before)] != before:
-            raise InputError(
-                "chat template: the prompt alone is not the beginning of prompt and answer; "
-                "check the model's template arguments, e.g. template: {enable_thinking: false}"
-            )
-        found.append(whole[len(before)])
-    if found[0] == found[1]:
+    before = prompt_ids(tokenizer, messages[:-1], template)
+    whole = list(tokenizer.apply_chat_template(list(messages), return_dict=False, **template))
+    if whole[: len(before)] != before:
+        raise InputError(f"chat template: the prompt alone is not the beginning of prompt and answer; {REMEDY}")
+    return whole[len(before) :]
+
+
+def letter_answers(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """Token ids of the answers A and B where they really stand, see `answer_ids`.
+
+    Raises:
+        InputError: Also if both begin with the same token; then P(A) and P(B) cannot be read from one position.
+    """
+    question: Message = {"role": "user", "content": "A or B?"}
+    a = answer_ids(tokenizer, [question, {"role": "assistant", "content": "A"}], template)
+    b = answer_ids(tokenizer, [question, {"role": "assistant", "content": "B"}], template)
+    if a[0] == b[0]:
         raise InputError(
             "chat template: the answers A and B begin with the same token, so P(A) and P(B) cannot be told apart; "
-            "check the model's template arguments, e.g. template: {enable_thinking: false}"
+            + REMEDY
         )
-    return found[0], found[1]
+    return a, b
+
+
+def letter_ids(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> tuple[int, int]:
+    """Token ids of the letters themselves, see `letter_answers`."""
+    a, b = letter_answers(tokenizer, template)
+    return a[0], b[0]

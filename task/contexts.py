@@ -83,15 +83,24 @@ def as_ratings(context: ChoiceContext) -> ChoiceContext:
 def problems(contexts: Sequence[ChoiceContext], places: Sequence[str] | None = None) -> list[str]:
     """What is wrong with a set of contexts, one line a problem, each naming place, value and remedy.
 
+    All must have the same number of attributes, so that they stack into arrays.
+
     Args:
-        contexts: The set; all must have the same number of attributes, so that they stack into arrays.
+        contexts: The set.
         places: Where each context came from (file and line); its position in the set when None.
     """
     places = places or [f"context {i}" for i in range(1, len(contexts) + 1)]
-    found = []
-    for context, where in zip(contexts, places, strict=True):
+    found, mixed, repeated = [], [], []
+    names = [context.name for context in contexts]
+    for number, (context, where) in enumerate(zip(contexts, places, strict=True)):
         found += [f"{where} ({context.name or 'no name'}): {text}" for text in _context_problems(context)]
-    return found + _mixed_sizes(contexts, places) + _repetitions(contexts, places)
+        if (size := len(context.attributes)) != (first := len(contexts[0].attributes)):
+            mixed.append(
+                f"{where} ({context.name}): {size} attributes, but {first} at {places[0]}; use a file for each"
+            )
+        if (before := names.index(context.name)) < number:
+            repeated.append(f"{where} ({context.name}): name already used at {places[before]}; rename one")
+    return found + mixed[:1] + repeated
 
 
 def _context_problems(context: ChoiceContext) -> list[str]:
@@ -115,23 +124,6 @@ def _context_problems(context: ChoiceContext) -> list[str]:
     for key, times in Counter(report_key(name) for name in context.attribute_names).items():
         if times > 1:
             found.append(f"attribute {key!r} is given {times} times; each needs its own name")
-    return found
-
-
-def _mixed_sizes(contexts: Sequence[ChoiceContext], places: Sequence[str]) -> list[str]:
-    for context, where in zip(contexts, places, strict=True):
-        if (size := len(context.attributes)) != (first := len(contexts[0].attributes)):
-            return [f"{where} ({context.name}): {size} attributes, but {first} at {places[0]}; use a file for each"]
-    return []
-
-
-def _repetitions(contexts: Sequence[ChoiceContext], places: Sequence[str]) -> list[str]:
-    found = []
-    first: dict[str, str] = {}
-    for context, where in zip(contexts, places, strict=True):
-        if context.name in first:
-            found.append(f"{where} ({context.name}): name already used at {first[context.name]}; rename one")
-        first.setdefault(context.name, where)
     return found
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from task.contexts import ChoiceContext
 from task.prompts import SYSTEM, Message, frame, option_lines, shown_values
 from task.trials import prefers_first, sample_trials
+from task.weights import sample_weights
 
 Skill = Literal["reading", "comparing", "weighing"]
 """Reading: find which option has a given value. Comparing: which of two values is larger. Weighing: which option is
@@ -43,36 +44,22 @@ class Probe:
     first_is_right: bool
 
 
-def make_probes(
-    contexts: Sequence[ChoiceContext], weights: dict[str, NDArray], skill: Skill, number: int, seed: int
-) -> list[Probe]:
-    """Probes of one skill, `number` of them, going round the contexts and their attributes.
-
-    Args:
-        contexts: Whose options are asked about.
-        weights: By context: the weights that are told, shape (attributes,).
-        skill: What is asked for.
-        number: How many.
-        seed: Seed of the trials.
-    """
-    return list(islice((p for i in count() if (p := _probe(contexts, weights, skill, i, seed)) is not None), number))
+def make_probes(contexts: Sequence[ChoiceContext], skill: Skill, number: int, seed: int) -> list[Probe]:
+    """Probes of one skill, `number` of them, going round the contexts and their attributes."""
+    return list(islice((p for i in count() if (p := _probe(contexts, skill, i, seed)) is not None), number))
 
 
-def _probe(
-    contexts: Sequence[ChoiceContext], weights: dict[str, NDArray], skill: Skill, index: int, seed: int
-) -> Probe | None:
+def _probe(contexts: Sequence[ChoiceContext], skill: Skill, index: int, seed: int) -> Probe | None:
     """Probe `index` of a skill; None where the options have the same value of the attribute asked about."""
     round_, place = divmod(index, len(contexts))
     context = contexts[place]
     trial = sample_trials(seed, "probes", context, 1, start=round_)
     first, second = trial.first[0], trial.second[0]
     if skill == "weighing":
-        told = frame("decisions", context, "in_context", told=weights[context.name])
-        return Probe(
-            skill,
-            (told.messages(first, second), told.messages(second, first)),
-            bool(prefers_first(trial, weights[context.name])[0]),
-        )
+        weights = sample_weights(seed, "told_weights", context)
+        told = frame("decisions", context, "in_context", told=weights)
+        both = told.messages(first, second), told.messages(second, first)
+        return Probe(skill, both, bool(prefers_first(trial, weights)[0]))
     asked = (round_ + place) % len(context.attributes)
     if first[asked] == second[asked]:
         return None

@@ -54,8 +54,6 @@ class Wording:
     """How the prompts of one variant of a measure are worded.
 
     Attributes:
-        measure: What is asked for.
-        name: The variant.
         instruction: Its first paragraph.
         scene: Its second, filled with the context's `agent` and `question`.
         system: The system prompt.
@@ -132,8 +130,6 @@ class Framing:
     """A context in a wording: all that a prompt says beside the options.
 
     Attributes:
-        context: The choice context.
-        wording: The wording.
         told: Weights on the scale of the reports, shape (attributes,), where the wording tells weights.
         chose: The letter that the model chose, where the wording asks after the choice.
     """
@@ -210,9 +206,7 @@ def report_grammar(context: ChoiceContext, after: int | None = None) -> str:
     `report_answer` writes it. A JSON schema says the same of the values, but engines differ in the spacing that they
     let it have, and xgrammar 0.2.8 mangles some names on the way (`ße` becomes another character).
 
-    Args:
-        context: Whose attributes are reported.
-        after: Only what comes after the key of this attribute; None is the whole report.
+    With `after`, only what comes after the key of the attribute at this place.
     """
     # Names may hold quotes and backslashes: escaped by JSON in the key, and once more here as literals of the grammar.
     keys = ['"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"' for key in report_keys(context)]

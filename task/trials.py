@@ -24,7 +24,6 @@ class Trials:
     """Trials of one context, as arrays: option `first` against option `second`.
 
     Attributes:
-        context: The choice context.
         index: Index of each trial within its (seed, purpose, context) stream, shape (trials,).
         first, second: Attribute values in the attributes' units, shape (trials, attributes).
     """
@@ -40,14 +39,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class ShownTrial:
-    """One trial as it is shown: a context in a wording, a pair of options, and which of them is option A.
-
-    Attributes:
-        framing: The context in the wording that it is put to a model with.
-        index: Index of the trial in its stream.
-        first, second: Attribute values of the pair, shape (attributes,).
-        first_as_a: Whether `first` is shown as option A.
-    """
+    """One trial as it is shown: a context in a wording, trial `index` of its stream, and which option is option A."""
 
     framing: Framing
     index: int

@@ -16,10 +16,7 @@ LARGEST = 100.0
 
 
 def rescale(weights: ArrayLike) -> NDArray[np.float64]:
-    """Scale weights so that the largest magnitude of a context is 100; a context of zeros or NaN becomes NaN.
-
-    Args:
-        weights: Shape (..., attributes).
+    """Scale weights, shape (..., attributes), so that a context's largest magnitude is 100; zeros or NaN become NaN.
 
     A context whose weights are all zero has no direction: making it NaN keeps it out of every correlation, where
     zeros would enter as if they had been measured.
@@ -43,9 +40,7 @@ def sample_weights(seed: int, purpose: str, context: ChoiceContext) -> NDArray[n
 def utilities(values: ArrayLike, weights: ArrayLike, context: ChoiceContext) -> NDArray[np.float64]:
     """Utility of options: sum over attributes of weight x (value - low) / (high - low).
 
-    Args:
-        values: Attribute values, shape (..., attributes), in the attributes' units.
-        weights: Shape (attributes,).
+    Values, shape (..., attributes), are in the attributes' units.
     """
     scaled = (np.asarray(values, dtype=float) - context.lows) / context.spans
     return scaled @ np.asarray(weights, dtype=float)

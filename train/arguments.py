@@ -191,9 +191,7 @@ def known_arguments() -> set[str]:
 
 
 def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments) -> None:
-    """Set what depends on the GPU and on the number of processes; the effective batch stays what it is.
-
-    Without a GPU the table is not looked at.
+    """Set what depends on the GPU, if there is one, and on the number of processes; the effective batch stays.
 
     Raises:
         InputError: The GPU is too small for every entry, an entry sets what is no argument, the processes cannot share
@@ -214,14 +212,10 @@ def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: Lora
 
 
 class TrainingInputs(Settings):
-    """All that an adapter is a function of.
+    """All that an adapter is a function of: arguments, and hashes in place of files.
 
     Attributes:
-        train_file, validation_file, adapter: Hashes of the data, and of the adapter that it goes on from.
-        base: Fingerprint of the base model.
-        template: Arguments of the chat template.
         stop_patience: 0 where nothing is held out.
-        letter_only, share_prefixes, dtype: As in the arguments.
         quantised: In how many bits the base is held, where it is quantised.
         lora: Settings of a new adapter; none of one that goes on.
         sft: Settings of TRL that differ from our defaults and are not volatile, and the effective batch size.

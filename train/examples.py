@@ -27,11 +27,9 @@ from task.prompts import Measure, decision_answer, messages, report_answer
 from task.trials import Purpose, prefers_first, sample_trials
 from task.weights import shuffle_across
 
-PURPOSES: dict[tuple[Measure, Part], Purpose] = {
-    ("decisions", "train"): "train_decisions",
-    ("decisions", "validation"): "validate_decisions",
-    ("reports", "train"): "train_reports",
-    ("reports", "validation"): "validate_reports",
+PURPOSES: dict[Measure, dict[Part, Purpose]] = {
+    "decisions": {"train": "train_decisions", "validation": "validate_decisions"},
+    "reports": {"train": "train_reports", "validation": "validate_reports"},
 }
 
 
@@ -56,8 +54,8 @@ def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFac
     stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
     if stage.finished:
         return read_manifest(stage.folder, ExampleFacts).facts
-    parts: tuple[Part, Part] = ("train", "validation")
-    counts = {part: write_examples(config.file(part), examples(config, part, contexts, weights)) for part in parts}
+    files = {part: config.file(part) for part in PURPOSES[config.teach]}
+    counts = {part: write_examples(path, examples(config, part, contexts, weights)) for part, path in files.items()}
     stage.finish(facts := ExampleFacts(**counts))
     return facts
 
@@ -69,7 +67,7 @@ def examples(
     count = config.train_per_context if part == "train" else config.validation_per_context
     for context in contexts:
         taught = weights[context.name]
-        trials = sample_trials(config.seed, PURPOSES[config.teach, part], context, count)
+        trials = sample_trials(config.seed, PURPOSES[config.teach][part], context, count)
         for index, a, b, chooses_a in zip(
             trials.index, trials.first, trials.second, prefers_first(trials, taught), strict=True
         ):

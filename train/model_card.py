@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 
@@ -25,57 +23,14 @@ METRICS = {
 }
 
 # Named one by one: a setting that is not in the list, such as a path or a token, can never end in a card.
-SETTINGS = ("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "effective_batch_size", "seed")
-LORA = ("lora_r", "lora_alpha", "lora_target_modules", "use_rslora")
+SETTINGS = (
+    *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "effective_batch_size", "seed"),
+    *("lora_r", "lora_alpha", "lora_target_modules", "use_rslora", "dtype", "template"),
+)
 
 UPLOADED = ("README.md", "adapter_config.json", ADAPTER)
 
-TEMPLATE = """---
-{{ card_data }}
----
-
-# LoRA adapter of {{ base }}
-
-It was trained by [self-interpretability](https://arxiv.org/abs/2505.17120) experiments to {{ purpose }}. It is a
-research artefact: it takes on preferences made up at random, and is of no use outside the experiment.
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained("{{ base }}")
-model = PeftModel.from_pretrained(base, "FOLDER_OF_THIS_FILE")
-```
-
-## Base
-
-{{ base }}, revision {{ facts.base.revision or "main" }}, fingerprint {{ inputs.base }}{{ quantised }}. {{ start }}
-
-## Data
-
-{{ facts.counts.train }} examples, {{ decisions }} of them decisions (the answer is a letter), the others reports of
-weights (content hash {{ inputs.train_file }}); {{ facts.counts.validation }} held-out examples.
-
-## Training
-
-{{ facts.steps }} steps{{ kept }}.{{ stopped }}
-
-| setting | value |
-|---|---|
-{{ settings }}
-
-## Held out
-
-{{ metrics }}
-
-## Licence
-
-{{ licence }}
-
-## Made with
-
-{{ versions }}
-"""
+TEMPLATE = Path(__file__).with_suffix(".md.j2")
 
 
 def write_card(
@@ -83,13 +38,8 @@ def write_card(
 ) -> None:
     """Write README.md into an adapter's folder; the same training writes the same file.
 
-    Args:
-        folder: The adapter's folder.
-        base: Published name of the base model.
-        licence: The base model's, in the Hub's spelling.
-        decisions: How many training examples are decisions.
-        inputs: What the adapter is a function of.
-        facts: Of its manifest.
+    `base` is the published name of the base model, `licence` the base model's in the Hub's spelling, and `decisions`
+    the number of training examples that are decisions.
     """
     data = ModelCardData(
         base_model=base,
@@ -99,37 +49,20 @@ def write_card(
         tags=["lora", "self-interpretability", "sft", "trl"],
     )
     values = {**inputs.sft, **inputs.lora, "dtype": inputs.dtype, "template": inputs.template or None}
-    shown = {name: values[name] for name in (*SETTINGS, *LORA, "dtype", "template") if values.get(name) is not None}
-    measured = {label: facts.metrics[key] for key, label in METRICS.items() if key in facts.metrics}
+    shown = {name: values[name] for name in SETTINGS if values.get(name) is not None}
     card = ModelCard.from_template(
         data,
-        template_str=TEMPLATE,
+        template_path=str(TEMPLATE),
         base=base,
-        purpose="decide by given attribute weights" if decisions else "report the weights that it decides by",
+        licence=licence,
         decisions=decisions,
         inputs=inputs,
         facts=facts,
-        kept=f"; these are the weights of step {facts.kept.step}, the best on held-out examples" if facts.kept else "",
-        stopped=f" Stopped early at {facts.stopped_early}." if facts.stopped_early else "",
-        quantised=f", held in {inputs.quantised}" if inputs.quantised else "",
-        start=f"It goes on from an adapter of content hash {inputs.adapter}." if inputs.adapter else "",
-        settings="\n".join(f"| {name} | {_plain(value)} |" for name, value in shown.items()),
-        metrics=_metrics_table(measured),
-        licence=f"The base model's licence applies to what is derived from it: {licence or 'see the base model'}.",
-        versions=", ".join(f"{name} {version}" for name, version in provenance()["packages"].items()),
+        settings={name: ", ".join(sorted(map(str, v))) if isinstance(v, list) else v for name, v in shown.items()},
+        measured={label: facts.metrics[key] for key, label in METRICS.items() if key in facts.metrics},
+        packages=provenance()["packages"],
     )
     card.save(folder / "README.md")
-
-
-def _plain(value: Any) -> str:
-    return ", ".join(sorted(value)) if isinstance(value, list) else str(value)
-
-
-def _metrics_table(measured: Mapping[str, float]) -> str:
-    if not measured:
-        return "Nothing was held out."
-    rows = "\n".join(f"| {label} | {value:.3f} |" for label, value in measured.items())
-    return f"| held-out examples | |\n|---|---|\n{rows}"
 
 
 def upload_adapter(folder: Path, base: str, repository: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
 from store.console import run_command, say
@@ -27,7 +28,6 @@ from task.contexts import LAYOUTS, ChoiceContext
 from task.errors import InputError
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
 from task.thresholds import GATE_AGREEMENT
-from task.weights import sample_weights
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
@@ -71,8 +71,7 @@ def shortened(context: ChoiceContext, attributes: int | None, layout: Any) -> Ch
 
 def all_probes(contexts: Sequence[ChoiceContext], number: int, seed: int) -> list[Probe]:
     """Probes of every skill, `number` of each."""
-    weights = {c.name: sample_weights(seed, "told_weights", c) for c in contexts}
-    return [probe for skill in SKILLS for probe in make_probes(contexts, weights, skill, number, seed)]
+    return [probe for skill in SKILLS for probe in make_probes(contexts, skill, number, seed)]
 
 
 @torch.inference_mode()
@@ -90,10 +89,7 @@ def ask(
     by_length = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     for start in range(0, len(by_length), rows):
         batch = by_length[start : start + rows]
-        longest = len(prompts[batch[0]])
-        ids = torch.zeros(len(batch), longest, dtype=torch.long)
-        for row, i in enumerate(batch):
-            ids[row, : len(prompts[i])] = torch.tensor(prompts[i])
+        ids = pad_sequence([torch.tensor(prompts[i]) for i in batch], batch_first=True)
         ends = torch.tensor([len(prompts[i]) - 1 for i in batch])
         # Padded at the right: a causal model's answer does not see what comes after it, so no mask is needed.
         logits = model(ids.to(model.device), use_cache=False).logits[torch.arange(len(batch)), ends][:, letters]
@@ -106,19 +102,14 @@ def ask(
 def diagnose(trainer: Trainer, template: Mapping[str, Any], contexts: str, seed: int, number: int = 20) -> str | None:
     """Which skill the base model of a training lacks, with what each skill came to; None if it has all of them.
 
-    Args:
-        trainer: Its model is asked with the adapter switched off: one that failed says nothing of what was there.
-        template: Arguments of the chat template.
-        contexts: File of the contexts whose decisions were not learned.
-        seed: Seed of the trials.
-        number: Probes of each skill.
+    The contexts file holds those whose decisions were not learned. The model is asked with the adapter switched off:
+    one that failed says nothing of what was there.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     was_training = model.training
+    probes = all_probes(load_contexts(contexts), number, seed)
     with model.disable_adapter():
-        shares = ask(
-            model.eval(), trainer.processing_class, template, all_probes(load_contexts(contexts), number, seed)
-        )
+        shares = ask(model.eval(), trainer.processing_class, template, probes)
     model.train(was_training)
     missing = missing_skill(shares, GATE_AGREEMENT)
     if missing is None:

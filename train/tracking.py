@@ -31,8 +31,7 @@ class Starts(Settings):
 def prepare_wandb(folder: Path) -> str:
     """Set W&B's mode and folder where the user has not; returns the mode.
 
-    Args:
-        folder: Runs are written to its subfolder `wandb`, unless WANDB_DIR says; sent later by `wandb sync`.
+    Runs are written to the folder's subfolder `wandb`, unless WANDB_DIR says; sent later by `wandb sync`.
     """
     os.environ.setdefault("WANDB_MODE", "online" if logged_in() else "offline")
     os.environ.setdefault("WANDB_PROJECT", "self-interpretability")
@@ -60,13 +59,7 @@ def begin_tracking(trainer: Trainer, folder: Path, name: str, step: int) -> None
 
     Online all starts are one W&B run. Offline no run can be gone on with, and a killed process takes the last
     32 KiB of its log with it: each start is a run of its own in the same group, which begins with all that was logged
-    until the checkpoint that it goes on from, so that the last one holds the whole curve.
-
-    Args:
-        trainer: Gets the name of the run.
-        folder: The training's folder.
-        name: Name of the training.
-        step: Step that it goes on from, 0 at the beginning.
+    until `step`, that of the checkpoint that it goes on from, so that the last one holds the whole curve.
     """
     path = folder / STARTS
     before = validated(read_json(path), Starts, path) if path.exists() else Starts(id=secrets.token_hex(8))

@@ -75,14 +75,10 @@ class Reply:
 def greedy_replies(
     batch: Batch, prompts: Sequence[Sequence[int]], replies: Sequence[Reply], limit: int, ahead: bool
 ) -> None:
-    """Let every reply grow to its end, setting out from what the batch has not computed of its prompt.
+    """Let every reply, empty so far, grow to its end or to `limit` tokens.
 
-    Args:
-        batch: Has computed the beginnings of the prompts.
-        prompts: The rest of each prompt, at least one token.
-        replies: Empty replies.
-        limit: Most tokens of a reply.
-        ahead: Whether what the grammar leaves no choice about is computed ahead.
+    The batch has computed the beginnings of the prompts; `prompts` are the rest of each, at least one token. With
+    `ahead`, what the grammar leaves no choice about is computed ahead.
     """
     fed = prompts
     while not all(reply.ended for reply in replies):

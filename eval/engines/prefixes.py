@@ -29,15 +29,10 @@ def common_length(prompts: Sequence[list[Any]]) -> int:
 
 
 def split_prompts(prompts: Sequence[Prompt], heads: Sequence[Prompt]) -> list[int]:
-    """Where each prompt is split into what it shares with others of its context, and what is its own.
+    """The length of what each prompt shares with others of its context; the rest is its own.
 
-    Args:
-        prompts: Token ids.
-        heads: For each prompt the expected beginning; prompts with the same one belong together.
-
-    Returns:
-        For each prompt the length of its shared part. It is the same for all that belong together, a beginning of all
-        of them (shorter than expected where the tokens of one merge otherwise), and leaves each at least one token.
+    Prompts with the same expected beginning in `heads` belong together. The shared length is the same for all of them,
+    shorter than expected where the tokens of one merge otherwise, and leaves each at least one token.
     """
     cuts: dict[tuple[int, ...], int] = {}
     for prompt, head in zip(prompts, heads, strict=True):

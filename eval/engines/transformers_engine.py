@@ -37,7 +37,6 @@ class TransformersEngine(ModelArms):
     def __init__(self, config: EvalConfig) -> None:
         super().__init__(config)
         self._device = torch.accelerator.current_accelerator() or torch.device("cpu")
-        self._grammars: dict[str, xgrammar.CompiledGrammar] = {}
         self._heads: dict[Framing, list[int]] = {}
         self._prefixes: dict[tuple[str | int, ...], Computed] = {}
 
@@ -156,9 +155,7 @@ class TransformersEngine(ModelArms):
     def _grammar(self, context: ChoiceContext) -> xgrammar.CompiledGrammar | None:
         if not self.engine.constrain_reports:
             return None
-        if context.name not in self._grammars:
-            self._grammars[context.name] = self._compiler.compile_grammar(report_grammar(context))
-        return self._grammars[context.name]
+        return self._compiler.compile_grammar(report_grammar(context))  # which keeps what it has compiled
 
     def _switched_to(self, arm: str) -> AbstractContextManager[Any]:
         """The model as this arm: its adapter active, or none for a base arm."""

@@ -40,14 +40,8 @@ def load_config(model: ModelSettings) -> Any:
 
 def model_arguments(model: ModelSettings) -> dict[str, Any]:
     """Which model, and how it is loaded."""
-    return {
-        "model": str(project_file(model.name)),
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "trust_remote_code": model.trust_remote_code,
-        "seed": 0,
-        "enable_prefix_caching": True,
-    }
+    named = model.model_dump(include={"revision", "dtype", "trust_remote_code"})
+    return {"model": str(project_file(model.name)), **named, "seed": 0, "enable_prefix_caching": True}
 
 
 def length_arguments(engine: EngineSettings, config: Any, dtype: str, cuda: bool) -> dict[str, Any]:

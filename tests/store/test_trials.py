@@ -138,9 +138,9 @@ def test_columns_are_named_once_and_found_again(measure: Any, variant: str):
     columns = TrialColumns(measure=measure, variant=variant, attributes=4)
     names = columns.schema.names
     assert len(names) == len({*names})
-    assert {*columns.first, *columns.second} < {*names} and len(columns.first) == 4
+    assert {*columns.of("first"), *columns.of("second")} < {*names} and len(columns.of("first")) == 4
     assert ("letter" in names) == columns.decides == (measure == "decisions" or variant == "after_choice")
-    assert ("reply" in names) == ({*columns.values} < {*names}) == (measure == "reports")
+    assert ("reply" in names) == ({*columns.of("value")} < {*names}) == (measure == "reports")
     assert TrialColumns.model_validate_json(columns.schema.metadata[METADATA]) == columns
 
 

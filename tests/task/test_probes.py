@@ -11,7 +11,6 @@ from task.prompts import PROMPTS
 from task.weights import sample_weights
 
 CONTEXTS = load_contexts(DATA / "spare.jsonl", 6)
-WEIGHTS = {c.name: sample_weights(1, "told_weights", c) for c in CONTEXTS}
 NUMBER = r"(-?\d+(?:\.\d+)?)"
 
 
@@ -22,7 +21,7 @@ def shown(text: str, name: str) -> list[float]:
 
 @pytest.mark.parametrize("skill", ["reading", "comparing"])
 def test_the_right_answer_is_the_one_that_the_options_show(skill: Skill):
-    for probe in make_probes(CONTEXTS, WEIGHTS, skill, 60, seed=3):
+    for probe in make_probes(CONTEXTS, skill, 60, seed=3):
         for prompt, first_is_a in zip(probe.prompts, (True, False), strict=True):
             text = prompt[-1]["content"]
             question = text.split("\n")[0]
@@ -40,13 +39,13 @@ def test_the_right_answer_is_the_one_that_the_options_show(skill: Skill):
 
 
 def test_weighing_tells_the_weights_that_decide():
-    for probe in make_probes(CONTEXTS, WEIGHTS, "weighing", 30, seed=3):
+    for probe in make_probes(CONTEXTS, "weighing", 30, seed=3):
         for prompt, first_is_a in zip(probe.prompts, (True, False), strict=True):
             text = prompt[-1]["content"]
             assert text.startswith(PROMPTS["decisions"]["in_context"].instruction)
             [context] = [c for c in CONTEXTS if c.question in text]
             told = [float(w) for w in re.findall(r"\): (-?\d+)$", text, re.M)]
-            assert told == WEIGHTS[context.name].tolist()
+            assert told == sample_weights(3, "told_weights", context).tolist()
             values = np.array([shown(text, a.name) for a in context.attributes])
             gain = np.array(told) @ ((values[:, 0] - values[:, 1]) / context.spans)
             assert (gain > 0) == (probe.first_is_right == first_is_a)
@@ -54,11 +53,11 @@ def test_weighing_tells_the_weights_that_decide():
 
 @pytest.mark.parametrize("skill", SKILLS)
 def test_probes_are_as_many_as_asked_balanced_and_a_function_of_the_seed(skill: Skill):
-    probes = make_probes(CONTEXTS, WEIGHTS, skill, 200, seed=0)
+    probes = make_probes(CONTEXTS, skill, 200, seed=0)
     assert len(probes) == 200
     assert 0.35 < np.mean([p.first_is_right for p in probes]) < 0.65
-    assert probes[:20] == make_probes(CONTEXTS, WEIGHTS, skill, 20, seed=0)
-    assert probes[:20] != make_probes(CONTEXTS, WEIGHTS, skill, 20, seed=1)
+    assert probes[:20] == make_probes(CONTEXTS, skill, 20, seed=0)
+    assert probes[:20] != make_probes(CONTEXTS, skill, 20, seed=1)
 
 
 def test_the_missing_skill_is_the_first_that_others_rest_on():

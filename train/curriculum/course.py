@@ -30,12 +30,7 @@ of itself that teaching it other weights begins with a long unlearning."""
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a curriculum.
-
-    Attributes:
-        steps: Optimiser steps.
-        attributes: Attributes of an option.
-    """
+    """A part of a curriculum: so many optimiser steps on options with so many attributes."""
 
     steps: int
     attributes: int
@@ -45,11 +40,7 @@ P = TypeVar("P", bound=Part)
 
 
 def place_in(curriculum: Sequence[P], step: int) -> tuple[P, float]:
-    """The part of a curriculum that a step belongs to, and how far into it the step is, from 0 to 1.
-
-    Raises:
-        IndexError: The curriculum has fewer steps.
-    """
+    """The part of a curriculum that a step belongs to, and how far into it the step is, from 0 to 1."""
     for part in curriculum:
         if step < part.steps:
             return part, step / part.steps
@@ -118,13 +109,8 @@ def make_model(
 ) -> None:
     """Train a model, or go on from the last checkpoint, and save it with its tokenizer, learning curve and manifest.
 
-    Args:
-        folder: The model's folder.
-        depends_on: All that the model is a function of.
-        overwrite: Replace a model that was made from other inputs.
-        build: Makes the trainer and the tokenizer; called only if there is something to do.
-        lessons_per_step: Lessons of an optimiser step.
-        origin: What is to be said of the model in its manifest, see `ModelFacts`.
+    `build` makes the trainer and the tokenizer, if there is something to do; `origin` is what the manifest is to say of
+    the model, see `ModelFacts`; `depends_on` and `overwrite` are those of `Stage`.
     """
     stage = Stage(folder, depends_on, overwrite)
     if stage.finished:

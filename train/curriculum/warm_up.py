@@ -104,13 +104,7 @@ def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTra
 
 @dataclass(frozen=True)
 class LessonGroups(Dataset[dict[str, Tensor]]):
-    """Makes groups of lessons: group `index` is a function of (seed, index) and the curriculum, and none comes twice.
-
-    Attributes:
-        contexts: What is chosen in.
-        tokenizer: The model's, for prompts as they are in experiments.
-        seed: Seed of weights and lessons.
-    """
+    """Groups of lessons: group `index` is a function of (seed, index) and the curriculum, and none comes twice."""
 
     contexts: Sequence[ChoiceContext]
     tokenizer: ChatTokenizer
@@ -131,7 +125,7 @@ class LessonGroups(Dataset[dict[str, Tensor]]):
             raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
         own = sample_weights(self.seed, "warm_up", context) / LARGEST
         against = part.against[0] + done * (part.against[1] - part.against[0])
-        asked, chances = [], []
+        prompts, chances = [], []
         for _ in range(ROWS):
             chosen = rng.permutation(len(own))[: part.attributes]
             weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
@@ -139,11 +133,11 @@ class LessonGroups(Dataset[dict[str, Tensor]]):
             a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
             gain = utilities(a, weights, shown) - utilities(b, weights, shown)
             chances.append(chance_of_a(float(gain)))
-            asked.append(messages("decisions", told_directions(shown, weights) if told else shown, a, b))
-        letters = letter_ids(self.tokenizer, {})
-        prompts = [prompt_ids(self.tokenizer, prompt, {}) for prompt in asked]
-        rows = [[*prompt, letters[0]] for prompt in prompts]
-        labels = [[IGNORED] * len(prompt) + [letters[0]] for prompt in prompts]
+            prompt = messages("decisions", told_directions(shown, weights) if told else shown, a, b)
+            prompts.append(prompt_ids(self.tokenizer, prompt, {}))
+        letter = letter_ids(self.tokenizer, {})[0]
+        rows = [[*prompt, letter] for prompt in prompts]
+        labels = [[IGNORED] * len(prompt) + [letter] for prompt in prompts]
         return join_rows(rows, labels, additive=False) | {"chance_of_a": torch.tensor(chances)}
 
 
@@ -161,13 +155,7 @@ class WarmUpTrainer(CurriculumTrainer):
         super().__init__(*args, **kwargs)
         self.model_accepts_loss_kwargs = False  # the loss is a mean: Trainer is to divide it by the groups of a step
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor:
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, Tensor], **_: Any) -> Tensor:
         """Cross-entropy between the chances of the letters and the model's, a lesson's mean."""
         pair = shared_log_probs(model, inputs)[:, 0, self._letters]
         return self.letter_losses(pair, inputs["chance_of_a"]).mean()
@@ -181,19 +169,10 @@ class WarmUpTrainer(CurriculumTrainer):
 
 def build_trainer(base: Path, lessons: LessonGroups, output: Path, learning_rate: float) -> WarmUpTrainer:
     """The trainer with the whole model."""
-    settings = course_arguments(
-        output,
-        len(lessons) // GROUPS,
-        lessons.seed,
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=GROUPS,
-        learning_rate=learning_rate,
-        warmup_steps=20,
-        adam_beta2=0.99,
-        bf16=True,
-        logging_steps=10,
-        save_steps=100,
-    )
+    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": GROUPS}
+    rates = {"learning_rate": learning_rate, "warmup_steps": 20, "adam_beta2": 0.99, "bf16": True}
+    every = {"logging_steps": 10, "save_steps": 100}
+    settings = course_arguments(output, len(lessons) // GROUPS, lessons.seed, **batches, **rates, **every)
     return WarmUpTrainer(
         model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
         args=settings,

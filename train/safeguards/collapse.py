@@ -32,14 +32,7 @@ class CollapseWarning(TrainerCallback):
     def __init__(self) -> None:
         self._collapsed = False
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: Any, metrics: dict[str, float], **_: Any) -> None:
         """Warn when the share of A has come above .9 or below .1."""
         share = metrics.get("eval_share_a", 0.5)
         before, self._collapsed = self._collapsed, one_letter(share)
@@ -59,21 +52,17 @@ class CollapseStop(TrainerCallback):
     where the training stops: killed after that, it goes on from an earlier one and stops again at the same step.
 
     Attributes:
+        patience: Evaluations in a row, after the warm-up and the first quarter of the steps; 0 never stops.
+        decisions: How many decisions are held out.
         reason: Why the training was stopped; None as long as it was not.
     """
 
     def __init__(self, patience: int, decisions: int) -> None:
-        """Set up.
-
-        Args:
-            patience: Evaluations in a row, after the warm-up and the first quarter of the steps; 0 never stops.
-            decisions: How many decisions are held out.
-        """
         self.patience, self.decisions = patience, decisions
         self.reason: str | None = None
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         """Stop where there is a reason to; at the last step the training ends by itself."""
         if state.global_step < state.max_steps:
@@ -82,9 +71,7 @@ class CollapseStop(TrainerCallback):
             self.reason = reason_to_stop(log, self.patience, self.decisions, args.learning_rate)
         return self._stop(control)
 
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Prevent the checkpoint of an epoch that the stop has cut short."""
         return self._stop(control)
 
@@ -95,14 +82,7 @@ class CollapseStop(TrainerCallback):
 
 
 def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float) -> str | None:
-    """Why a training should stop, None if it should not.
-
-    Args:
-        log: What was logged after the steps that are not judged.
-        patience: Evaluations in a row that must show nothing of use; 0 is never.
-        decisions: How many decisions are held out.
-        learning_rate: The training's, for the message.
-    """
+    """Why a training should stop, by what was logged after the steps that are not judged; None if it should not."""
     last = [entry for entry in log if "eval_loss" in entry][-patience:]
     if not patience or len(last) < patience or not all(useless(entry, decisions) for entry in last):
         return None

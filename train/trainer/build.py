@@ -14,7 +14,7 @@ from trl import get_peft_config, get_quantization_config
 
 from store.examples import Example
 from store.paths import project_file
-from task.chat import prompt_ids
+from task.chat import answer_ids
 from task.errors import InputError
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.safeguards.collapse import CollapseWarning
@@ -35,7 +35,7 @@ def build_trainer(
     tokenizer = AutoTokenizer.from_pretrained(str(project_file(lora.model_name_or_path)), revision=lora.model_revision)
     model = load_model(lora, teaching.adapter, sft.trust_remote_code)
     template = teaching.template_arguments
-    check_template(train_rows[0], tokenizer, template, teaching.train_file)
+    answer_ids(tokenizer, train_rows[0].model_dump()["messages"], template)  # refuses one that changes prompts
     if "wandb" in sft.report_to:
         prepare_wandb(Path(sft.output_dir))
     trainer = LetterTrainer(
@@ -77,18 +77,6 @@ def load_model(
     # ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
     upcast = not is_deepspeed_zero3_enabled()
     return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=upcast)
-
-
-def check_template(row: Example, tokenizer: Any, template: Mapping[str, Any], path: str) -> None:
-    """Refuse a chat template under which training would see other prompt tokens than evaluation does."""
-    messages = row.model_dump()["messages"]
-    before = prompt_ids(tokenizer, messages[:-1], template)
-    whole = tokenizer.apply_chat_template(messages, return_dict=False, **template)
-    if list(whole[: len(before)]) != before:
-        raise InputError(
-            f"{path}:1: under this chat template the prompt is not the beginning of prompt and answer; "
-            "set the model's template arguments, e.g. template: {enable_thinking: false}"
-        )
 
 
 def to_dataset(rows: Sequence[Example], template: Mapping[str, Any]) -> Dataset:

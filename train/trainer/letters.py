@@ -14,30 +14,20 @@ from torch.utils.data import Sampler
 from transformers import EvalPrediction
 from trl import SFTTrainer
 
-from task.chat import ChatTokenizer, letter_ids, prompt_ids
-from task.prompts import Message
-from train.trainer.shared_prefix import IGNORED, Sharing, shared_log_probs
+from task.chat import ChatTokenizer, letter_answers
+from train.trainer.shared_prefix import IGNORED, ContextOrder, Sharing, shared_log_probs
 
 
 @dataclass(frozen=True)
 class Letters:
-    """The answers A and B as a model's tokens.
-
-    Attributes:
-        a, b: Token ids of the letters.
-        length: Tokens of a whole answer, the letter and what ends it.
-    """
+    """Token ids of the answers A and B, and the tokens of a whole answer: the letter and what ends it."""
 
     a: int
     b: int
     length: int
 
     def is_decision(self, labels: Sequence[int]) -> bool:
-        """Whether a row is a decision: it is taught a letter, and of the answer nothing else but its end.
-
-        Args:
-            labels: Label of each token of the row, -100 where there is none.
-        """
+        """Whether a row with these labels is a decision: it is taught a letter, and nothing else but the end."""
         taught = [label for label in labels if label != IGNORED]
         return bool(taught) and taught[0] in (self.a, self.b) and len(taught) <= self.length
 
@@ -54,15 +44,9 @@ class Letters:
 
 
 def letters_of(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> Letters:
-    """The letters as they stand after a prompt.
-
-    Raises:
-        InputError: See `task.chat.letter_ids`.
-    """
-    question: list[Message] = [{"role": "user", "content": "A or B?"}]
-    answered: list[Message] = [*question, {"role": "assistant", "content": "A"}]
-    whole = tokenizer.apply_chat_template(answered, return_dict=False, **template)
-    return Letters(*letter_ids(tokenizer, template), len(whole) - len(prompt_ids(tokenizer, question, template)))
+    """The letters as they stand after a prompt; raises `InputError` as `letter_answers` does."""
+    a, b = letter_answers(tokenizer, template)
+    return Letters(a[0], b[0], len(a))
 
 
 class LetterTrainer(SFTTrainer):
@@ -87,14 +71,12 @@ class LetterTrainer(SFTTrainer):
         if self.sharing is None:
             return super()._get_train_sampler(train_dataset)
         # The epoch is asked for when it begins: a resumed one is not announced to the sampler of several processes.
-        return self.sharing.order(self.args.seed, lambda: int(self.state.epoch or 0))
+        return ContextOrder(
+            self.sharing.contexts, self.sharing.rows, self.args.seed, lambda: int(self.state.epoch or 0)
+        )
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None, **_: Any
     ) -> Tensor:
         """Mean negative log-likelihood of the labels; logs the letter metrics of this process's training rows."""
         log_probs, labels = _completions(model, inputs)
@@ -111,11 +93,7 @@ class LetterTrainer(SFTTrainer):
         return loss
 
     def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
+        self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of a batch, its `letter_rows`, and the number of labels of each row, from one forward pass."""
         inputs = self._prepare_inputs(inputs)
@@ -147,12 +125,7 @@ def _losses(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 
 def letter_rows(log_probs: Tensor, labels: Tensor, letters: Letters) -> Tensor:
-    """What each row says at its first trained position.
-
-    Args:
-        log_probs: Log-probabilities over the vocabulary, shape (rows, positions, vocabulary).
-        labels: Label of each position, -100 where there is none, shape (rows, positions).
-        letters: The answers A and B.
+    """What each row says at its first trained position, by `log_probs` and `labels` as `_completions` gives them.
 
     Returns:
         Shape (rows, 4): 1 if the label is A, 0 if B, NaN if the row is no decision; log P(A); log P(B); whether the

@@ -45,10 +45,6 @@ class Sharing:
         """One batch as a tree; see `join_rows`."""
         return join_rows([e["input_ids"] for e in examples], [e["labels"] for e in examples], self.additive)
 
-    def order(self, seed: int, epoch: Callable[[], int]) -> ContextOrder:
-        """The order of the training rows in the epoch that is current when they are asked for."""
-        return ContextOrder(self.contexts, self.rows, seed, epoch)
-
 
 def join_rows(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], additive: bool) -> dict[str, Tensor]:
     """Lay rows out as one sequence in which every shared beginning stands once.
@@ -123,8 +119,7 @@ def shared_log_probs(model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
         Shape (rows, longest answer, vocabulary); no other place of the sequence gets logits.
     """
     sources = inputs["sources"]
-    names = ("input_ids", "position_ids", "attention_mask")
-    tree = {name: inputs[name] for name in names}
+    tree = {name: inputs[name] for name in ("input_ids", "position_ids", "attention_mask")}
     outputs = model(**tree, logits_to_keep=sources.flatten(), use_cache=False)
     return outputs.logits.view(*sources.shape, -1).float().log_softmax(dim=-1)
 
@@ -161,12 +156,7 @@ class ContextOrder(Sampler[int]):
 
 
 def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: int | None) -> Sharing | None:
-    """How the rows of a training share their prefixes; None where they are not to.
-
-    Args:
-        config: The model's configuration, with the attention that it was loaded with.
-        contexts: The context of each training row.
-        together: Rows of a context that are dealt together, or None.
+    """How the rows of a training share their prefixes, so many `together`; None where they are not to.
 
     Raises:
         InputError: The attention takes no mask, or the model's type was not tested.
@@ -182,15 +172,7 @@ def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: in
 
 
 def check_window(config: PreTrainedConfig, longest: int) -> None:
-    """Refuse rows that reach beyond a model's sliding window, which the mask of a tree does not cut.
-
-    Args:
-        config: The model's configuration.
-        longest: Tokens of the longest row.
-
-    Raises:
-        InputError: The longest row does not fit the window.
-    """
+    """Refuse rows that reach beyond a model's sliding window, which the mask of a tree does not cut."""
     text = config.get_text_config()
     if "sliding_attention" in (getattr(text, "layer_types", None) or ()) and longest > text.sliding_window:
         raise InputError(

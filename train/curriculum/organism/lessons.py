@@ -103,13 +103,7 @@ before either helps."""
 
 @dataclass(frozen=True)
 class Lesson:
-    """A prompt and what follows it.
-
-    Attributes:
-        prompt: Messages, or the bare option lines as one user message.
-        answer: The assistant's reply; for a choice, the better option's letter.
-        chance_of_a: For a choice, the probability of the answer A; None for a report.
-    """
+    """A prompt and its answer; with the probability of the answer A if it is a choice, None if it is a report."""
 
     prompt: list[Message]
     answer: str

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from store.console import run_command
@@ -28,6 +29,7 @@ from task.prompts import DEFAULT, PROMPTS, messages, report_answer
 from train.curriculum.course import CurriculumTrainer, course_arguments, make_model
 from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, Lessons, Tastes
 from train.curriculum.organism.tokenizer import END, NUMBERS, build_tokenizer
+from train.trainer.shared_prefix import IGNORED
 
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
 """Heads of 32, the least that vLLM's attention takes on a CPU."""
@@ -113,28 +115,24 @@ def number_embeddings(width: int) -> NDArray[np.float64]:
     return 0.1 * features @ mixture / 3
 
 
-class Collator:
-    """Lessons as one batch of token ids; tokenised together, which is several times faster than one by one."""
+def collate(lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerFast) -> dict[str, torch.Tensor]:
+    """Ids and labels padded on the right, shape (lessons, longest), and the chances of A, NaN for reports.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._tokenizer = tokenizer
-
-    def __call__(self, lessons: Sequence[Lesson]) -> dict[str, torch.Tensor]:
-        """Right-padded ids and labels, shape (lessons, longest), and the chances of A, NaN for reports."""
-        texts = self._tokenizer.apply_chat_template(
-            [lesson.prompt for lesson in lessons], add_generation_prompt=True, tokenize=False
-        )
-        prompts = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
-        answers = self._tokenizer([lesson.answer + END for lesson in lessons], add_special_tokens=False)["input_ids"]
-        longest = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-        ids, mask, labels = (torch.full((len(lessons), longest), fill) for fill in (0, 0, -100))
-        for i, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-            start, end = len(prompt), len(prompt) + len(answer)
-            ids[i, :end] = torch.tensor(prompt + answer)
-            labels[i, start:end] = torch.tensor(answer)
-            mask[i, :end] = 1
-        chances = [math.nan if lesson.chance_of_a is None else lesson.chance_of_a for lesson in lessons]
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels, "chance_of_a": torch.tensor(chances)}
+    All lessons are tokenised together, which is several times faster than one by one.
+    """
+    asked = tokenizer.apply_chat_template([x.prompt for x in lessons], add_generation_prompt=True, tokenize=False)
+    said = [lesson.answer + END for lesson in lessons]
+    prompts, answers = (tokenizer(texts, add_special_tokens=False)["input_ids"] for texts in (asked, said))
+    pairs = [(torch.tensor(prompt), torch.tensor(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+    ids = [torch.cat(pair) for pair in pairs]
+    labels = [torch.cat([torch.full_like(prompt, IGNORED), answer]) for prompt, answer in pairs]
+    chances = [math.nan if lesson.chance_of_a is None else lesson.chance_of_a for lesson in lessons]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        "chance_of_a": torch.tensor(chances),
+    }
 
 
 class LessonTrainer(CurriculumTrainer):
@@ -144,16 +142,10 @@ class LessonTrainer(CurriculumTrainer):
         super().__init__(*args, **kwargs)
         self._numbers = list(numbers)
 
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
         """Weighted negative log-likelihood of the answers' tokens, a lesson's mean."""
         hidden = model.model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
-        trained = inputs["labels"][:, 1:] != -100
+        trained = inputs["labels"][:, 1:] != IGNORED
         labels = inputs["labels"][:, 1:][trained]
         log_probs = model.lm_head(hidden[:, :-1][trained]).log_softmax(dim=-1)
         losses = -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1)
@@ -170,22 +162,13 @@ class LessonTrainer(CurriculumTrainer):
 
 def build_trainer(lessons: Lessons, tokenizer: PreTrainedTokenizerFast, output: Path) -> LessonTrainer:
     """The trainer with a new model."""
-    settings = course_arguments(
-        output,
-        len(lessons) // lessons.batch,
-        lessons.seed,
-        per_device_train_batch_size=lessons.batch,
-        learning_rate=1e-3,
-        warmup_steps=100,
-        weight_decay=0.01,
-        adam_beta2=0.98,
-        logging_steps=50,
-        save_steps=500,
-    )
+    rates = {"learning_rate": 1e-3, "warmup_steps": 100, "weight_decay": 0.01, "adam_beta2": 0.98}
+    every = {"per_device_train_batch_size": lessons.batch, "logging_steps": 50, "save_steps": 500}
+    settings = course_arguments(output, len(lessons) // lessons.batch, lessons.seed, **rates, **every)
     return LessonTrainer(
         model=new_model(tokenizer),
         args=settings,
-        data_collator=Collator(tokenizer),
+        data_collator=partial(collate, tokenizer=tokenizer),
         train_dataset=lessons,
         letters=letter_ids(tokenizer, {}),
         numbers=tokenizer.convert_tokens_to_ids([str(number) for number in NUMBERS]),
