@@ -96,8 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_subject(parser, FOLDER)
     subject = read_subject(parser.parse_args(), FOLDER, COMMAND)
-    findings = subject.findings
-    for found in write_baseline(subject.out, weights_of(findings), subject.inputs, findings.seed):
+    for found in write_baseline(subject.out, weights_of(subject.results), subject.inputs, subject.results.seed):
         say(_line(found))
     say(str(subject.out / "summary.json"))
 

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Mapping
 from typing import Any
 
 from analysis.pages.text import interval, number
 from analysis.study.gate import GateResult
-from analysis.study.joint import Case, JointResult, case_of
+from analysis.study.joint import Case, case_of
 from analysis.study.output import output_folder
-from analysis.study.subject import Subject, add_subject, read_subject
+from analysis.study.subject import add_subject, read_subject
 from store.console import run_command, say
 from store.files import write_json
 from store.provenance import provenance
@@ -40,20 +39,32 @@ FEWEST = 100
 """Warm-up and draws below which neither the sampler's step nor R-hat means anything."""
 
 
-def fit_case(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> JointResult:
+def fit_case(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> dict[str, Any]:
     """Fit one comparison, unless the gate was not passed.
+
+    Returns:
+        JSON values; `rho` is None, with the `reason`, where nothing was fitted or the data say nothing of rho.
 
     Raises:
         InputError: NumPyro is not installed.
     """
+    plain = case.result.agreement.as_dict()
+    counts = {key: plain[key] for key in ("valid_reports", "total_reports")}
     if not gate.passed:
-        return JointResult(case, False, None, "not testable, the gate was not passed")
+        return {"testable": False, "rho": None, "reason": "not testable, the gate was not passed", **counts}
     sampler = import_sampler()
     try:
         fit = sampler.fit(case.chose_a, case.difference, case.reports, seed=seed, warmup=warmup, draws=draws)
     except InputError as error:
-        return JointResult(case, True, None, f"no rho: {error}")
-    return JointResult(case, True, fit)
+        return {"testable": True, "rho": None, "reason": f"no rho: {error}", **counts}
+    return {
+        "testable": True,
+        **fit.as_dict(),
+        "mixed": fit.mixed,
+        **counts,
+        "plain": {key: plain[key] for key in ("r", "boot_low", "boot_high", "n_contexts")},
+        "without_noise": case.corrected.as_dict(),
+    }
 
 
 def import_sampler() -> Any:
@@ -75,31 +86,15 @@ def _chosen(names: list[str], wanted: list[str] | None) -> list[str]:
     return wanted or names
 
 
-def _write(subject: Subject, cases: Mapping[str, Case], options: argparse.Namespace) -> None:
-    """Fit all cases and write `summary.json`, a line for each on the screen."""
-    settings = {"chains": 2, "warmup": options.warmup, "draws": options.draws}
-    gate, seed = subject.findings.gate, subject.findings.seed
-    with output_folder(subject.out, COMMAND, {**subject.inputs, **settings, "comparisons": list(cases)}) as draft:
-        found = {}
-        for name, case in cases.items():
-            result = fit_case(case, gate, seed=seed, warmup=options.warmup, draws=options.draws)
-            found[name] = result.as_dict()
-            say(f"{name}: {_line(result)}")
-        described = {"passed": gate.passed, "reasons": gate.reasons}
-        made = {**subject.inputs, "sampler": settings, "gate": described, "comparisons": found, **provenance()}
-        write_json(draft / "summary.json", made)
-    say(str(subject.out / "summary.json"))
-
-
-def _line(result: JointResult) -> str:
-    fit = result.fit
-    if fit is None:
-        return result.reason
-    text = f"rho = {number(fit.rho, signed=True)} {interval(fit.hdi_low, fit.hdi_high, signed=True)}"
-    text += f", R-hat {number(fit.rhat, 3)}, {number(fit.ess_bulk, 0)} effective draws, {number(fit.seconds, 0)} s"
-    text += f"; r {number(result.case.result.agreement.r, signed=True)}"
-    text += f"; without noise {number(result.case.corrected.r, signed=True)}"
-    return text if result.mixed else f"{text} (chains have not mixed: give more --warmup and --draws)"
+def _line(found: dict[str, Any], case: Case) -> str:
+    if "reason" in found:
+        return str(found["reason"])
+    rho, ends = number(found["rho"], signed=True), interval(found["hdi_low"], found["hdi_high"], signed=True)
+    chains = f"R-hat {number(found['rhat'], 3)}, {number(found['ess_bulk'], 0)} effective draws"
+    plain, corrected = (number(r, signed=True) for r in (case.result.agreement.r, case.corrected.r))
+    doubt = "" if found["mixed"] else " (chains have not mixed: give more --warmup and --draws)"
+    took = number(found["seconds"], 0)
+    return f"rho = {rho} {ends}, {chains}, {took} s; r {plain}; without noise {corrected}{doubt}"
 
 
 def main() -> None:
@@ -115,8 +110,20 @@ def main() -> None:
         if (given := getattr(options, name)) < FEWEST:
             raise InputError(f"--{name} {given}: too few to say whether the chains agree; give {FEWEST} or more")
     subject = read_subject(options, FOLDER, COMMAND)
-    names = _chosen([c.name for c in subject.findings.comparisons], options.comparison)
-    _write(subject, {name: case_of(subject.results, name) for name in names}, options)
+    results = subject.results
+    names = _chosen([c.name for c in results.comparisons], options.comparison)
+    chains = {"warmup": options.warmup, "draws": options.draws}
+    settings = {"chains": 2, **chains}
+    with output_folder(subject.out, COMMAND, {**subject.inputs, **settings, "comparisons": names}) as draft:
+        found = {}
+        for name in names:
+            case = case_of(results, name)
+            found[name] = fit_case(case, results.gate, seed=results.seed, **chains)
+            say(f"{name}: {_line(found[name], case)}")
+        gate = {"passed": results.gate.passed, "reasons": results.gate.reasons}
+        made = {**subject.inputs, "sampler": settings, "gate": gate, "comparisons": found, **provenance()}
+        write_json(draft / "summary.json", made)
+    say(str(subject.out / "summary.json"))
 
 
 if __name__ == "__main__":

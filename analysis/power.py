@@ -51,24 +51,20 @@ POOL = 2000
 
 def in_parallel(work: Callable[..., T], tasks: Sequence[tuple[Any, ...]], what: str, workers: int) -> list[T]:
     """`work(*task)` for all tasks, in so many processes, in the order of the tasks; a bar says how far it is."""
-    with Progress(len(tasks), "task") as progress:
+    # One thread each, or the threads of small products would wait for each other; read when a process imports
+    # numpy, and so they are spawned, not forked.
+    os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(len(tasks), "task") as progress,
+        ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as executor,
+    ):
         progress.now(what)
-        if workers == 1:
-            found = []
-            for task in tasks:
-                found.append(work(*task))
-                progress.advance(1)
-            return found
-        # One thread each, or the threads of small products would wait for each other; read when a process imports
-        # numpy, and so they are spawned, not forked.
-        os.environ.update(OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", OMP_NUM_THREADS="1")
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as executor:
-            futures: list[Future[T]] = [executor.submit(work, *task) for task in tasks]
-            for future in as_completed(futures):
-                future.result()  # an error ends the work at once
-                progress.advance(1)
-            return [future.result() for future in futures]
+        futures: list[Future[T]] = [executor.submit(work, *task) for task in tasks]
+        for future in as_completed(futures):
+            future.result()  # an error ends the work at once
+            progress.advance(1)
+        return [future.result() for future in futures]
 
 
 def power_table(

@@ -21,13 +21,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.pages.figures import save_figures
-from analysis.pages.released_page import write_page
-from analysis.pages.text import NOT_TESTABLE, number, part_of, with_interval
-from analysis.run import agreement_table
-from analysis.study.comparisons import ComparisonResult, MeasuredWeights
+from analysis.pages.released_page import write_released_page
+from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
+from analysis.run import agreement_table, weights_table
 from analysis.study.output import check_replaceable, output_folder
-from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import SEED, ReleasedResults, analyse_released
+from analysis.study.released_results import SEED, ReleasedResults, read_released
 from store.console import run_command, say
 from store.files import write_json, write_text
 
@@ -43,19 +41,19 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
     Figures are given whether or not the gate was passed; `gate` says whether they can be believed.
     """
     found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
-    instilled = results.variants.get("instilled")
-    gate = results.findings.gate.as_dict()
+    variants = {name: v.as_dict() for name, v in results.variants.items()}
+    gate = results.gate.as_dict()
     return {
-        "model": results.data.model,
+        "model": results.name,
         **found,
-        "instilled_standardised_first": instilled and instilled.as_dict()["standardised_first"],
+        "instilled_standardised_first": variants.get("instilled", {}).get("standardised_first"),
         "printed_in_the_paper": results.printed or None,
         "gate": {key: gate[key] for key in ("passed", "agreement", "share_a", "reasons")},
         "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
-        "variants": {name: v.as_dict() for name, v in results.variants.items()},
+        "variants": variants,
         "missing_reports": [t.as_dict() for t in results.missing],
         "differences": {f"{after}-{before}": d.as_dict() for (after, before), d in results.changes.items()},
-        "notes": results.data.notes,
+        "notes": results.notes,
         "seed": SEED,
     }
 
@@ -65,30 +63,20 @@ def measures_table(results: ReleasedResults) -> pd.DataFrame:
 
     The column `testable` says whether it was.
     """
-    table = agreement_table(results.findings, show_untestable=True).drop(columns="r_log_odds")
-    table = table[[results.found[name] is not None for name in table["comparison"]]]
     corrected = pd.DataFrame(
-        [
-            {
-                "comparison": name,
-                "printed": results.printed.get(name),
-                "reliability_reports": None if name == "learned_vs_target" else c.reliability_x,
-                "reliability_weights": c.reliability_y,
-                "corrected_r": c.r,
-                "corrected_low": c.boot_low,
-                "corrected_high": c.boot_high,
-            }
-            for name, c in results.corrected.items()
-        ]
+        {
+            "comparison": name,
+            "printed": results.printed.get(name),
+            "reliability_reports": None if name == results.learned_vs_target.name else c.reliability_x,
+            "reliability_weights": c.reliability_y,
+            "corrected_r": c.r,
+            "corrected_low": c.boot_low,
+            "corrected_high": c.boot_high,
+        }
+        for name, c in results.corrected.items()
     )
-    return table.merge(corrected, on="comparison") if len(table) else table
-
-
-def weights_table(measured: MeasuredWeights) -> pd.DataFrame:
-    """One row a context: posterior means and standard deviations, and the means rescaled to a largest of 100."""
-    columns = {"raw": measured.posterior_mean, "sd": measured.posterior_sd, "weight": measured.weights}
-    table = {f"{label}_{k + 1}": values[:, k] for label, values in columns.items() for k in range(values.shape[1])}
-    return pd.DataFrame({"context": measured.contexts, **table})
+    table = agreement_table(results, show_untestable=True).drop(columns="r_log_odds")
+    return table.merge(corrected, on="comparison") if len(corrected) else table[:0]
 
 
 def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
@@ -99,16 +87,15 @@ def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
     """
     out = out.resolve()
     check_replaceable(out, COMMAND)
-    results = analyse_released(load_model(folder, find_model(folder, name)))
-    inputs = {"model": results.data.model, "seed": SEED, "inputs": results.data.hashes}
+    results = read_released(folder, name)
+    inputs = {"model": results.name, "seed": SEED, "inputs": results.hashes}
     with output_folder(out, COMMAND, inputs) as draft:
-        figures = save_figures(results.findings, draft / "figures")
-        write_page(results, figures, draft / "report.html")
+        write_released_page(results, save_figures(results, draft / "figures"), draft / "report.html")
         write_json(draft / "summary.json", summary(results))
         write_text(draft / "agreement.csv", measures_table(results).to_csv(index=False))
         for group, file in (("instilled", "learned_weights.csv"), ("native", "native_weights.csv")):
-            if group in results.findings.measured:
-                write_text(draft / file, weights_table(results.findings.measured[group]).to_csv(index=False))
+            if group in results.measured:
+                write_text(draft / file, weights_table(results.measured[group]).to_csv(index=False))
     return results
 
 
@@ -120,23 +107,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
     arguments = parser.parse_args()
     results = write_released(arguments.data, arguments.model, arguments.out)
-    for note in results.data.notes:
+    for note in results.notes:
         say(f"note: {note}")
-    for comparison in results.found.values():
-        if comparison is not None:
-            say(_line(comparison, results))
+    for name, found in results.found.items():
+        if found:
+            printed = f", in the paper {number(results.printed[name])}" if results.printed else ""
+            doubt = "" if results.testable(found) else f" ({NOT_TESTABLE}: the gate was not passed)"
+            say(f"{name}: r = {with_interval(found.agreement)}{printed}{doubt}; {counts(found.agreement)}")
     say(f"page: {arguments.out / 'report.html'}")
-
-
-def _line(comparison: ComparisonResult, results: ReleasedResults) -> str:
-    """One comparison in words."""
-    a = comparison.agreement
-    name = comparison.name
-    printed = f", in the paper {number(results.printed[name])}" if name in results.printed else ""
-    readable = f", {part_of(a.valid_reports, a.total_reports)} reports readable" if a.total_reports else ""
-    doubt = "" if results.testable(name) else f" ({NOT_TESTABLE}: the gate was not passed)"
-    figure = f"r = {with_interval(a)}{printed}{doubt}"
-    return f"{name}: {figure}; {a.n_contexts} contexts{readable}"
 
 
 if __name__ == "__main__":

@@ -9,15 +9,18 @@ run's folder, in place of what an earlier analysis left there.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.pages.figures import save_figures
 from analysis.pages.report import write_report
-from analysis.pages.text import NOT_TESTABLE, number, part_of, with_interval
-from analysis.study.comparisons import ComparisonResult, Difference
+from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
+from analysis.study.comparisons import ComparisonResult, MeasuredWeights
 from analysis.study.output import output_folder
 from analysis.study.results import Findings, RunResults, analyse
 from store.console import run_command, say
@@ -43,59 +46,60 @@ COUNTS = ("n_points", "n_contexts", "valid_reports", "total_reports")
 
 def summary(results: RunResults) -> RunSummary:
     """The figures of a run; those of a run that did not pass the gate are withheld, with the reason."""
-    gate = results.gate
-    reason = None if gate.passed else f"the gate was not passed: {'; '.join(gate.reasons)}"
+    gate, passed = results.gate, results.gate.passed
+    reason = None if passed else f"the gate was not passed: {'; '.join(gate.reasons)}"
     return RunSummary(
         run=results.name,
         seed=results.seed,
-        gate=GateSummary(passed=gate.passed, agreement=gate.agreement, share_a=gate.share_a, reasons=gate.reasons),
+        gate=GateSummary(passed=passed, agreement=gate.agreement, share_a=gate.share_a, reasons=gate.reasons),
         stopped_early=results.stopped_early,
         learned_vs_target=AgreementSummary(**results.learned_vs_target.agreement.as_dict()),
-        comparisons={c.name: comparison_summary(c, reason) for c in results.comparisons},
-        differences={d.name: difference_summary(d, gate.passed) for d in results.differences},
+        comparisons={
+            c.name: ComparisonSummary(
+                testable=passed, reason=reason, unreadable=c.reasons, **comparison_figures(c, shown=passed)
+            )
+            for c in results.comparisons
+        },
+        differences={
+            d.name: DifferenceSummary(
+                before=d.before, after=d.after, testable=passed, **(d.found.as_dict() if passed else {})
+            )
+            for d in results.differences
+        },
         decisions={f"{arm}/{group}": DecisionSummary(**d.as_dict()) for (arm, group), d in results.decisions.items()},
         trial_files=results.trial_files,
         **provenance(),
     )
 
 
-def comparison_summary(result: ComparisonResult, reason: str | None) -> ComparisonSummary:
-    """One comparison; without figures where there is a reason not to test it, the counts always."""
-    figures = comparison_figures(result, shown=reason is None)
-    return ComparisonSummary(
-        testable=reason is None, reason=reason, **figures, outside=result.outside, unreadable=result.reasons
-    )
-
-
 def comparison_figures(result: ComparisonResult, *, shown: bool) -> dict[str, Any]:
     """Every measure of a comparison and its counts; only the counts are not None where figures are not `shown`."""
     found = {**result.agreement.as_dict(), "r_log_odds": result.r_log_odds}
-    return {name: value if shown or name in COUNTS else None for name, value in found.items()}
+    figures = {name: value if shown or name in COUNTS else None for name, value in found.items()}
+    return {**figures, "outside": result.outside}
 
 
-def difference_summary(result: Difference, testable: bool) -> DifferenceSummary:
-    """One difference; without figures where the gate was not passed."""
-    figures = {name: value if testable else None for name, value in result.found.as_dict().items()}
-    return DifferenceSummary(before=result.before, after=result.after, testable=testable, **figures)
+def weights_table(arm: MeasuredWeights, **more: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
+    """One row a context: posterior means (raw) and sd, rescaled weights, and `more` values by context."""
+    columns = {"raw": arm.posterior_mean, "sd": arm.posterior_sd, "weight": arm.weights}
+    width = arm.weights.shape[1]
+    for label, values in more.items():
+        columns[label] = np.array([values.get(name, np.full(width, np.nan)) for name in arm.contexts])
+    table = {f"{label}_{k + 1}": values[:, k] for label, values in columns.items() for k in range(width)}
+    return pd.DataFrame({"context": arm.contexts, **table})
 
 
-def weights_table(results: RunResults) -> pd.DataFrame:
-    """One row an arm and context: posterior (raw, sd), rescaled, log-odds and target weights, Pareto k."""
-    rows = []
+def run_weights(results: RunResults) -> pd.DataFrame:
+    """The weights of every arm: whose and of which group, as in `weights_table`, log-odds, target, Pareto k."""
     group_of = {name: group for group, members in results.groups.items() for name in members}
-    for arm, measured in results.measured.items():
-        for i, context in enumerate(measured.contexts):
-            row: dict[str, Any] = {"arm": arm, "group": group_of[context], "context": context}
-            for label, values in (
-                ("raw", measured.posterior_mean[i]),
-                ("sd", measured.posterior_sd[i]),
-                ("weight", measured.weights[i]),
-                ("log_odds", measured.log_odds[i]),
-                ("target", results.targets.get(context, [None] * measured.weights.shape[1])),
-            ):
-                row |= {f"{label}_{k + 1}": value for k, value in enumerate(values)}
-            rows.append({**row, "pareto_k": measured.pareto_k[i]})
-    return pd.DataFrame(rows)
+    tables = []
+    for name, arm in results.measured.items():
+        log_odds = dict(zip(arm.contexts, arm.log_odds, strict=True))
+        table = weights_table(arm, log_odds=log_odds, target=results.targets).assign(pareto_k=arm.pareto_k)
+        table.insert(0, "group", [group_of[context] for context in arm.contexts])
+        table.insert(0, "arm", name)
+        tables.append(table)
+    return pd.concat(tables)
 
 
 def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.DataFrame:
@@ -109,8 +113,7 @@ def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.
     for c in findings.all_comparisons:
         testable = findings.testable(c)
         names = {"comparison": c.name, "reports": c.reports, "weights": c.weights, "contexts": c.contexts}
-        figures = comparison_figures(c, shown=testable or show_untestable)
-        rows.append({**names, "testable": testable, **figures, "outside": c.outside})
+        rows.append({**names, "testable": testable, **comparison_figures(c, shown=testable or show_untestable)})
     return pd.DataFrame(rows)
 
 
@@ -120,7 +123,7 @@ def write_analysis(path: Path) -> RunResults:
     run = RunFolder(path)
     with output_folder(run.analysis, COMMAND, analysis_inputs(run, results.record)) as draft:
         write_summary(draft / "summary.json", summary(results))
-        write_text(draft / "weights.csv", weights_table(results).to_csv(index=False))
+        write_text(draft / "weights.csv", run_weights(results).to_csv(index=False))
         write_text(draft / "agreement.csv", agreement_table(results).to_csv(index=False))
         write_report(results, save_figures(results, draft / "figures"), draft / "report.html")
     return results
@@ -135,10 +138,8 @@ def main() -> None:
     passed = "passed" if gate.passed else "not passed"
     say(f"gate: {passed}; agreement {number(gate.agreement)}, r(learned, target) {number(gate.r)}")
     for result in results.comparisons:
-        a = result.agreement
-        figure = f"r = {with_interval(a, signed=True)}" if gate.passed else NOT_TESTABLE
-        readable = f"{part_of(a.valid_reports, a.total_reports)} reports readable"
-        say(f"{result.name}: {figure}, {a.n_contexts} contexts, {readable}")
+        figure = f"r = {with_interval(result.agreement, signed=True)}" if gate.passed else NOT_TESTABLE
+        say(f"{result.name}: {figure}, {counts(result.agreement)}")
 
 
 if __name__ == "__main__":

@@ -53,13 +53,10 @@ class Reports:
         scenario: Name of the choice context, shape (rows,).
         values: Reported weights as given, not clipped, shape (rows, attributes); a row is all NaN where any of its
             cells is empty or not a number.
-        option_a, option_b: Attribute values as shown, in the attributes' units, shape (rows, attributes).
     """
 
     scenario: NDArray[np.str_]
     values: NDArray[np.float64]
-    option_a: NDArray[np.float64]
-    option_b: NDArray[np.float64]
 
 
 def released_records(folder: Path | str) -> list[dict[str, Any]]:
@@ -77,16 +74,15 @@ def released_records(folder: Path | str) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; the agents of the contexts are there, so put it beside {CANDIDATES}")
     table = _read_table(path, ["scenario", "question"], ["attr{}", "attr{}_min", "attr{}_max"])
-    lows, highs = table.all_numbers("attr{}_min"), table.all_numbers("attr{}_max")
+    names, lows, highs = table.cells("attr{}"), table.numbers("attr{}_min"), table.numbers("attr{}_max")
     candidates = Path(folder) / CANDIDATES
     known = _load_candidates(candidates) if candidates.is_file() else None
     records: list[dict[str, Any]] = []
-    for row, where in enumerate(table.places):
-        name, text = table.columns["scenario"][row], table.columns["question"][row]
+    for i, (where, row) in enumerate(zip(table.places, table.rows, strict=True)):
+        name, text = row["scenario"], row["question"]
         if (match := _QUESTION.fullmatch(text)) is None:
             raise InputError(f'{where}: question {text!r}; needed: "Imagine you are X. Which ...?"')
-        ends = zip(table.cells("attr{}", row), lows[row], highs[row], strict=True)
-        attributes = [_attribute(attribute, "", low, high) for attribute, low, high in ends]
+        attributes = [_attribute(n, "", low, high) for n, low, high in zip(names[i], lows[i], highs[i], strict=True)]
         if known is not None:
             if [a["name"] for a in known.get(name, [])] != [a["name"] for a in attributes]:
                 raise InputError(
@@ -105,53 +101,45 @@ def load_selections(path: Path | str) -> Selections:
     """
     table = _read_table(Path(path), ["scenario", "selection"], ["A_attribute_{}", "B_attribute_{}"])
     codes = {"A": 1.0, "B": 0.0, None: math.nan}
-    return Selections(
-        scenario=np.array(table.columns["scenario"], dtype=np.str_),
-        chose_a=np.array([codes[parse_letter(cell)] for cell in table.columns["selection"]], dtype=float),
-        option_a=table.all_numbers("A_attribute_{}"),
-        option_b=table.all_numbers("B_attribute_{}"),
-    )
+    chose_a = np.array([codes[parse_letter(row["selection"])] for row in table.rows], dtype=float)
+    return Selections(table.scenario, chose_a, table.numbers("A_attribute_{}"), table.numbers("B_attribute_{}"))
 
 
 def load_reports(path: Path | str) -> Reports:
-    """Read a `*_weight_reports.csv`: `scenario, report_attr1, ..., A_attribute_1, ..., B_attribute_1, ...`.
+    """Read a `*_weight_reports.csv`: `scenario, report_attr1, ...`; the rest is ignored.
 
     Raises:
-        InputError: No such file, a missing column, a row that is cut short, or an attribute value that is no number.
+        InputError: No such file, a missing column, or a row that is cut short.
     """
-    table = _read_table(Path(path), ["scenario"], ["report_attr{}", "A_attribute_{}", "B_attribute_{}"])
-    values = table.numbers("report_attr{}")
+    table = _read_table(Path(path), ["scenario"], ["report_attr{}"])
+    values = table.numbers("report_attr{}", required=False)
     values[np.isnan(values).any(axis=1)] = np.nan
-    return Reports(
-        scenario=np.array(table.columns["scenario"], dtype=np.str_),
-        values=values,
-        option_a=table.all_numbers("A_attribute_{}"),
-        option_b=table.all_numbers("B_attribute_{}"),
-    )
+    return Reports(table.scenario, values)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A CSV file by columns; `places` is the file and line of each row, `size` the number of attributes."""
+    """The rows of a CSV file, the file and line of each, and the number of attributes."""
 
     places: list[str]
-    columns: dict[str, list[str]]
+    rows: list[dict[str, str]]
     size: int
 
-    def cells(self, pattern: str, row: int) -> list[str]:
-        return [self.columns[name][row] for name in _numbered(pattern, self.size)]
+    @property
+    def scenario(self) -> NDArray[np.str_]:
+        return np.array([row["scenario"] for row in self.rows], dtype=np.str_)
 
-    def numbers(self, pattern: str) -> NDArray[np.float64]:
-        """Columns `pattern` as numbers, NaN for a cell that is none, shape (rows, attributes)."""
-        cells = [[_number(cell) for cell in self.cells(pattern, row)] for row in range(len(self.places))]
-        return np.array(cells, dtype=float).reshape(len(self.places), self.size)
+    def cells(self, pattern: str) -> list[list[str]]:
+        return [[row[name] for name in _numbered(pattern, self.size)] for row in self.rows]
 
-    def all_numbers(self, pattern: str) -> NDArray[np.float64]:
-        """The same, where a cell that is not a number is an error."""
-        values = self.numbers(pattern)
-        for row, attribute in np.argwhere(np.isnan(values)):
-            name = pattern.format(attribute + 1)
-            raise InputError(f"{self.places[row]}: {name} is {self.columns[name][row]!r}; needed: a finite number")
+    def numbers(self, pattern: str, *, required: bool = True) -> NDArray[np.float64]:
+        """Columns `pattern`, shape (rows, attributes); a cell that is no number is an error, or NaN if not required."""
+        cells = self.cells(pattern)
+        values = np.array([[_number(cell) for cell in row] for row in cells], dtype=float).reshape(-1, self.size)
+        if required and np.isnan(values).any():
+            row, attribute = np.argwhere(np.isnan(values))[0]
+            where, name = self.places[row], pattern.format(attribute + 1)
+            raise InputError(f"{where}: {name} is {cells[row][attribute]!r}; needed: a finite number")
         return values
 
 
@@ -176,8 +164,7 @@ def _read_table(path: Path, names: Sequence[str], patterns: Sequence[str]) -> _T
     for where, row in rows:
         if len(row) != len(header):
             raise InputError(f"{where}: {len(row)} cells, the header has {len(header)}; the file may be cut off")
-    columns = {name: [row[header.index(name)] for _, row in rows] for name in needed}
-    return _Table([where for where, _ in rows], columns, size)
+    return _Table([where for where, _ in rows], [dict(zip(header, row, strict=True)) for _, row in rows], size)
 
 
 def _attribute(name: str, units: str, low: float, high: float) -> dict[str, Any]:

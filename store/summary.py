@@ -80,10 +80,10 @@ class DifferenceSummary(Settings):
     before: str
     after: str
     testable: bool
-    difference: Figure
-    boot_low: Figure
-    boot_high: Figure
-    n_contexts: int | None
+    difference: Figure = None
+    boot_low: Figure = None
+    boot_high: Figure = None
+    n_contexts: int | None = None
 
 
 class DecisionSummary(Settings):

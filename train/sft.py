@@ -20,7 +20,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
-from store.checkpoints import kept_checkpoint, last_complete_checkpoint, step_of
+from store.checkpoints import LOG, kept_checkpoint, last_complete_checkpoint, step_of
 from store.console import run_command, say, warn
 from store.examples import read_examples
 from store.files import write_json
@@ -63,7 +63,7 @@ def main() -> None:
         facts = teach(trainer, teaching, sft, origin, counts)
         save_adapter(trainer)
         if state.is_main_process:
-            write_json(stage.folder / "log_history.json", trainer.state.log_history)
+            write_json(stage.folder / LOG, trainer.state.log_history)
             decisions = trainer.letters.count(trainer.train_dataset)
             write_card(stage.folder, name, teaching.licence, decisions, inputs, facts)
             stage.finish(facts)

@@ -30,7 +30,7 @@ Zones = list[tuple[float, float]]
 
 def draw_decisions(results: RunResults) -> Drawn:
     """How every arm decides on every group of contexts; figures in the shaded zones speak of a collapse."""
-    rows = sorted(results.decisions.items(), key=lambda item: results.place(item[0][0]))
+    rows = results.planned_decisions
     left, side, step, above, row = 51.0, 20.0, 32.0, 8.0, 5.5
     canvas = new_canvas(178, above + row * len(rows) + 7)
     panels: list[tuple[str, str, Zones]] = [

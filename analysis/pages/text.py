@@ -47,6 +47,17 @@ def part_of(part: int, whole: int) -> str:
     return f"{part}/{whole}" if whole else MISSING
 
 
+def main_figures(a: Agreement) -> list[str]:
+    """r, its two intervals and its p-value."""
+    return [number(a.r), interval(a.boot_low, a.boot_high), interval(a.hdi_low, a.hdi_high), p_value(a.p_permutation)]
+
+
+def other_figures(a: Agreement) -> list[str]:
+    """Slope, Spearman, MAE, same sign, same top attribute, r within contexts."""
+    shares = [percent(a.sign_agreement), percent(a.top_attribute)]
+    return [number(a.slope), number(a.spearman), number(a.mae, 1), *shares, number(a.within_context_r)]
+
+
 def plain(name: str) -> str:
     """A name of the experiment file as words."""
     return name.replace("_", " ")
@@ -55,6 +66,12 @@ def plain(name: str) -> str:
 def listing(words: Sequence[str]) -> str:
     """Some words as part of a sentence."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def counts(a: Agreement) -> str:
+    """What is behind a correlation."""
+    readable = f", {part_of(a.valid_reports, a.total_reports)} reports readable" if a.total_reports else ""
+    return f"{a.n_contexts} contexts{readable}"
 
 
 def why_no_r(found: Agreement) -> str:

@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from analysis.stats.importance import (
     StandardDraws,
-    effective_draws,
     normalised_weights,
     pareto_k,
     standard_draws,
@@ -57,8 +56,6 @@ class WeightPosterior:
         intercept_mean, intercept_sd: Of the log odds of A at the context's *mean* difference, since the predictors
             are centred; shape (contexts,). Subtract mean . (mean difference) for the log odds at no difference.
         pareto_k: Diagnostic of the importance weights, shape (contexts,); above 0.7 do not trust the context.
-        ess: Effective number of draws, shape (contexts,).
-        trials: Number of usable trials, shape (contexts,).
     """
 
     mean: NDArray[np.float64]
@@ -68,25 +65,6 @@ class WeightPosterior:
     intercept_mean: NDArray[np.float64]
     intercept_sd: NDArray[np.float64]
     pareto_k: NDArray[np.float64]
-    ess: NDArray[np.float64]
-    trials: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class LogOddsWeights:
-    """Least-squares weights of each context; a context whose weights are not determined has NaN throughout.
-
-    Attributes:
-        weights: In log odds per full range of the attribute, shape (contexts, attributes).
-        standard_errors: Shape (contexts, attributes); NaN with as many trials as attributes.
-        r_squared: Share of the sum of squares (about 0, as there is no intercept) explained, shape (contexts,).
-        trials: Number of usable trials, shape (contexts,).
-    """
-
-    weights: NDArray[np.float64]
-    standard_errors: NDArray[np.float64]
-    r_squared: NDArray[np.float64]
-    trials: NDArray[np.int64]
 
 
 def logistic_posterior(
@@ -115,7 +93,8 @@ def logistic_posterior(
     present = ~np.isnan(choices)
     if wrong := set(np.unique(choices[present])) - {0.0, 1.0}:
         raise InputError(f"choices hold {min(wrong):g}; give 1 for A, 0 for B and NaN for a missing choice")
-    posterior = _all_nan(present, difference.shape[2])
+    contexts, _, attributes = difference.shape
+    posterior = WeightPosterior(*np.full((4, contexts, attributes), np.nan), *np.full((3, contexts), np.nan))
     usable = np.flatnonzero(present.any(axis=1))
     for rows in np.split(usable, range(CONTEXTS_AT_ONCE, len(usable), CONTEXTS_AT_ONCE)):
         if rows.size:
@@ -123,15 +102,19 @@ def logistic_posterior(
     return posterior
 
 
-def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> LogOddsWeights:
+def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> NDArray[np.float64]:
     """Least squares of each context's log odds on the differences, without an intercept.
 
     With every pair shown in both orders, y = [l(x1 as A) - l(x1 as B)] / 2 with l = log P(A) - log P(B) has no
-    position bias left in it, so that no intercept is needed (see `position_bias`).
+    position bias left in it, so that no intercept is needed.
 
     Args:
         log_odds: y, shape (contexts, trials), NaN where missing.
         difference: (x1 - x2) / range, shape (contexts, trials, attributes).
+
+    Returns:
+        In log odds per full range of the attribute, shape (contexts, attributes); NaN throughout in a context whose
+        weights are not determined.
 
     Raises:
         InputError: Shapes that do not match, an infinite log odds, or a difference that is not finite
@@ -144,40 +127,16 @@ def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> LogOddsWeigh
         raise InputError(f"log odds of context {context}, trial {trial} are infinite; give NaN for a missing value")
     y = np.where(present, outcome, 0.0)
     x = np.where(present[..., None], difference, 0.0)
-    count, attributes = present.sum(axis=1), x.shape[2]
-    if x.shape[1] < attributes:
-        nan = np.full((len(x), attributes), np.nan)
-        return LogOddsWeights(nan, nan.copy(), np.full(len(x), np.nan), count)
-
+    contexts, trials, attributes = x.shape
+    if trials < attributes:
+        return np.full((contexts, attributes), np.nan)
     left, singular, right = np.linalg.svd(x, full_matrices=False)
-    determined = singular[:, -1] > singular[:, 0] * max(x.shape[1:]) * np.finfo(float).eps
+    determined = singular[:, -1] > singular[:, 0] * trials * np.finfo(float).eps
     # A chooser that never leans to either option shows no weights: zeros would be a direction that was not measured.
     determined &= (y != 0).any(axis=1)
     singular = np.where(determined[:, None], singular, np.nan)
     unscaled = right.transpose(0, 2, 1) / singular[:, None, :]
-    weights = (unscaled @ (left.transpose(0, 2, 1) @ y[..., None]))[..., 0]
-    residual = np.square(y - (x @ weights[..., None])[..., 0]).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.where(count > attributes, residual / (count - attributes), np.nan)
-        r_squared = 1 - residual / np.square(y).sum(axis=1)
-    errors = np.sqrt(variance[:, None] * np.square(unscaled).sum(axis=2))
-    return LogOddsWeights(weights, errors, r_squared, count)
-
-
-def position_bias(log_odds_first_as_a: ArrayLike, log_odds_second_as_a: ArrayLike) -> NDArray[np.float64]:
-    """How far each context leans to the letter A whatever it stands for, in log odds, shape (contexts,).
-
-    Args:
-        log_odds_first_as_a: log P(A) - log P(B) with the first option as A, shape (contexts, trials), NaN if missing.
-        log_odds_second_as_a: The same pairs with the second option as A.
-
-    Returns:
-        Mean over the trials known in both orders of half the sum of the two; NaN without any such trial.
-    """
-    lean = (np.asarray(log_odds_first_as_a, dtype=float) + np.asarray(log_odds_second_as_a, dtype=float)) / 2
-    known = ~np.isnan(lean)
-    with np.errstate(invalid="ignore"):
-        return np.where(known, lean, 0.0).sum(axis=1) / known.sum(axis=1)
+    return np.asarray((unscaled @ (left.transpose(0, 2, 1) @ y[..., None]))[..., 0])
 
 
 def _checked(outcome: ArrayLike, difference: ArrayLike, what: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -199,14 +158,6 @@ def _checked(outcome: ArrayLike, difference: ArrayLike, what: str) -> tuple[NDAr
     if largest > LARGEST_DIFFERENCE:
         raise InputError(f"differences reach {largest:g}; divide each attribute's A - B by its range, high - low")
     return y, x
-
-
-def _all_nan(present: NDArray[np.bool_], attributes: int) -> WeightPosterior:
-    """A posterior to be filled in, for the usable trials `present`, shape (contexts, trials)."""
-    mean, sd, hdi_low, hdi_high = np.full((4, len(present), attributes), np.nan)
-    intercept_mean, intercept_sd, k, ess = np.full((4, len(present)), np.nan)
-    trials = present.sum(axis=1)
-    return WeightPosterior(mean, sd, hdi_low, hdi_high, intercept_mean, intercept_sd, k, ess, trials)
 
 
 def _sample(
@@ -280,7 +231,6 @@ def _summary(weighed: _Weighed, intervals: bool) -> dict[str, NDArray[np.float64
         "intercept_mean": mean[:, 0],
         "intercept_sd": sd[:, 0],
         "pareto_k": pareto_k(weighed.log_weights),
-        "ess": effective_draws(weights),
     }
     if intervals:
         found["hdi_low"], found["hdi_high"] = weighted_hdi(weighed.theta[:, 1:], weights)

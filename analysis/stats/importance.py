@@ -152,8 +152,3 @@ def pareto_k(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
         b = (b * normalised_weights(n * (np.log(-b / k) - k - 1))).sum(axis=1, keepdims=True)
         k = np.log1p(-b * excess).mean(axis=1)
     return np.where(np.isnan(k), np.inf, (n * k + 10 * 0.5) / (n + 10))
-
-
-def effective_draws(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Kish's effective number of draws, 1 / sum of squared weights, shape (contexts,)."""
-    return 1 / np.square(weights).sum(axis=-1)

@@ -60,31 +60,21 @@ def run_studies(
     before: Reporter, after: Sequence[Reporter], pool: Pool, contexts: int, settings: Settings
 ) -> list[dict[str, float]]:
     """Simulate and analyse studies of so many contexts; one row of `power_row` for each reporter after training."""
-    spread = float(pool.true.std())
-    rng = stream(settings.seed, f"power/{before}/{after}/{contexts}/{settings}")
+    spread, seed, resamples = float(pool.true.std()), settings.seed, settings.resamples
+    rng = stream(seed, f"power/{before}/{after}/{contexts}/{settings}")
     rs, differences = [], []
     for _ in range(settings.studies):
         study = draw_contexts(pool, contexts, rng)
-        x1, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
-        rs.append(_analyse_r(x1, study.learned, settings))
-        differences.append([_analyse_difference(x1, x2, study.learned, settings) for x2 in later])
-    truth = population_r(pool, before, settings.seed)
-    gained = [population_r(pool, reporter, settings.seed) - truth for reporter in after]
+        x, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
+        r = pearson(x, study.learned)
+        p = permutation_null(x, study.learned, seed=seed, permutations=settings.permutations)[0]
+        boot = bootstrap_r(x, study.learned, seed=seed, resamples=resamples)
+        rs.append([r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))])
+        gains = [paired_difference(x, then, study.learned, seed=seed, resamples=resamples) for then in later]
+        differences.append([[gain.difference, gain.boot_low, gain.boot_high] for gain in gains])
+    truth = population_r(pool, before, seed)
+    gained = [population_r(pool, reporter, seed) - truth for reporter in after]
     return [power_row(np.array(rs), np.array(differences)[:, i], truth, gain) for i, gain in enumerate(gained)]
-
-
-def _analyse_r(x: Array, y: Array, settings: Settings) -> list[float]:
-    """r, its permutation p-value, its bootstrap interval and the paper's, of one study."""
-    r = pearson(x, y)
-    p = permutation_null(x, y, seed=settings.seed, permutations=settings.permutations)[0]
-    boot = bootstrap_r(x, y, seed=settings.seed, resamples=settings.resamples)
-    return [r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))]
-
-
-def _analyse_difference(x1: Array, x2: Array, y: Array, settings: Settings) -> list[float]:
-    """The paired difference of one study, and its interval."""
-    found = paired_difference(x1, x2, y, seed=settings.seed, resamples=settings.resamples)
-    return [found.difference, found.boot_low, found.boot_high]
 
 
 def power_row(rs: Array, differences: Array, truth: float, gained: float) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,7 +21,8 @@ from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
 from task.weights import rescale
 
-T = TypeVar("T")
+T = TypeVar("T", "MeasuredWeights", DecisionTrials, ReportTrials)
+"""What is known of an arm, by context."""
 
 
 @dataclass(frozen=True)
@@ -71,36 +72,35 @@ class ComparisonResult:
 def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
     """Both estimators of the weights that drive an arm's decisions."""
     posterior = logistic_posterior(trials.chose_a[..., 0], trials.difference, seed=seed, intervals=False)
-    log_odds = log_odds_weights(trials.preference, trials.difference)
-    return MeasuredWeights(
-        trials.contexts,
-        posterior.mean,
-        posterior.sd,
-        rescale(posterior.mean),
-        rescale(log_odds.weights),
-        posterior.pareto_k,
-    )
+    log_odds = rescale(log_odds_weights(trials.preference, trials.difference))
+    weights = rescale(posterior.mean)
+    return MeasuredWeights(trials.contexts, posterior.mean, posterior.sd, weights, log_odds, posterior.pareto_k)
 
 
 def learned_against_target(
     gate: GateRecord,
-    names: dict[str, list[str]],
-    contexts: dict[str, ChoiceContext],
-    targets: dict[str, NDArray[np.float64]],
-    measured: dict[str, MeasuredWeights],
+    members: list[str],
+    contexts: Mapping[str, ChoiceContext],
+    targets: Mapping[str, NDArray[np.float64]],
+    measured: Mapping[str, MeasuredWeights],
     seed: int,
 ) -> ComparisonResult:
-    """Learned weights of the gate's arm against the weights that it was taught."""
-    arm, group = gate.arm, gate.contexts
-    members = names[group]
-    source = Source(arm=arm, variant=DEFAULT["decisions"], contexts=members)
-    of_arm = _of(measured, source, "decisions")
-    learned = _pick(of_arm.contexts, of_arm.weights, members)
+    """Learned weights of the gate's arm against the weights that it was taught, in the gate's contexts `members`."""
+    source = [Source(arm=gate.arm, variant=DEFAULT["decisions"], contexts=members)]
+    learned = gather(source, "decisions", measured, members, lambda arm: arm.weights)
+    log_odds = gather(source, "decisions", measured, members, lambda arm: arm.log_odds)
     taught = np.stack([targets[n] for n in members])
-    counted = agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed)
-    r_log_odds = pearson(_pick(of_arm.contexts, of_arm.log_odds, members), taught)
-    points = _points(contexts, members, taught, learned)
-    return ComparisonResult("learned_vs_target", arm, "target", group, counted, r_log_odds, points, {}, 0)
+    return ComparisonResult(
+        name="learned_vs_target",
+        reports=gate.arm,
+        weights="target",
+        contexts=gate.contexts,
+        agreement=agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed),
+        r_log_odds=pearson(log_odds, taught),
+        points=_points(contexts, members, taught, learned),
+        reasons={},
+        outside=0,
+    )
 
 
 def members_of(entry: ComparisonRecord) -> list[str]:
@@ -110,37 +110,29 @@ def members_of(entry: ComparisonRecord) -> list[str]:
 
 def compare(
     entry: ComparisonRecord,
-    contexts: dict[str, ChoiceContext],
-    measured: dict[str, MeasuredWeights],
-    reported: dict[str, ReportTrials],
+    contexts: Mapping[str, ChoiceContext],
+    measured: Mapping[str, MeasuredWeights],
+    reported: Mapping[str, ReportTrials],
     seed: int,
 ) -> ComparisonResult:
     """One comparison; its arms may be several folds, each speaking for its own contexts."""
     members = members_of(entry)
-    mean = np.full((len(members), len(contexts[members[0]].attributes)), np.nan)
-    weights, log_odds = mean.copy(), mean.copy()
-    valid = total = outside = 0
+    mean, counts = mean_reports(gather(entry.reports, "reports", reported, members, lambda arm: arm.values))
+    weights = gather(entry.weights, "decisions", measured, members, lambda arm: arm.weights)
+    log_odds = gather(entry.weights, "decisions", measured, members, lambda arm: arm.log_odds)
+    total = outside = 0
     reasons: Counter[str] = Counter()
     for source in entry.reports:
         trials = _of(reported, source, "reports")
-        rows = [trials.contexts.index(n) for n in source.contexts if n in trials.contexts]
-        means, counts = mean_reports(trials.values[rows])
-        mean[[members.index(trials.contexts[row]) for row in rows]] = means
-        valid, total = valid + int(counts.sum()), total + int(trials.total[rows].sum())
-        outside += int(trials.outside[rows].sum())
+        rows = [row for row, name in enumerate(trials.contexts) if name in source.contexts]
+        total, outside = total + int(trials.total[rows].sum()), outside + int(trials.outside[rows].sum())
         reasons.update(reason for row in rows for reason in trials.reasons[row])
-    for source in entry.weights:
-        of_arm = _of(measured, source, "decisions")
-        rows = [members.index(n) for n in source.contexts if n in members]
-        known = [members[row] for row in rows]
-        weights[rows] = _pick(of_arm.contexts, of_arm.weights, known)
-        log_odds[rows] = _pick(of_arm.contexts, of_arm.log_odds, known)
     return ComparisonResult(
         name=entry.name,
-        reports=", ".join(_asked(source, "reports") for source in entry.reports),
-        weights=", ".join(_asked(source, "decisions") for source in entry.weights),
+        reports=", ".join(asked_arm(source.arm, "reports", source.variant) for source in entry.reports),
+        weights=", ".join(asked_arm(source.arm, "decisions", source.variant) for source in entry.weights),
         contexts=entry.contexts,
-        agreement=agreement(mean, weights, valid_reports=valid, total_reports=total, seed=seed),
+        agreement=agreement(mean, weights, valid_reports=int(counts.sum()), total_reports=total, seed=seed),
         r_log_odds=pearson(mean, log_odds),
         points=_points(contexts, members, mean, weights),
         reasons=dict(sorted(reasons.items())),
@@ -164,13 +156,14 @@ def differ(entry: DifferenceRecord, comparisons: Sequence[ComparisonResult], see
     before, after = by_name[entry.before], by_name[entry.after]
     # Arms of several folds list the contexts in their own order.
     members = sorted({*before.points["context"]} & {*after.points["context"]})
-    x1, x2, y = _stacked(before, "x", members), _stacked(after, "x", members), _stacked(after, "y", members)
+    sides = ((before, "x"), (after, "x"), (after, "y"))
+    x1, x2, y = (table_of(c.points.set_index("context").loc[members].reset_index(), axis) for c, axis in sides)
     return Difference(entry.name, before.name, after.name, paired_difference(x1, x2, y, seed=seed))
 
 
-def _stacked(comparison: ComparisonResult, column: str, members: list[str]) -> NDArray[np.float64]:
-    values = dict(iter(comparison.points.groupby("context")[column]))
-    return np.stack([values[name].to_numpy() for name in members])
+def table_of(points: pd.DataFrame, axis: str) -> NDArray[np.float64]:
+    """The column `x` or `y` of a comparison's points, shape (contexts, attributes)."""
+    return points[axis].to_numpy(dtype=float).reshape(points["context"].nunique(), -1)
 
 
 def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:
@@ -178,12 +171,40 @@ def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:
     return arm if variant == DEFAULT[measure] else f"{arm} ({variant})"
 
 
-def _asked(source: Source, measure: Measure) -> str:
-    return asked_arm(source.arm, measure, source.variant)
+def gather(
+    sources: Sequence[Source],
+    measure: Measure,
+    found: Mapping[str, T],
+    members: Sequence[str],
+    values: Callable[[T], NDArray[np.float64]],
+    padding: float = np.nan,
+) -> NDArray[np.float64]:
+    """What several arms found, in the order of the contexts `members`, each from the arm that speaks for it.
+
+    Args:
+        sources: Arms, and the contexts that each speaks for.
+        measure: What they were asked.
+        found: What is known of each arm, by `asked_arm`.
+        members: Names of contexts.
+        values: The array of an arm, a row a context; rows may differ in length between arms.
+        padding: Fills rows up to one length, and the rows of contexts that were not measured.
+
+    Raises:
+        InputError: An arm was not measured.
+    """
+    arms = [(source, _of(found, source, measure)) for source in sources]
+    arrays: list[NDArray[np.float64]] = [values(arm) for _, arm in arms]
+    longest = max(array.shape[1] for array in arrays)
+    gathered = np.full((len(members), longest, *arrays[0].shape[2:]), padding, dtype=float)
+    for (source, arm), array in zip(arms, arrays, strict=True):
+        for row, name in enumerate(members):
+            if name in source.contexts and name in arm.contexts:
+                gathered[row, : array.shape[1]] = array[arm.contexts.index(name)]
+    return gathered
 
 
-def _of(found: dict[str, T], source: Source, measure: Measure) -> T:
-    asked = _asked(source, measure)
+def _of(found: Mapping[str, T], source: Source, measure: Measure) -> T:
+    asked = asked_arm(source.arm, measure, source.variant)
     if asked not in found:
         folder = measure_folder(measure, source.variant)
         raise InputError(
@@ -192,17 +213,8 @@ def _of(found: dict[str, T], source: Source, measure: Measure) -> T:
     return found[asked]
 
 
-def _pick(names: list[str], values: NDArray[np.float64], members: list[str]) -> NDArray[np.float64]:
-    """Rows of `values` (of the contexts `names`) in the order of `members`, NaN for those that were not measured."""
-    place = {name: row for row, name in enumerate(names)}
-    picked = np.full((len(members), values.shape[1]), np.nan)
-    known = [row for row, name in enumerate(members) if name in place]
-    picked[known] = values[[place[members[row]] for row in known]]
-    return picked
-
-
 def _points(
-    contexts: dict[str, ChoiceContext], members: list[str], x: NDArray[np.float64], y: NDArray[np.float64]
+    contexts: Mapping[str, ChoiceContext], members: list[str], x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> pd.DataFrame:
     return pd.DataFrame(
         {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,27 +56,32 @@ class GateResult(Record):
 
 
 def summarise_decisions(
-    trials: DecisionTrials, rows: NDArray[np.bool_], targets: NDArray[np.float64] | None
+    trials: DecisionTrials, members: Sequence[str], targets: Mapping[str, NDArray[np.float64]]
 ) -> ArmDecisions:
-    """How an arm decides on the contexts where `rows` (contexts,) is true; `targets` is (contexts, attributes).
+    """How an arm decides on those of the contexts `members` that it was asked about; NaN for what is not known.
 
-    A pair of equal utility has no right answer and is left out of the agreement.
+    A pair without a right answer, of equal utility or in a context without target weights, is left out of `agreement`.
     """
+    rows = np.isin(trials.contexts, members)
     chose_a, shown = trials.chose_a[rows], ~np.isnan(trials.chose_a[rows])
+    pairs, both = shown[..., 0], shown.all(axis=-1)
     first_chosen = np.stack([chose_a[..., 0], 1 - chose_a[..., 1]], axis=-1)
-    agreement = math.nan
-    if targets is not None:
-        gain = np.einsum("cpa,ca->cp", trials.difference[rows], targets[rows])[..., None]
-        decided = shown & (np.abs(gain) > 1e-9)
-        agreement = float((first_chosen == (gain > 0))[decided].mean()) if decided.any() else math.nan
+    unknown = np.full(trials.difference.shape[2], np.nan)
+    taught = np.stack([targets.get(name, unknown) for name in np.array(trials.contexts)[rows]])
+    gain = np.einsum("cpa,ca->cp", trials.difference[rows], taught)[..., None]
+    decided = shown & (np.abs(gain) > 1e-9)
     return ArmDecisions(
-        pairs=int(shown[..., 0].sum()),
-        share_a=float(chose_a[shown].mean()),
-        letter_mass=float(trials.letter_mass[rows][shown].mean()),
-        position_bias=float(trials.log_odds[rows].mean(axis=-1)[shown[..., 0]].mean()),
-        flips=float((first_chosen[..., 0] != first_chosen[..., 1])[shown[..., 0]].mean()),
-        agreement=agreement,
+        pairs=int(pairs.sum()),
+        share_a=_mean(chose_a[shown]),
+        letter_mass=_mean(trials.letter_mass[rows][shown]),
+        position_bias=_mean(trials.log_odds[rows].mean(axis=-1)[pairs]),
+        flips=_mean(first_chosen[both, 0] != first_chosen[both, 1]),
+        agreement=_mean((first_chosen == (gain > 0))[decided]),
     )
+
+
+def _mean(values: NDArray[Any]) -> float:
+    return float(values.mean()) if values.size else math.nan
 
 
 def judge(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from store.contexts import load_released_contexts
 from store.files import hash_file
 from store.released import CANDIDATES, SCENARIOS, load_reports, load_selections
-from store.trials import ReportTrials
+from store.trials import DecisionTrials, ReportTrials
 from store.weights import load_weights
 from task.contexts import ChoiceContext
 from task.errors import InputError
@@ -56,21 +56,6 @@ contexts, 1000 in a set, is what the paper says (Plunkett et al. 2025)."""
 
 
 @dataclass(frozen=True)
-class Decisions:
-    """Decisions on one group of contexts.
-
-    Attributes:
-        contexts: Names, in file order.
-        chose_a: 1 for A, 0 for B, NaN for no letter and as padding, shape (contexts, trials).
-        difference: (A - B) / range, shape (contexts, trials, attributes); 0 where padded.
-    """
-
-    contexts: list[str]
-    chose_a: NDArray[np.float64]
-    difference: NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class ReleasedData:
     """What is known of one model.
 
@@ -78,7 +63,8 @@ class ReleasedData:
         model: Its full name.
         contexts: Choice contexts by name.
         targets: Target weights by context; None without the file.
-        decisions: By group of contexts; a group without decisions is left out.
+        decisions: By group of contexts; a group without decisions is left out. Each pair was shown in one order, and
+            only the letter is known: log odds are infinite, and those of the other order missing.
         reports: By name of the set, each on all contexts of its group; a set that cannot be compared is left out.
         notes: What is missing or was left out, and why, one line each.
         hashes: Of every file that was read, by name.
@@ -87,7 +73,7 @@ class ReleasedData:
     model: str
     contexts: dict[str, ChoiceContext]
     targets: dict[str, NDArray[np.float64]] | None
-    decisions: dict[str, Decisions]
+    decisions: dict[str, DecisionTrials]
     reports: dict[str, ReportTrials]
     notes: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
@@ -121,7 +107,8 @@ def load_model(folder: Path, model: str) -> ReleasedData:
         InputError: A file of another form, no `scenarios.csv`, or decisions on contexts that it does not hold.
     """
     contexts = {context.name: context for context in load_released_contexts(folder)}
-    data = ReleasedData(model, contexts, _targets(folder), {}, {})
+    targets = load_weights(folder / TARGETS) if (folder / TARGETS).is_file() else None
+    data = ReleasedData(model, contexts, targets, {}, {})
     for group, suffix in SELECTIONS.items():
         path = folder / f"{model}{suffix}"
         if path.is_file() and (decisions := _decisions(path, contexts)) is not None:
@@ -129,7 +116,7 @@ def load_model(folder: Path, model: str) -> ReleasedData:
         else:
             state = "holds no trials" if path.is_file() else "is missing"
             data.notes.append(f"{path.name} {state}: no weights of {group} contexts")
-    if data.targets is None:
+    if targets is None:
         data.notes.append(f"{TARGETS} is missing: learned weights are not held against targets")
     for name, (group, suffixes) in REPORTS.items():
         paths = [folder / f"{model}{suffix}" for suffix in suffixes]
@@ -139,17 +126,13 @@ def load_model(folder: Path, model: str) -> ReleasedData:
             data.notes.append(f"without weights of {group} contexts: no {name}")
         else:
             _add_reports(data, name, data.decisions[group].contexts, paths)
-    files = [SCENARIOS, CANDIDATES, TARGETS, *(f"{model}{s}" for s in SELECTIONS.values())]
-    files += [f"{model}{suffix}" for _, suffixes in REPORTS.values() for suffix in suffixes]
+    of_model = [*SELECTIONS.values(), *(suffix for _, suffixes in REPORTS.values() for suffix in suffixes)]
+    files = [SCENARIOS, CANDIDATES, TARGETS, *(f"{model}{suffix}" for suffix in of_model)]
     data.hashes.update({name: hash_file(folder / name) for name in files if (folder / name).is_file()})
     return data
 
 
-def _targets(folder: Path) -> dict[str, NDArray[np.float64]] | None:
-    return load_weights(folder / TARGETS) if (folder / TARGETS).is_file() else None
-
-
-def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> Decisions | None:
+def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> DecisionTrials | None:
     """Decisions by context, None if there are none."""
     selections = load_selections(path)
     names = list(dict.fromkeys(selections.scenario.tolist()))
@@ -163,28 +146,27 @@ def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> Decisions | No
             )
     row, trial = _places(selections.scenario, names)
     spans = np.stack([contexts[name].spans for name in names])
-    chose_a = np.full((len(names), trial.max() + 1), np.nan)
-    difference = np.zeros((*chose_a.shape, width))
-    chose_a[row, trial] = selections.chose_a
+    difference = np.zeros((len(names), trial.max() + 1, width))
     difference[row, trial] = (selections.option_a - selections.option_b) / spans[row]
-    return Decisions(names, chose_a, difference)
+    log_odds = np.full((*difference.shape[:2], 2), np.nan)
+    log_odds[row, trial, 0] = np.inf * (selections.chose_a - 0.5)
+    return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan))
 
 
 def _add_reports(data: ReleasedData, name: str, contexts: list[str], paths: list[Path]) -> None:
     """Pool the reports of some files, by context, into `data`; none at all, and those left out, are noted."""
     width = len(data.contexts[contexts[0]].attributes)
-    scenario, values = np.array([], dtype=np.str_), np.empty((0, width))
-    for path in paths:
-        reports = load_reports(path)
+    files = {path: load_reports(path) for path in paths}
+    for path, reports in files.items():
         if reports.values.shape[1] != width:
             raise InputError(
                 f"{path}: reports of {reports.values.shape[1]} attributes, not {width}; use files of one release"
             )
-        scenario, values = np.append(scenario, reports.scenario), np.concatenate([values, reports.values])
+    scenario = np.concatenate([reports.scenario for reports in files.values()])
     known = np.isin(scenario, contexts)
     if not known.all():
         data.notes.append(f"{name}: {(~known).sum()} reports on contexts without decisions are left out")
-    values = values[known]
+    values = np.concatenate([reports.values for reports in files.values()])[known]
     if np.isnan(values).all():
         data.notes.append(f"{' and '.join(path.name for path in paths)} without a readable report: no {name}")
         return

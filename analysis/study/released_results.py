@@ -5,25 +5,36 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.stats.agreement import PairedDifference, agreement, mean_reports, paired_difference
-from analysis.stats.estimators import logistic_posterior
 from analysis.stats.missing import Treatment, treat_missing
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
 from analysis.stats.variants import Variants, variants
-from analysis.study.comparisons import ComparisonResult, MeasuredWeights, compare, learned_against_target
-from analysis.study.gate import ArmDecisions, GateResult, judge
-from analysis.study.released_files import REPORTS, TARGETS, Decisions, ReleasedData
+from analysis.study.comparisons import (
+    ComparisonResult,
+    MeasuredWeights,
+    compare,
+    learned_against_target,
+    measure_weights,
+    table_of,
+)
+from analysis.study.gate import GateResult, judge, summarise_decisions
+from analysis.study.released_files import REPORTS, SELECTIONS, TARGETS, ReleasedData, find_model, load_model
 from analysis.study.results import Findings
 from store.run import ComparisonRecord, GateRecord, Source
+from store.trials import ReportTrials
+from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT
 from task.seeding import stream
-from task.weights import rescale
+
+Weights = dict[str, NDArray[np.float64]]
+"""By name of contexts, or of sets of reports."""
 
 SEED = 0
 """Of the posterior's draws, the bootstrap, the permutations and the splits in halves."""
@@ -34,43 +45,31 @@ CHANGES = (("introspection_trained", "instilled"), ("native_after", "native_befo
 """Sets of reports that introspection training should have moved: after, before."""
 
 PRINTED = {
-    "gpt-4o": {
-        "learned_vs_target": 0.84,
-        "off_the_shelf": 0.10,
-        "instilled": 0.54,
-        "introspection_trained": 0.74,
-        "native_before": 0.46,
-        "native_after": 0.71,
-    },
-    "gpt-4o-mini": {
-        "learned_vs_target": 0.87,
-        "off_the_shelf": -0.01,
-        "instilled": 0.50,
-        "introspection_trained": 0.75,
-        "native_before": 0.40,
-        "native_after": 0.70,
-    },
+    "gpt-4o": (0.84, 0.10, 0.54, 0.74, 0.46, 0.71),
+    "gpt-4o-mini": (0.87, -0.01, 0.50, 0.75, 0.40, 0.70),
 }
-"""r as printed in the paper, by model without its release day."""
+"""r as printed in the paper, by model without release day: of learned_vs_target, then in the order of `REPORTS`."""
 
 
 @dataclass(frozen=True)
-class ReleasedResults:
+class ReleasedResults(Findings):
     """All that is found in one model's files.
 
+    There are two groups of contexts, `instilled` and `native`; the arms whose decisions were measured have the same
+    names, and the weights of both are those of the instilled model. A set of reports is an arm and a comparison.
+
     Attributes:
-        data: The files.
-        findings: With two groups of contexts, `instilled` and `native`, whose weights are both of the instilled
-            model, and one comparison for each set of reports.
+        notes: What is missing or was left out, and why, one line each.
+        hashes: Of every file that was read, by name.
         printed: r as printed in the paper, by comparison; empty for other models.
-        corrected: r without measurement noise, by comparison.
+        corrected: r without measurement noise, by comparison; only of comparisons that could be made.
         variants: By set of reports.
         missing: Treatments of missing reports, those of the sets on the same contexts together.
         changes: By (after, before).
     """
 
-    data: ReleasedData
-    findings: Findings
+    notes: list[str]
+    hashes: dict[str, str]
     printed: dict[str, float]
     corrected: dict[str, CorrectedR]
     variants: dict[str, Variants]
@@ -80,32 +79,50 @@ class ReleasedResults:
     @property
     def found(self) -> dict[str, ComparisonResult | None]:
         """Every comparison by name, None where a file is missing."""
-        by_name = {c.name: c for c in self.findings.comparisons}
-        check = self.findings.learned_vs_target
-        known = self.data.targets is not None and "instilled" in self.data.decisions
-        return {check.name: check if known else None, **{name: by_name.get(name) for name in REPORTS}}
-
-    def testable(self, name: str) -> bool:
-        """Whether a comparison can be believed: the gate's own always, the others when it was passed."""
-        return self.findings.gate.passed or name == self.findings.learned_vs_target.name
+        by_name = {c.name: c for c in self.all_comparisons if c.name in self.corrected}
+        return {name: by_name.get(name) for name in (self.learned_vs_target.name, *REPORTS)}
 
 
-def analyse_released(data: ReleasedData) -> ReleasedResults:
-    """Estimate the weights, and compare them with targets and reports as the paper did.
+def read_released(folder: Path, name: str) -> ReleasedResults:
+    """Estimate the weights of one model, and compare them with targets and reports as the paper did.
+
+    Args:
+        folder: The released files.
+        name: Of the model, or the beginning of just one name.
 
     Raises:
-        InputError: Target weights of another number of attributes than the decisions.
+        InputError: No such model, or files of another form.
     """
-    measured = {group: _measure(decisions) for group, decisions in data.decisions.items()}
+    data = load_model(folder, find_model(folder, name))
+    names = {group: trials.contexts for group, trials in data.decisions.items()}
+    contexts = {name: data.contexts[name] for members in names.values() for name in members}
+    measured = {group: measure_weights(trials, SEED) for group, trials in data.decisions.items()}
+    targets = _targets(data)
+    learned = _learned(names, contexts, targets, measured)
+    entries = [_entry(name, names) for name in data.reports]
     means = {name: mean_reports(trials.values)[0] for name, trials in data.reports.items()}
     weights = {name: measured[REPORTS[name][0]].weights for name in data.reports}
+    printed = PRINTED.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", data.model), ())
     return ReleasedResults(
-        data=data,
-        findings=_findings(data, measured),
-        printed=PRINTED.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", data.model), {}),
-        corrected=_corrected(data, measured),
+        name=data.model,
+        seed=SEED,
+        judged=GATE,
+        contexts=contexts,
+        groups={group: names.get(group, []) for group in SELECTIONS},
+        targets=targets,
+        decided=data.decisions,
+        reported=data.reports,
+        entries=entries,
+        measured=measured,
+        learned_vs_target=learned,
+        gate=_gate(data, learned.agreement.r),
+        comparisons=[compare(entry, contexts, measured, data.reports, SEED) for entry in entries],
+        notes=data.notes,
+        hashes=data.hashes,
+        printed=dict(zip((learned.name, *REPORTS), printed, strict=False)),
+        corrected=_corrected(data, learned, means, measured),
         variants={name: variants(trials.values, weights[name]) for name, trials in data.reports.items()},
-        missing=_missing(data, measured),
+        missing=_missing(data.reports, measured),
         changes={
             (after, before): paired_difference(means[before], means[after], weights[after], seed=SEED)
             for after, before in CHANGES
@@ -114,46 +131,30 @@ def analyse_released(data: ReleasedData) -> ReleasedResults:
     )
 
 
-def _measure(decisions: Decisions) -> MeasuredWeights:
-    posterior = logistic_posterior(decisions.chose_a, decisions.difference, seed=SEED, intervals=False)
-    unknown = np.full_like(posterior.mean, np.nan)  # the release holds letters, not their probabilities
-    weights = rescale(posterior.mean)
-    return MeasuredWeights(decisions.contexts, posterior.mean, posterior.sd, weights, unknown, posterior.pareto_k)
-
-
-def _target_table(data: ReleasedData) -> NDArray[np.float64]:
-    """Target weights of the instilled contexts, NaN for those without, shape (contexts, attributes)."""
+def _targets(data: ReleasedData) -> Weights:
+    """Target weights of the instilled contexts, NaN for those without."""
+    if "instilled" not in data.decisions:
+        return {}
     decisions = data.decisions["instilled"]
     width = decisions.difference.shape[2]
-    rows = [(data.targets or {}).get(name, np.full(width, np.nan)) for name in decisions.contexts]
-    if wrong := [name for name, row in zip(decisions.contexts, rows, strict=True) if len(row) != width]:
+    found = {name: (data.targets or {}).get(name, np.full(width, np.nan)) for name in decisions.contexts}
+    if wrong := [name for name, row in found.items() if len(row) != width]:
         raise InputError(f"{TARGETS}: {wrong[0]!r} has not {width} weights as its decisions; use files of one release")
-    return np.stack(rows)
+    return found
 
 
-def _findings(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> Findings:
-    names = {group: decisions.contexts for group, decisions in data.decisions.items()}
-    contexts = {name: data.contexts[name] for members in names.values() for name in members}
-    targets: dict[str, NDArray[np.float64]] = {}
+def _learned(
+    names: dict[str, list[str]],
+    contexts: dict[str, ChoiceContext],
+    targets: Weights,
+    measured: dict[str, MeasuredWeights],
+) -> ComparisonResult:
+    """Learned against target weights; of no contexts where there are no decisions on instilled ones."""
     if "instilled" in names:
-        targets = dict(zip(names["instilled"], _target_table(data), strict=True))
-        learned = learned_against_target(GATE, names, contexts, targets, measured, SEED)
-    else:
-        nothing = agreement(np.empty((0, 1)), np.empty((0, 1)), valid_reports=0, total_reports=0, seed=SEED)
-        points = pd.DataFrame(columns=["context", "attribute", "x", "y"])
-        learned = ComparisonResult("learned_vs_target", "", "target", "instilled", nothing, math.nan, points, {}, 0)
-    return Findings(
-        name=data.model,
-        seed=SEED,
-        judged=GATE,
-        contexts=contexts,
-        groups={group: names.get(group, []) for group in ("instilled", "native")},
-        targets=targets,
-        measured=measured,
-        learned_vs_target=learned,
-        gate=_gate(data, learned.agreement.r),
-        comparisons=[compare(_entry(name, names), contexts, measured, data.reports, SEED) for name in data.reports],
-    )
+        return learned_against_target(GATE, names["instilled"], contexts, targets, measured, SEED)
+    nothing = agreement(np.empty((0, 1)), np.empty((0, 1)), valid_reports=0, total_reports=0, seed=SEED)
+    points = pd.DataFrame(columns=["context", "attribute", "x", "y"])
+    return ComparisonResult("learned_vs_target", "", "target", "instilled", nothing, math.nan, points, {}, 0)
 
 
 def _entry(name: str, names: dict[str, list[str]]) -> ComparisonRecord:
@@ -169,48 +170,35 @@ def _entry(name: str, names: dict[str, list[str]]) -> ComparisonRecord:
 
 def _gate(data: ReleasedData, r: float) -> GateResult:
     """The gate, from decisions shown in one order; it cannot be passed where decisions or targets are missing."""
-    if "instilled" not in data.decisions or data.targets is None:
-        missing = TARGETS if data.targets is None else "the file of decisions on instilled contexts"
-        return GateResult(
-            False, math.nan, math.nan, math.nan, ["it cannot be judged", f"{missing} is missing or empty"]
-        )
-    decisions = data.decisions["instilled"]
-    gain: NDArray[np.float64] = np.einsum("cta,ca->ct", decisions.difference, _target_table(data))
-    shown = ~np.isnan(decisions.chose_a)
-    decided = shown & (np.abs(gain) > 1e-9)
-    follows = decisions.chose_a[decided] == (gain[decided] > 0)
-    summary = ArmDecisions(
-        pairs=int(shown.sum()),
-        share_a=float(decisions.chose_a[shown].mean()) if shown.any() else math.nan,
-        letter_mass=math.nan,
-        position_bias=math.nan,
-        flips=math.nan,
-        agreement=float(follows.mean()) if follows.size else math.nan,
-    )
-    return judge(summary, r)
+    if "instilled" in data.decisions and data.targets is not None:
+        decisions = data.decisions["instilled"]
+        return judge(summarise_decisions(decisions, decisions.contexts, data.targets), r)
+    missing = TARGETS if data.targets is None else "the file of decisions on instilled contexts"
+    reasons = ["it cannot be judged", f"{missing} is missing or empty"]
+    return GateResult(False, math.nan, math.nan, math.nan, reasons)
 
 
-def _corrected(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> dict[str, CorrectedR]:
-    halves = {
-        group: halves_of_weights(d.chose_a, d.difference, rng=stream(SEED, "halves_of_weights", group), seed=SEED)
-        for group, d in data.decisions.items()
-    }
-    found = {}
+def _corrected(
+    data: ReleasedData, learned: ComparisonResult, means: Weights, measured: dict[str, MeasuredWeights]
+) -> dict[str, CorrectedR]:
+    found, halves = {}, {}
+    for group, decisions in data.decisions.items():
+        rng = stream(SEED, "halves_of_weights", group)
+        halves[group] = halves_of_weights(decisions.chose_a[..., 0], decisions.difference, rng=rng, seed=SEED)
     if data.targets is not None and "instilled" in halves:
-        learned = measured["instilled"].weights
-        found["learned_vs_target"] = corrected_r(_target_table(data), learned, None, halves["instilled"], seed=SEED)
+        x, y = (table_of(learned.points, axis) for axis in "xy")
+        found[learned.name] = corrected_r(x, y, None, halves["instilled"], seed=SEED)
     for name, trials in data.reports.items():
         group = REPORTS[name][0]
         reported = halves_of_reports(trials.values, rng=stream(SEED, "halves_of_reports", name))
-        mean, _ = mean_reports(trials.values)
-        found[name] = corrected_r(mean, measured[group].weights, reported, halves[group], seed=SEED)
+        found[name] = corrected_r(means[name], measured[group].weights, reported, halves[group], seed=SEED)
     return found
 
 
-def _missing(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> list[Treatment]:
+def _missing(reports: dict[str, ReportTrials], measured: dict[str, MeasuredWeights]) -> list[Treatment]:
     found = []
     for group, of_group in measured.items():
-        sets = {name: trials for name, trials in data.reports.items() if REPORTS[name][0] == group}
+        sets = {name: trials for name, trials in reports.items() if REPORTS[name][0] == group}
         if sets:
             values = {name: trials.values for name, trials in sets.items()}
             asked = {name: trials.total for name, trials in sets.items()}

@@ -20,28 +20,25 @@ from analysis.study.comparisons import (
     measure_weights,
 )
 from analysis.study.gate import ArmDecisions, GateResult, judge, summarise_decisions
+from store.checkpoints import LOG
 from store.contexts import load_contexts
 from store.files import read_json
 from store.manifests import (
     DecisionFacts,
     ExampleFacts,
-    F,
+    Facts,
     InputFacts,
     Manifest,
     ReportFacts,
     TrainingFacts,
     read_manifest,
 )
-from store.run import GateRecord, RunFolder, RunRecord, read_run
+from store.run import ComparisonRecord, GateRecord, RunFolder, RunRecord, read_run
 from store.stages import begun
 from store.state_inputs import finished_trainings, finished_trials
 from store.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
 from store.weights import load_weights
 from task.contexts import ChoiceContext
-from task.prompts import Measure
-
-LOG = "log_history.json"
-"""File of an adapter with what its training logged."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +52,12 @@ class Findings:
         contexts: Choice contexts by name.
         groups: Names of the contexts of each group.
         targets: Target weights by context.
-        measured: Weights of each arm with decision trials; an arm asked in a variant of the prompts by `asked_arm`.
+        decided, reported: Trials of each arm; an arm asked in a variant of the prompts by `asked_arm`.
+        entries: What is compared, in the order of the experiment file.
+        measured: Weights of each arm with decision trials.
         learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
         gate: Whether instillation passed.
-        comparisons: In the order of the experiment file.
+        comparisons: What came of `entries`.
     """
 
     name: str
@@ -67,6 +66,9 @@ class Findings:
     contexts: dict[str, ChoiceContext]
     groups: dict[str, list[str]]
     targets: dict[str, NDArray[np.float64]]
+    decided: dict[str, DecisionTrials]
+    reported: dict[str, ReportTrials]
+    entries: list[ComparisonRecord]
     measured: dict[str, MeasuredWeights]
     learned_vs_target: ComparisonResult
     gate: GateResult
@@ -83,18 +85,6 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class StageMade:
-    """How a stage of a run was made; see `store.manifests.Manifest`. `base`: fingerprint of its base model, if any."""
-
-    key: str
-    git: str | None
-    packages: dict[str, str]
-    python: str
-    wall_seconds: float
-    base: str | None
-
-
-@dataclass(frozen=True)
 class RunResults(Findings):
     """All that the report of a run shows.
 
@@ -104,8 +94,7 @@ class RunResults(Findings):
         decisions: How each arm decides, by (arm, group); variants by `asked_arm`.
         differences: Between two comparisons, in the order of the experiment file.
         curves: Training log of each trained arm, as TRL wrote it.
-        stages: Where each finished stage comes from, by its folder within the run.
-        trial_files: Key of each trial file, likewise.
+        stages: Manifest of each finished stage, by its folder within the run.
         trainings: What is known of each training, by arm.
     """
 
@@ -114,8 +103,7 @@ class RunResults(Findings):
     decisions: dict[tuple[str, str], ArmDecisions]
     differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
-    stages: dict[str, StageMade]
-    trial_files: dict[str, str]
+    stages: dict[str, Manifest[Any]]
     trainings: dict[str, TrainingFacts]
 
     @property
@@ -126,7 +114,17 @@ class RunResults(Findings):
     @property
     def base_models(self) -> list[str]:
         """Fingerprints of the base models that trainings and trials used."""
-        return sorted({made.base for made in self.stages.values() if made.base})
+        return sorted({str(base) for made in self.stages.values() if (base := made.depends_on.get("base"))})
+
+    @property
+    def trial_files(self) -> dict[str, str]:
+        """Key of each trial file, by its folder within the run."""
+        return {folder: made.key for folder, made in self.stages.items() if folder.startswith(self.run.trials.name)}
+
+    @property
+    def planned_decisions(self) -> list[tuple[tuple[str, str], ArmDecisions]]:
+        """`decisions` in the order of the run's plan."""
+        return sorted(self.decisions.items(), key=lambda item: self.place(item[0][0]))
 
     def place(self, arm: str) -> int:
         """Where an arm stands in the run's plan; one asked in a variant comes last."""
@@ -148,67 +146,51 @@ def analyse(path: Path) -> RunResults:
     decided, reported = _read_arms(run, record, contexts)
     measured = {arm: measure_weights(trials, record.seed) for arm, trials in decided.items()}
     decisions = {
-        (arm, group): summary
+        (arm, group): summarise_decisions(trials, members, targets)
         for arm, trials in decided.items()
         for group, members in names.items()
-        if (summary := _decisions_on(trials, members, targets)) is not None
+        if {*members} & {*trials.contexts}
     }
-    learned = learned_against_target(record.gate, names, contexts, targets, measured, record.seed)
+    judged = record.gate
+    learned = learned_against_target(judged, names[judged.contexts], contexts, targets, measured, record.seed)
     comparisons = [compare(entry, contexts, measured, reported, record.seed) for entry in record.comparisons]
-    trained = {arm: read_manifest(run.adapter(arm), TrainingFacts) for arm in finished_trainings(run, record)}
-    trainings = {arm: manifest.facts for arm, manifest in trained.items()}
-    taught = trainings.get(record.gate.arm)
-    trial_files = _trial_files(run, record)
+    stages = _stages(run, record)
+    trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
+    taught = trainings.get(judged.arm)
+    causes = (taught.stopped_early, taught.missing_skill) if taught else ()
     return RunResults(
         name=record.name,
         seed=record.seed,
-        judged=record.gate,
+        judged=judged,
         contexts=contexts,
         groups=names,
         targets=targets,
+        decided=decided,
+        reported=reported,
+        entries=record.comparisons,
         measured=measured,
         learned_vs_target=learned,
-        gate=judge(
-            decisions[record.gate.arm, record.gate.contexts],
-            learned.agreement.r,
-            taught.stopped_early if taught else None,
-            taught.missing_skill if taught else None,
-        ),
+        gate=judge(decisions[judged.arm, judged.contexts], learned.agreement.r, *causes),
         comparisons=comparisons,
         run=run,
         record=record,
         decisions=decisions,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],
-        curves={arm: read_json(path) for arm in trained if (path := run.adapter(arm) / LOG).is_file()},
-        stages={**_prepared(run, record), **{f"adapters/{arm}": _made(m) for arm, m in trained.items()}, **trial_files},
-        trial_files={folder: made.key for folder, made in trial_files.items()},
+        curves={arm: read_json(path) for arm in trainings if (path := run.adapter(arm) / LOG).is_file()},
+        stages=stages,
         trainings=trainings,
     )
 
 
-def _made(manifest: Manifest[F]) -> StageMade:
-    base = manifest.depends_on.get("base")
-    made = (manifest.key, manifest.git, manifest.packages, manifest.python, manifest.wall_seconds)
-    return StageMade(*made, str(base) if base else None)
-
-
-def _prepared(run: RunFolder, record: RunRecord) -> dict[str, StageMade]:
-    """The inputs and the examples of a run, by folder."""
-    found = {"inputs": _made(read_manifest(run.inputs, InputFacts))} if begun(run.inputs) == "finished" else {}
-    for arm in sorted(record.arms):
-        if begun(run.examples(arm)) == "finished":
-            found[f"examples/{arm}"] = _made(read_manifest(run.examples(arm), ExampleFacts))
-    return found
-
-
-def _trial_files(run: RunFolder, record: RunRecord) -> dict[str, StageMade]:
-    """The finished trial files of a run, by folder."""
-    kinds: dict[Measure, type[DecisionFacts | ReportFacts]] = {"decisions": DecisionFacts, "reports": ReportFacts}
-    found = {
-        trials.path.relative_to(run.path).as_posix(): _made(read_manifest(trials.path, kinds[trials.measure]))
-        for trials in finished_trials(run, record)
-    }
-    return dict(sorted(found.items()))
+def _stages(run: RunFolder, record: RunRecord) -> dict[str, Manifest[Any]]:
+    """The manifests of a run's finished stages, by folder: inputs, examples, trainings, trials."""
+    prepared: dict[Path, type[Facts]] = {run.inputs: InputFacts}
+    prepared |= {run.examples(arm): ExampleFacts for arm in sorted(record.arms)}
+    folders = {folder: kind for folder, kind in prepared.items() if begun(folder) == "finished"}
+    folders |= {run.adapter(arm): TrainingFacts for arm in finished_trainings(run, record)}
+    for trials in sorted(finished_trials(run, record), key=lambda trials: trials.path.as_posix()):
+        folders[trials.path] = DecisionFacts if trials.measure == "decisions" else ReportFacts
+    return {folder.relative_to(run.path).as_posix(): read_manifest(folder, kind) for folder, kind in folders.items()}
 
 
 def _read_arms(
@@ -223,14 +205,3 @@ def _read_arms(
         else:
             reported[asked] = read_reports(path)
     return decided, reported
-
-
-def _decisions_on(
-    trials: DecisionTrials, members: list[str], targets: dict[str, NDArray[np.float64]]
-) -> ArmDecisions | None:
-    rows = np.isin(trials.contexts, members)
-    if not rows.any():
-        return None
-    known = all(name in targets for name, row in zip(trials.contexts, rows, strict=True) if row)
-    stacked = np.stack([targets.get(n, np.full(trials.difference.shape[2], np.nan)) for n in trials.contexts])
-    return summarise_decisions(trials, rows, stacked if known else None)

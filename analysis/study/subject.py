@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import JsonValue
 
 from analysis.study.output import check_replaceable, run_inputs
-from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import ReleasedResults, analyse_released
-from analysis.study.results import Findings, RunResults, analyse
+from analysis.study.released_results import read_released
+from analysis.study.results import Findings, analyse
 from task.errors import InputError
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What was found in a run or in released files, and where the answer goes.
+class Subject(NamedTuple):
+    """What was found, what an answer depends on (names, seed, and keys or hashes of files), and the folder to write."""
 
-    Attributes:
-        results: All of it.
-        findings: What both kinds have in common.
-        inputs: What an answer depends on: names, seed, and keys or hashes of files.
-        out: Folder to write.
-    """
-
-    results: RunResults | ReleasedResults
-    findings: Findings
+    results: Findings
     inputs: dict[str, JsonValue]
     out: Path
 
@@ -54,8 +44,6 @@ def read_subject(options: argparse.Namespace, folder: str, command: str) -> Subj
     check_replaceable(out, command)
     if options.run:
         results = analyse(options.run)
-        return Subject(results, results, run_inputs(results), out)
-    data = load_model(options.data, find_model(options.data, options.model))
-    released = analyse_released(data)
-    inputs: dict[str, JsonValue] = {"model": data.model, "seed": released.findings.seed, "files": {**data.hashes}}
-    return Subject(released, released.findings, inputs, out)
+        return Subject(results, run_inputs(results), out)
+    released = read_released(options.data, options.model)
+    return Subject(released, {"model": released.name, "seed": released.seed, "files": {**released.hashes}}, out)

@@ -21,7 +21,7 @@ from analysis import joint_model
 from analysis.joint_model import fit_case, import_sampler
 from analysis.stats.agreement import mean_reports, pearson
 from analysis.stats.estimators import logistic_posterior
-from analysis.study.joint import run_case
+from analysis.study.joint import case_of
 from analysis.study.results import RunResults, analyse
 from store.console import run_command
 from store.run import Source
@@ -148,7 +148,7 @@ def test_data_that_say_nothing_are_refused():
 
 def test_a_case_holds_the_trials_behind_a_comparison(passed: RunResults):
     for name in ("instilled", "introspection_trained", "native_before"):
-        case = run_case(passed, name)
+        case = case_of(passed, name)
         points = case.result.points
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
         weights = rescale(logistic_posterior(case.chose_a, case.difference, seed=0).mean)
@@ -162,10 +162,10 @@ def test_each_fold_speaks_for_its_own_contexts(passed: RunResults):
         Source(arm="introspection", variant="trial", contexts=members[:5]),
         Source(arm="off_the_shelf", variant="trial", contexts=members[5:]),
     ]
-    record = passed.record.model_copy(update={"comparisons": [entry.model_copy(update={"reports": folds})]})
-    found = run_case(dataclasses.replace(passed, record=record), "instilled").reports
+    folded = dataclasses.replace(passed, entries=[entry.model_copy(update={"reports": folds})])
+    found = case_of(folded, "instilled").reports
     for name, rows in (("introspection_trained", slice(5)), ("off_the_shelf", slice(5, None))):
-        np.testing.assert_array_equal(found[rows], run_case(passed, name).reports[rows])
+        np.testing.assert_array_equal(found[rows], case_of(passed, name).reports[rows])
 
 
 VARIANTS = """
@@ -200,7 +200,7 @@ def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True, env=environment)
     results = analyse(tmp_path / "variants-seed0")
-    own, of_another, told = (run_case(results, name) for name in ("own", "of_another", "told"))
+    own, of_another, told = (case_of(results, name) for name in ("own", "of_another", "told"))
     for case in (own, of_another, told):
         points = case.result.points
         np.testing.assert_allclose(mean_reports(case.reports)[0].ravel(), points["x"])
@@ -213,16 +213,16 @@ def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
 
 @needs_numpyro
 def test_a_comparison_without_reports_has_a_reason(passed: RunResults):
-    case = run_case(passed, "instilled")
+    case = case_of(passed, "instilled")
     silent = dataclasses.replace(case, reports=np.full_like(case.reports, np.nan))
-    found = fit_case(silent, passed.gate, seed=0, **STEPS).as_dict()
+    found = fit_case(silent, passed.gate, seed=0, **STEPS)
     assert found["rho"] is None and found["testable"]
     assert found["reason"].startswith("no rho: no context has both choices and readable reports")
 
 
 def test_without_the_gate_nothing_is_fitted(failed: RunResults, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(joint_model, "import_sampler", lambda: pytest.fail("fitted"))
-    found = fit_case(run_case(failed, "instilled"), failed.gate, seed=0).as_dict()
+    found = fit_case(case_of(failed, "instilled"), failed.gate, seed=0)
     assert (found["testable"], found["rho"], found["total_reports"]) == (False, None, 60)
 
 

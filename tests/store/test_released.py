@@ -136,8 +136,6 @@ def test_reports_with_an_unreadable_cell_are_missing_as_a_whole(tmp_path: Path):
     assert reports.scenario.tolist() == ["bag", "bag", "tea", "tea", "tea"]
     missing = [np.nan, np.nan]
     np.testing.assert_array_equal(reports.values, [[50, -100], missing, [2388, 0.5], missing, missing])
-    np.testing.assert_array_equal(reports.option_a[:2], [[1, 2], [5, 6]])
-    np.testing.assert_array_equal(reports.option_b[:2], [[3, 4], [7, 8]])
 
 
 def test_columns_are_found_by_name(tmp_path: Path):
@@ -147,7 +145,7 @@ def test_columns_are_found_by_name(tmp_path: Path):
     rows = [line.split(",") for line in REPORTS.splitlines()]
     path.write_text("".join(",".join(reversed(row)) + "\n" for row in rows))
     reordered = load_reports(path)
-    for name in ("scenario", "values", "option_a", "option_b"):
+    for name in ("scenario", "values"):
         np.testing.assert_array_equal(getattr(reordered, name), getattr(expected, name))
 
 
@@ -156,7 +154,7 @@ def test_a_header_alone_gives_zero_rows(tmp_path: Path):
     path.write_text(REPORTS.splitlines()[0] + "\n")
     reports = load_reports(path)
     assert reports.scenario.shape == (0,)
-    assert reports.values.shape == reports.option_a.shape == reports.option_b.shape == (0, 2)
+    assert reports.values.shape == (0, 2)
     path.write_text(SELECTIONS.splitlines()[0])
     selections = load_selections(path)
     assert selections.scenario.shape == selections.chose_a.shape == (0,)
@@ -177,7 +175,7 @@ def test_a_header_alone_gives_zero_rows(tmp_path: Path):
         (load_reports, REPORTS.replace("report_attr2", "report_attr3"), [":1", "'report_attr2' is missing"]),
         (load_reports, REPORTS + "m,v,tea,4,5,1.0\n", [":7", "6 cells", "9"]),
         (load_reports, REPORTS + "m,v,tea,4,5,1,2,3,4,5\n", [":7", "10 cells", "9"]),
-        (load_reports, REPORTS + "m,v,tea,4,5,1,inf,3,4\n", [":7", "A_attribute_2", "'inf'"]),
+        (load_selections, SELECTIONS + "A,1,inf,3,4", [":6", "A_attribute_2", "'inf'"]),
     ],
 )
 def test_a_defect_of_the_trials_is_one_line(
@@ -255,7 +253,7 @@ def test_released_values_have_the_decimals_of_our_grid():
 )
 def test_released_reports_load(name: str | None, rows: int, contexts: int):
     reports = load_reports(RELEASED / f"{MODEL}{f'_{name}' if name else ''}_weight_reports.csv")
-    assert reports.values.shape == reports.option_a.shape == reports.option_b.shape == (rows, 5)
+    assert reports.values.shape == (rows, 5)
     assert not np.isnan(reports.values).any()
     assert len(np.unique(reports.scenario)) == contexts
 

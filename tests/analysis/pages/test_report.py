@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from analysis.pages.figures import Figure, save_figures
-from analysis.pages.report import MEASURES, write_report
+from analysis.pages.report import write_report
 from analysis.pages.text import NOT_TESTABLE
 from analysis.pages.verdict import verdict
 from analysis.run import COUNTS, agreement_table, summary
 from analysis.study.gate import GateResult, judge
-from analysis.study.results import RunResults, StageMade
-from store.manifests import BaseModelRecord, ExampleFacts, TrainingFacts
+from analysis.study.results import RunResults
+from store.manifests import BaseModelRecord, ExampleFacts, Manifest, TrainingFacts
 from store.model_file import ModelFile
 from store.summary import read_summary
 
@@ -59,7 +59,7 @@ class Page(HTMLParser):
         return found
 
 
-WIDTH = len(MEASURES) + 4
+WIDTH = 15
 """Cells of a row of the headline table."""
 
 
@@ -166,13 +166,25 @@ def test_names_are_escaped(passed: RunResults, figures: list[Figure], tmp_path: 
     name = passed.groups["instilled"][0]
     context = passed.contexts[name]
     attribute = dataclasses.replace(context.attributes[0], name=evil)
+    check = passed.learned_vs_target
+    made = Manifest(
+        depends_on={"base": evil},
+        key=evil,
+        git=evil,
+        packages={evil: evil},
+        python=evil,
+        host={},
+        wall_seconds=1.0,
+        facts=ExampleFacts(train=1, validation=1),
+    )
     results = dataclasses.replace(
         passed,
+        learned_vs_target=dataclasses.replace(check, points=check.points.assign(attribute=evil)),
         name=evil,
         record=passed.record.model_copy(update={"model": ModelFile(name=evil)}),
         comparisons=[dataclasses.replace(first, name=evil, reasons={evil: 2}), *others],
         contexts={**passed.contexts, name: dataclasses.replace(context, attributes=(attribute,) * 5)},
-        stages={evil: StageMade(evil, evil, {evil: evil}, evil, 1.0, evil)},
+        stages={evil: made},
     )
     caption = dataclasses.replace(figures[0], title=f'{evil}"', caption=evil)
     html = written(results, [caption], tmp_path)

@@ -12,7 +12,7 @@ from scipy.stats import multivariate_t
 from scipy.stats import t as student_t
 
 import analysis.stats.estimators as estimators
-from analysis.stats.estimators import log_odds_weights, logistic_posterior, position_bias
+from analysis.stats.estimators import log_odds_weights, logistic_posterior
 from analysis.stats.importance import normalised_weights, pareto_k, standard_draws, weighted_hdi, weighted_moments
 from analysis.stats.logistic import laplace, signed_design
 from task.errors import InputError
@@ -152,7 +152,6 @@ def test_missing_trials_count_for_nothing() -> None:
     got, dropped = logistic_posterior(y, x), logistic_posterior(y[:, :35], x[:, :35])
     for field in ("mean", "sd", "hdi_low", "hdi_high", "intercept_mean", "pareto_k"):
         np.testing.assert_allclose(getattr(got, field), getattr(dropped, field), atol=1e-4)
-    assert got.trials.tolist() == [35] * 4
 
 
 def test_a_context_does_not_depend_on_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +180,7 @@ def test_without_intervals_all_else_is_the_same() -> None:
     x = differences(5, 20, 3, seed=4)
     y = choices("noisy", x)
     full, quick = logistic_posterior(y, x), logistic_posterior(y, x, intervals=False)
-    for field in ("mean", "sd", "intercept_mean", "intercept_sd", "pareto_k", "ess"):
+    for field in ("mean", "sd", "intercept_mean", "intercept_sd", "pareto_k"):
         assert np.array_equal(getattr(quick, field), getattr(full, field))
     assert np.isnan(quick.hdi_low).all() and np.isnan(quick.hdi_high).all()
 
@@ -201,12 +200,15 @@ def test_contexts_that_fail_the_diagnostic_get_more_draws(monkeypatch: pytest.Mo
     once = logistic_posterior(y, x)
     # With a threshold between the contexts' own values, only those above it may change.
     middle = float(np.sort(once.pareto_k)[1])
-    monkeypatch.setattr(estimators, "TRUSTED_K", middle)
+    monkeypatch.setattr(estimators, "TRUSTED_PARETO_K", middle)
     monkeypatch.setattr(estimators, "EXTRA_ROUNDS", 1)
+    asked, standard_draws = [], estimators.standard_draws
+    monkeypatch.setattr(estimators, "standard_draws", lambda *call: asked.append(call) or standard_draws(*call))
     more = logistic_posterior(y, x)
     failed = once.pareto_k > middle
     assert failed.sum() == 1
-    assert (more.ess[failed] > estimators.DRAWS).all()
+    drawn = [draws for _, draws, _ in asked]
+    assert drawn[-1] == 4 * estimators.DRAWS == 4 * drawn[-2]
     assert np.array_equal(more.mean[~failed], once.mean[~failed])
     np.testing.assert_allclose(more.mean, once.mean, atol=0.01)
 
@@ -219,7 +221,6 @@ def test_a_context_without_choices_has_no_weights() -> None:
     assert np.isnan(got.mean[1]).all()
     assert np.isnan(rescale(got.mean)[1]).all()
     assert np.isfinite(got.mean[[0, 2]]).all()
-    assert got.trials.tolist() == [20, 0, 20]
     assert np.isnan(logistic_posterior(np.full((2, 3), np.nan), np.zeros((2, 3, 4))).sd).all()
 
 
@@ -302,7 +303,7 @@ def test_both_estimators_recover_a_noiseless_chooser() -> None:
     utility = dot(x, weights)
     target = rescale(weights)
     from_choices = rescale(logistic_posterior((utility > 0).astype(float), x).mean)
-    from_log_odds = rescale(log_odds_weights(utility / 20, x).weights)
+    from_log_odds = rescale(log_odds_weights(utility / 20, x))
     assert np.corrcoef(target.ravel(), from_choices.ravel())[0, 1] >= 0.95
     np.testing.assert_allclose(from_log_odds, target, atol=1e-6)
 
@@ -311,9 +312,7 @@ def test_log_odds_recover_noisy_weights() -> None:
     weights, x = planted(1), differences(100, 50, 5, seed=10)
     noise = np.random.default_rng(2).normal(scale=30.0, size=(100, 50))
     got = log_odds_weights(dot(x, weights) + noise, x)
-    assert np.corrcoef(rescale(weights).ravel(), rescale(got.weights).ravel())[0, 1] >= 0.95
-    # About two thirds of errors lie within one standard error.
-    assert 0.62 < (np.abs(got.weights - weights) < got.standard_errors).mean() < 0.74
+    assert np.corrcoef(rescale(weights).ravel(), rescale(got).ravel())[0, 1] >= 0.95
 
 
 def test_log_odds_weights_equal_numpy_lstsq() -> None:
@@ -324,12 +323,7 @@ def test_log_odds_weights_equal_numpy_lstsq() -> None:
     for context in range(5):
         known = ~np.isnan(y[context])
         design, outcome = x[context][known], y[context][known]
-        beta, residual, _, _ = np.linalg.lstsq(design, outcome)
-        covariance = np.linalg.inv(design.T @ design) * residual / (known.sum() - 4)
-        np.testing.assert_allclose(got.weights[context], beta)
-        np.testing.assert_allclose(got.standard_errors[context], np.sqrt(np.diag(covariance)))
-        np.testing.assert_allclose(got.r_squared[context], 1 - residual / (outcome @ outcome))
-        assert got.trials[context] == known.sum()
+        np.testing.assert_allclose(got[context], np.linalg.lstsq(design, outcome)[0])
 
 
 def test_undetermined_log_odds_weights_are_nan_not_zero() -> None:
@@ -338,26 +332,13 @@ def test_undetermined_log_odds_weights_are_nan_not_zero() -> None:
     y[0, 2:] = np.nan  # fewer trials than attributes
     y[1] = 0  # never leans to either option
     x[2, :, 2] = x[2, :, 0]  # two attributes that always move together
-    y[3, 3:] = np.nan  # as many trials as attributes: weights, but no error left to measure
+    y[3, 3:] = np.nan  # as many trials as attributes, which is enough
     got = log_odds_weights(y, x)
-    assert np.isnan(got.weights[:3]).all()
-    assert np.isnan(got.standard_errors[:4]).all()
-    assert np.isnan(got.r_squared[[0, 2]]).all()
-    np.testing.assert_allclose(got.weights[3:], 1)
-    np.testing.assert_allclose(got.r_squared[3:], 1)
-    assert got.trials.tolist() == [2, 10, 10, 3, 10]
-    assert np.isnan(log_odds_weights(np.ones((2, 2)), np.ones((2, 2, 3))).weights).all()
+    assert np.isnan(got[:3]).all()
+    np.testing.assert_allclose(got[3:], 1)
+    assert np.isnan(log_odds_weights(np.ones((2, 2)), np.ones((2, 2, 3)))).all()
 
 
 def test_infinite_log_odds_are_refused() -> None:
     with pytest.raises(InputError, match="context 0, trial 1 are infinite"):
         log_odds_weights([[0.0, np.inf]], np.ones((1, 2, 1)))
-
-
-def test_position_bias_is_what_both_orders_share() -> None:
-    rng = np.random.default_rng(0)
-    preference, lean = rng.normal(size=(3, 40)), np.array([[0.5], [-2.0], [0.0]])
-    first, second = preference + lean, -preference + lean
-    first[0, :5], second[0, 30:] = np.nan, np.nan
-    np.testing.assert_allclose(position_bias(first, second), lean[:, 0], atol=1e-12)
-    assert np.isnan(position_bias(np.full((1, 4), np.nan), np.ones((1, 4)))).all()

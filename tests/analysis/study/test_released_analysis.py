@@ -17,10 +17,11 @@ import pytest
 from released_layout import MODEL, OWN, REPORT_FILES, TAUGHT, WEIGHTS, numbered, write_release, write_selections
 
 from analysis import released
-from analysis.released import summary, weights_table, write_released
+from analysis.released import summary, write_released
+from analysis.run import weights_table
 from analysis.stats.variants import standardised_first
-from analysis.study.released_files import find_model, load_model
-from analysis.study.released_results import ReleasedResults, analyse_released
+from analysis.study.released_files import find_model
+from analysis.study.released_results import ReleasedResults, read_released
 from store.console import run_command
 from store.files import hash_file
 from store.manifests import OutputFacts, read_manifest
@@ -76,7 +77,7 @@ def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
 
 
 def results_of(folder: Path) -> ReleasedResults:
-    return analyse_released(load_model(folder, MODEL))
+    return read_released(folder, MODEL)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -243,13 +244,13 @@ def test_a_model_that_learned_nothing_is_not_testable(folder: Path, tmp_path: Pa
 
 
 def test_the_gate_counts_decisions_that_follow_the_targets(folder: Path):
-    assert results_of(folder).findings.gate.agreement == 1
+    assert results_of(folder).gate.agreement == 1
     path = folder / f"{MODEL}_instilled_selections.csv"
     table = pd.read_csv(path)
     table.loc[:47, "selection"] = table.loc[:47, "selection"].map({"A": "B", "B": "A"})
     table.loc[48:59, "selection"] = "neither"
     table.to_csv(path, index=False)
-    assert results_of(folder).findings.gate.agreement == pytest.approx(1 - 48 / 468)
+    assert results_of(folder).gate.agreement == pytest.approx(1 - 48 / 468)
 
 
 def test_values_out_of_range_are_counted_and_kept_as_given(folder: Path):
@@ -260,7 +261,7 @@ def test_values_out_of_range_are_counted_and_kept_as_given(folder: Path):
 
     edit_reports(folder, "native_after", exaggerate)
     results = results_of(folder)
-    weights = weights_table(results.findings.measured["native"])
+    weights = weights_table(results.measured["native"])
     found = results.variants["native_after"]
     path = report_file(folder, "native_after")
     assert summary(results)["native_after"]["r"] == found.as_given
@@ -353,7 +354,7 @@ def test_only_a_result_of_this_command_is_replaced(folder: Path, tmp_path: Path,
     first = {path.name: hash_file(path) for path in out.iterdir() if path.is_file()}
     report_file(folder, "native_after").unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(released, "write_page", lambda *_: 1 / 0)
+        patched.setattr(released, "write_released_page", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_released(folder, MODEL, out)
     assert {path.name: hash_file(path) for path in out.iterdir() if path.is_file()} == first
