@@ -11,6 +11,7 @@ Ratios are of processor seconds.
 
 from __future__ import annotations
 
+import argparse
 from functools import partial
 
 import numpy as np
@@ -37,6 +38,7 @@ def by_trials(group: Decisions) -> list[tuple[NDArray[np.float64], NDArray[np.fl
 
 def main() -> None:
     """Print seconds a context on the trials that brms was timed on, and how many times as long brms takes."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     run = read_json(FIXTURES / "brms_run.json")
     brms = pd.DataFrame(run["fits"])[["processor", "wall"]].mean()
     groups = read_trials(FIXTURES / "brms_reference.csv")
