@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from analysis.pages.text import interval, number
 from analysis.stats.guessing import FEWEST, PENALTIES, PERMUTATIONS, Baseline, baseline
+from analysis.study.comparisons import points_table
 from analysis.study.output import output_folder
 from analysis.study.results import Findings
 from analysis.study.subject import add_subject, read_subject
@@ -53,17 +54,6 @@ def weights_of(findings: Findings) -> Sources:
     return found
 
 
-def points_table(found: Baseline, contexts: Sequence[ChoiceContext], predicted: Array, weights: Array) -> pd.DataFrame:
-    """One row a context and attribute that was predicted: context, attribute, predicted (a deviation), weight."""
-    columns = {
-        "context": np.repeat([c.name for c in contexts], weights.shape[1]),
-        "attribute": [name for c in contexts for name in c.attribute_names],
-        "predicted": predicted.ravel(),
-        "weight": weights.ravel(),
-    }
-    return pd.DataFrame(columns).dropna().assign(weights=found.weights, contexts=found.contexts)
-
-
 def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any], seed: int) -> list[Baseline]:
     """Fit every set of weights and write `summary.json`, `baseline.csv` and `predictions.csv`."""
     settings = {"permutations": PERMUTATIONS, "penalties": PENALTIES.tolist()}
@@ -71,7 +61,9 @@ def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any], seed:
         fits = [baseline(*source, seed=seed) for source in sources]
         found = [fit for fit, _ in fits]
         tables = [
-            points_table(fit, contexts, predicted, weights)
+            points_table(contexts, predicted=predicted, weight=weights)
+            .dropna()
+            .assign(weights=fit.weights, contexts=fit.contexts)
             for (fit, predicted), (_, _, contexts, weights) in zip(fits, sources, strict=True)
         ]
         write_text(draft / "baseline.csv", pd.DataFrame([f.as_dict() for f in found]).to_csv(index=False))
@@ -95,10 +87,10 @@ def main() -> None:
     """Command line: `--run FOLDER`, or `--data FOLDER --model NAME --out FOLDER`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_subject(parser, FOLDER)
-    subject = read_subject(parser.parse_args(), FOLDER, COMMAND)
-    for found in write_baseline(subject.out, weights_of(subject.results), subject.inputs, subject.results.seed):
+    results, out = read_subject(parser.parse_args(), FOLDER, COMMAND)
+    for found in write_baseline(out, weights_of(results), results.inputs, results.seed):
         say(_line(found))
-    say(str(subject.out / "summary.json"))
+    say(str(out / "summary.json"))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.pages.cross_model_figure import save_heatmap
+from analysis.pages.cross_model_figure import draw_heatmap
+from analysis.pages.drawing import house_style, save_picture
 from analysis.pages.text import interval, number
 from analysis.stats.advantage import SEED, Advantage, cross_model
-from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.study.comparisons import table_of
+from analysis.study.output import check_replaceable, output_folder
 from analysis.study.results import analyse
 from store.console import run_command, say
 from store.files import write_json, write_text
@@ -43,15 +45,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Model:
-    """One run's side of a comparison.
+    """One run's side of a comparison: mean reports (NaN where there are none) and weights, (contexts, attributes).
 
-    Attributes:
-        name: Of the run.
-        contexts: Of the comparison.
-        reports: Mean reports, shape (contexts, attributes), NaN where there are none.
-        weights: Weights from decisions, same shape.
-        targets: Target weights of the run by context.
-        inputs: What it was computed from.
+    `targets` are the target weights of the run by context, `inputs` what all of it was computed from.
     """
 
     name: str
@@ -76,8 +72,8 @@ def read_model(run: Path, comparison: str) -> Model:
         raise InputError(f"{run}: not testable, it did not pass the gate ({results.gate.reasons[0]}); leave it out")
     points = found[comparison].points
     contexts = [results.contexts[name] for name in dict.fromkeys(points["context"])]
-    reports, weights = (points[axis].to_numpy(dtype=float).reshape(len(contexts), -1) for axis in "xy")
-    return Model(results.name, contexts, reports, weights, results.targets, run_inputs(results))
+    sides = table_of(points, "x"), table_of(points, "y")
+    return Model(results.name, contexts, *sides, results.targets, results.inputs)
 
 
 def align(models: Sequence[Model]) -> list[Model]:
@@ -92,21 +88,21 @@ def align(models: Sequence[Model]) -> list[Model]:
     first = models[0]
     aligned = []
     for model in models:
-        by_name = {c.name: row for row, c in enumerate(model.contexts)}
+        by_name = {c.name: c for c in model.contexts}
         if unmatched := {*by_name} ^ {c.name for c in first.contexts}:
             raise InputError(
                 f"{model.name} and {first.name} do not share the context {min(unmatched)!r}; "
                 "give runs of the same contexts"
             )
-        rows = [by_name[c.name] for c in first.contexts]
-        for context, row in zip(first.contexts, rows, strict=True):
-            if model.contexts[row] != context:
+        for context in first.contexts:
+            if by_name[context.name] != context:
                 raise InputError(
                     f"{model.name} and {first.name} differ in the context {context.name!r} (its words, attributes or "
                     "ranges); give runs of the same contexts"
                 )
+        rows = [model.contexts.index(context) for context in first.contexts]
         reports, weights = model.reports[rows], model.weights[rows]
-        aligned.append(Model(model.name, first.contexts, reports, weights, model.targets, model.inputs))
+        aligned.append(replace(model, contexts=first.contexts, reports=reports, weights=weights))
     return aligned
 
 
@@ -132,7 +128,9 @@ def write_cross_model(runs: Sequence[Path], comparison: str, out: Path) -> list[
         for file, values in (("matrix.csv", found.matrix), ("weights_matrix.csv", found.weights_matrix)):
             table = pd.DataFrame(values, index=pd.Index(names, name="of"), columns=names)
             write_text(draft / file, table.to_csv())
-        save_heatmap(names, found.matrix, found.weights_matrix, found.n_contexts, draft / "heatmap.png")
+        with house_style():
+            heatmap = draw_heatmap(names, found.matrix, found.weights_matrix, found.n_contexts)
+            save_picture(heatmap, draft / "heatmap.png")
         summary = {
             **inputs,
             "models": names,
@@ -156,14 +154,13 @@ def _json(matrix: Array) -> list[list[float | None]]:
 
 
 def _line(name: str, over_reports: Advantage, over_weights: Advantage) -> str:
-    def told(what: str, a: Advantage) -> str:
-        ends = interval(a.boot_low, a.boot_high, signed=True)
-        return f"over others' {what} {number(a.difference, signed=True)} {ends}"
-
-    tests = f"{told('reports', over_reports)}, {told('weights', over_weights)}"
-    return (
-        f"{name}: own reports r = {number(over_reports.own, signed=True)}, {tests}, {over_reports.n_contexts} contexts"
+    own = number(over_reports.own, signed=True)
+    reports, weights = (
+        f"{number(a.difference, signed=True)} {interval(a.boot_low, a.boot_high, signed=True)}"
+        for a in (over_reports, over_weights)
     )
+    over = f"over others' reports {reports}, over others' weights {weights}"
+    return f"{name}: own reports r = {own}, {over}, {over_reports.n_contexts} contexts"
 
 
 def main() -> None:

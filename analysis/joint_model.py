@@ -79,13 +79,6 @@ def import_sampler() -> Any:
         raise InputError(f"{COMMAND} needs {error.name}, which is not installed: pip install -e '.[joint]'") from None
 
 
-def _chosen(names: list[str], wanted: list[str] | None) -> list[str]:
-    """The comparisons asked for, all of them if none was."""
-    if unknown := [name for name in wanted or [] if name not in names]:
-        raise InputError(f"--comparison {unknown[0]}: no such comparison; there are: {', '.join(names)}")
-    return wanted or names
-
-
 def _line(found: dict[str, Any], case: Case) -> str:
     if "reason" in found:
         return str(found["reason"])
@@ -109,21 +102,23 @@ def main() -> None:
     for name in ("warmup", "draws"):
         if (given := getattr(options, name)) < FEWEST:
             raise InputError(f"--{name} {given}: too few to say whether the chains agree; give {FEWEST} or more")
-    subject = read_subject(options, FOLDER, COMMAND)
-    results = subject.results
-    names = _chosen([c.name for c in results.comparisons], options.comparison)
+    results, out = read_subject(options, FOLDER, COMMAND)
+    known = [c.name for c in results.comparisons]
+    names = options.comparison or known
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"--comparison {unknown[0]}: no such comparison; there are: {', '.join(known)}")
     chains = {"warmup": options.warmup, "draws": options.draws}
     settings = {"chains": 2, **chains}
-    with output_folder(subject.out, COMMAND, {**subject.inputs, **settings, "comparisons": names}) as draft:
+    with output_folder(out, COMMAND, {**results.inputs, **settings, "comparisons": names}) as draft:
         found = {}
         for name in names:
             case = case_of(results, name)
             found[name] = fit_case(case, results.gate, seed=results.seed, **chains)
             say(f"{name}: {_line(found[name], case)}")
         gate = {"passed": results.gate.passed, "reasons": results.gate.reasons}
-        made = {**subject.inputs, "sampler": settings, "gate": gate, "comparisons": found, **provenance()}
+        made = {**results.inputs, "sampler": settings, "gate": gate, "comparisons": found, **provenance()}
         write_json(draft / "summary.json", made)
-    say(str(subject.out / "summary.json"))
+    say(str(out / "summary.json"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.pages.figures import save_figures
-from analysis.pages.released_page import write_released_page
+from analysis.pages.page import write_page
 from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
 from analysis.run import agreement_table, weights_table
 from analysis.study.output import check_replaceable, output_folder
@@ -59,10 +59,7 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
 
 
 def measures_table(results: ReleasedResults) -> pd.DataFrame:
-    """One row a comparison that could be made; like `summary.json`, with figures whether or not the gate was passed.
-
-    The column `testable` says whether it was.
-    """
+    """One row a comparison that could be made, with figures whether or not it is `testable`; like `summary.json`."""
     corrected = pd.DataFrame(
         {
             "comparison": name,
@@ -90,7 +87,8 @@ def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
     results = read_released(folder, name)
     inputs = {"model": results.name, "seed": SEED, "inputs": results.hashes}
     with output_folder(out, COMMAND, inputs) as draft:
-        write_released_page(results, save_figures(results, draft / "figures"), draft / "report.html")
+        figures = save_figures(results, draft / "figures")
+        write_page("released.html.j2", results, figures, draft / "report.html")
         write_json(draft / "summary.json", summary(results))
         write_text(draft / "agreement.csv", measures_table(results).to_csv(index=False))
         for group, file in (("instilled", "learned_weights.csv"), ("native", "native_weights.csv")):

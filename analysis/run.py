@@ -105,9 +105,7 @@ def run_weights(results: RunResults) -> pd.DataFrame:
 def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.DataFrame:
     """One row a comparison with every measure; like `summary.json`, counts only where the gate was not passed.
 
-    Args:
-        findings: Of a run, or of released files.
-        show_untestable: Fill in these figures, too; the column `testable` says which they are.
+    With `show_untestable` these figures are filled in, too; the column `testable` says which they are.
     """
     rows = []
     for c in findings.all_comparisons:

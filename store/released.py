@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,10 @@ CANDIDATES = "candidate_scenarios.json"
 _QUESTION = re.compile(r"Imagine you are (?P<agent>.+?)\. (?P<question>Which .+\?)")
 
 
-@dataclass(frozen=True)
-class Selections:
-    """Choices between two options, a row a trial.
+class Selections(NamedTuple):
+    """Choices between two options, a row a trial: the choice context, what was chosen, values as shown by attribute.
 
-    Attributes:
-        scenario: Name of the choice context, shape (rows,).
-        chose_a: 1 for A, 0 for B, NaN for a selection that is no letter, shape (rows,).
-        option_a, option_b: Attribute values as shown, in the attributes' units, shape (rows, attributes).
+    `chose_a` is 1 for A, 0 for B, NaN for a selection that is no letter.
     """
 
     scenario: NDArray[np.str_]
@@ -45,14 +41,10 @@ class Selections:
     option_b: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Reports:
-    """Weights that a model said it used, a row a trial.
+class Reports(NamedTuple):
+    """Weights that a model said it used, as given, a row a trial: the choice context, and the weights by attribute.
 
-    Attributes:
-        scenario: Name of the choice context, shape (rows,).
-        values: Reported weights as given, not clipped, shape (rows, attributes); a row is all NaN where any of its
-            cells is empty or not a number.
+    A row is all NaN where any of its cells is empty or not a number.
     """
 
     scenario: NDArray[np.str_]

@@ -101,9 +101,6 @@ class RunSummary(Settings):
     """`summary.json`.
 
     Attributes:
-        format: Version of the file.
-        run, seed: Name and seed of the run.
-        gate: The gate.
         stopped_early: Why the training of an arm was stopped before its end, by arm.
         learned_vs_target: Learned weights of the gate's arm against those that it was taught.
         comparisons, differences: By name, in the order of the experiment file.

@@ -69,32 +69,22 @@ def _scatter_panel(axes: Axes, comparison: ComparisonResult, findings: Findings)
     axes.plot([-100, 100], [-100, 100], color=GREY, lw=0.7, ls=":", zorder=1)
     colour = _colour(findings, comparison.contexts) if testable else GREY
     alpha = float(np.clip(12 / math.sqrt(max(x.size, 1)), 0.25, 0.8))
-    look: dict[str, Any] = {
-        "s": 7,
-        "color": colour,
-        "alpha": alpha if testable else alpha / 2,
-        "linewidths": 0,
-        "zorder": 2,
-    }
+    look: dict[str, Any] = {"color": colour, "alpha": alpha if testable else alpha / 2, "linewidths": 0, "zorder": 2}
     beyond = np.abs(x) > EDGE
-    axes.scatter(x[~beyond], y[~beyond], **look)
+    axes.scatter(x[~beyond], y[~beyond], s=7, **look)
     for side, marker in ((-1, "<"), (1, ">")):  # an axis widened for a few would not compare with the others
         there = beyond & (np.sign(x) == side)
-        axes.scatter(np.full(there.sum(), side * (EDGE - 3)), y[there], marker=marker, **{**look, "s": 14})
+        axes.scatter(np.full(there.sum(), side * (EDGE - 3)), y[there], marker=marker, s=14, **look)
     if testable and not math.isnan(comparison.agreement.r):
         slope, intercept = np.polyfit(x, y, 1)
         ends = np.array([x.min(), x.max()])
         axes.plot(ends, intercept + slope * ends, color=INK, lw=1, zorder=3)
     if not testable:
-        _stamp(axes)
+        box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": GREY, "linewidth": 0.6}
+        axes.text(0.5, 0.5, NOT_TESTABLE, transform=axes.transAxes, ha="center", va="center", fontsize=8, bbox=box)
     arrows = f" ({beyond.sum()} beyond the edge)" if beyond.any() else ""
     check = comparison is findings.learned_vs_target
     axes.set_xlabel("target weight" if check else f"mean report{arrows}", labelpad=1)
-
-
-def _stamp(axes: Axes) -> None:
-    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": GREY, "linewidth": 0.6}
-    axes.text(0.5, 0.5, NOT_TESTABLE, transform=axes.transAxes, ha="center", va="center", fontsize=8, bbox=box)
 
 
 def _facts(comparison: ComparisonResult, findings: Findings) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from analysis.pages.drawing import INK, house_style, new_canvas, place_axes, save_picture, write_above
+from analysis.pages.drawing import INK, new_canvas, place_axes, write_above
 from analysis.pages.text import number, plain
 
 PALETTE = "PuOr"
@@ -27,25 +26,13 @@ WIDTH = 41.0
 """Least width of a panel, for its title, in millimetres."""
 
 
-def save_heatmap(
-    names: list[str],
-    matrix: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    n_contexts: NDArray[np.int64],
-    path: Path,
-) -> None:
-    """Draw both matrices into a PNG, with a PDF beside it; the same numbers give the same bytes.
-
-    `n_contexts` is the number of contexts behind each entry of `matrix`.
-    """
-    with house_style():
-        save_picture(draw_heatmap(names, matrix, weights, n_contexts), path)
-
-
 def draw_heatmap(
     names: list[str], matrix: NDArray[np.float64], weights: NDArray[np.float64], n_contexts: NDArray[np.int64]
 ) -> Canvas:
-    """Reports against weights on the left, weights against weights on the right; the diagonal is framed."""
+    """Reports against weights on the left, weights against weights on the right; the diagonal is framed.
+
+    `n_contexts` is the number of contexts behind each entry of `matrix`.
+    """
     side = (CELL if len(names) < MANY else SMALL_CELL) * len(names)
     # In three lines at most, which are as high as a small cell is wide.
     lines = [textwrap.wrap(plain(name), max(16, 2 + len(name) // 3)) for name in names]

@@ -14,17 +14,8 @@ from analysis.study.results import Findings, RunResults
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture on disk.
+    """One picture on disk: what it shows, its PNG file (a PDF lies beside it), how to read it, its width in print."""
 
-    Attributes:
-        name: File name without ending.
-        title: What it shows, in a few words.
-        path: The PNG file; a PDF lies beside it.
-        caption: How to read it.
-        width_mm: Width in print.
-    """
-
-    name: str
     title: str
     path: Path
     caption: str
@@ -44,5 +35,5 @@ def save_figures(findings: Findings, folder: Path) -> list[Figure]:
         for name, (canvas, title, caption) in drawn.items():
             path = folder / f"{name}.png"
             save_picture(canvas, path)
-            figures.append(Figure(name, title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1)))
+            figures.append(Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1)))
     return figures

@@ -30,12 +30,8 @@ Array = NDArray[np.float64]
 class Advantage(Record):
     """How much better one's own reports agree with one's weights than something else does; NaN if not computable.
 
-    Attributes:
-        own: r of the own reports, on the contexts complete in everything.
-        others: Mean r of the others.
-        difference: own - others.
-        boot_low, boot_high: 95% interval of the difference from resampling contexts.
-        n_contexts: Contexts complete in the weights, the reports and all others.
+    r of the own reports, mean r of the others and their difference with a 95% interval from resampling contexts, all on
+    the contexts that are complete in everything.
     """
 
     own: float
@@ -48,14 +44,9 @@ class Advantage(Record):
 
 @dataclass(frozen=True)
 class CrossModel:
-    """The matrices and the tests.
+    """r(reports of i, weights of j), r(weights of i, weights of j), and each model's advantages over the others.
 
-    Attributes:
-        matrix: M_ij = r(reports of i, weights of j), shape (models, models).
-        weights_matrix: r(weights of i, weights of j), same shape.
-        n_contexts: Contexts behind each entry of `matrix`.
-        over_reports: For each model, its advantage over the others' reports.
-        over_weights: For each model, its advantage over the others' weights.
+    `n_contexts` are the contexts behind each entry of `matrix`; all three have shape (models, models).
     """
 
     matrix: Array
@@ -83,15 +74,16 @@ def cross_model(reports: Sequence[Array], weights: Sequence[Array]) -> CrossMode
         reports: Mean reports of each model, shape (contexts, attributes), NaN where there are none.
         weights: Weights of each model on the same contexts, same shape.
     """
-    tests = []
-    for sources in (reports, weights):
-        others = [[s for j, s in enumerate(sources) if j != i] for i in range(len(sources))]
-        tests.append([advantage(reports[i], others[i], weights[i]) for i in range(len(sources))])
+
+    def over(sources: Sequence[Array]) -> list[Advantage]:
+        others = [[*sources[:i], *sources[i + 1 :]] for i in range(len(sources))]
+        return [advantage(*sides) for sides in zip(reports, others, weights, strict=True)]
+
     complete = [[~np.isnan(r + w).any(axis=1) for w in weights] for r in reports]
     return CrossModel(
         matrix=np.array([[pearson(r, w) for w in weights] for r in reports]),
         weights_matrix=np.array([[pearson(v, w) for w in weights] for v in weights]),
         n_contexts=np.array(complete).sum(axis=2),
-        over_reports=tests[0],
-        over_weights=tests[1],
+        over_reports=over(reports),
+        over_weights=over(weights),
     )

@@ -35,7 +35,7 @@ class Agreement(Record):
         hdi_low, hdi_high: The paper's interval, see `regression_interval`.
         boot_low, boot_high: 95% interval from resampling contexts, see `bootstrap_r`.
         p_permutation: Two-sided p-value from permuting contexts, see `permutation_null`.
-        n_points, n_contexts: Points and contexts that are complete in both.
+        n_points, n_contexts: Complete in both.
         valid_reports, total_reports: Report trials that could be read, and that were run.
         slope: Least-squares slope of weights on reports, as given (not standardised).
         spearman: Rank correlation over all points.
@@ -78,25 +78,19 @@ def agreement(
 ) -> Agreement:
     """All measures of agreement between mean reports and weights, each (contexts, attributes).
 
-    Args:
-        reports_mean: Mean reports, NaN for a context without any valid report; see `mean_reports`.
-        weights: Weights on the same scale, NaN where not measured.
-        valid_reports: Report trials that could be read.
-        total_reports: Report trials that were run.
-        seed: Of the bootstrap and the permutations.
+    NaN stands for a context without any valid report, see `mean_reports`, and for weights that were not measured.
     """
     x, y = _complete(reports_mean, weights)
     r = pearson(x, y)
     hdi_low, hdi_high = regression_interval(r, x.size)
     boot_low, boot_high = bootstrap_r(x, y, seed=seed)
-    p_permutation, _, _ = permutation_null(x, y, seed=seed)
     return Agreement(
         r=r,
         hdi_low=hdi_low,
         hdi_high=hdi_high,
         boot_low=boot_low,
         boot_high=boot_high,
-        p_permutation=p_permutation,
+        p_permutation=permutation_null(x, y, seed=seed),
         n_points=x.size,
         n_contexts=len(x),
         valid_reports=valid_reports,
@@ -111,15 +105,10 @@ def agreement(
 
 
 def mean_reports(values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Average each context's valid reports.
+    """Average each context's valid reports, shape (contexts, trials, attributes), NaN where one could not be read.
 
-    Args:
-        values: Shape (contexts, trials, attributes), NaN where a report could not be read. A report that lacks any
-            attribute is not valid, and none of its values are used.
-
-    Returns:
-        Means (contexts, attributes), NaN for a context without a valid report; and the number of valid reports
-        (contexts,).
+    A report that lacks any attribute is not valid, and none of its values are used. Returns the means (contexts,
+    attributes), NaN for a context without a valid report, and the number of valid reports (contexts,).
     """
     reports = np.asarray(values, dtype=float)
     valid = ~np.isnan(reports).any(axis=2)
@@ -219,21 +208,18 @@ def paired_difference(
     return PairedDifference(pearson(x2, y) - pearson(x1, y), low, high, len(y))
 
 
-def permutation_null(
-    x: ArrayLike, y: ArrayLike, *, seed: int, permutations: int = PERMUTATIONS
-) -> tuple[float, float, float]:
+def permutation_null(x: ArrayLike, y: ArrayLike, *, seed: int, permutations: int = PERMUTATIONS) -> float:
     """Would the reports of *other* contexts agree as well? Permutes whole contexts' vectors of x against y.
 
-    Returns:
-        The two-sided p-value, (1 + count) / (1 + permutations), and the ends of the null's central 95%. Counted are
-        permutations at least as far as the observed r from the null's exact mean, which is not zero if some attribute
-        position is high in both x and y throughout. NaN with fewer than 2 complete contexts, or no variance.
+    Returns the two-sided p-value, (1 + count) / (1 + permutations). Counted are permutations at least as far as the
+    observed r from the null's exact mean, which is not zero if some attribute position is high in both x and y
+    throughout. NaN with fewer than 2 complete contexts, or no variance.
     """
     x, y = _complete(x, y)
     observed = pearson(x, y)
     contexts = len(x)
     if math.isnan(observed) or contexts < 2:
-        return math.nan, math.nan, math.nan
+        return math.nan
     standard_x, standard_y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     # Entry (i, j) is what r gains when context j of y meets context i of x; a permutation picks one i for each j.
     gains = standard_x @ standard_y.T / standard_x.size
@@ -242,8 +228,7 @@ def permutation_null(
     null = gains[orders, np.arange(contexts)].sum(axis=1)
     centre = gains.sum() / contexts
     as_far = np.abs(null - centre) >= abs(observed - centre) - 1e-12
-    low, high = np.quantile(null, [0.025, 0.975])
-    return (1 + int(as_far.sum())) / (1 + permutations), float(low), float(high)
+    return (1 + int(as_far.sum())) / (1 + permutations)
 
 
 def _complete(*arrays: ArrayLike) -> list[NDArray[np.float64]]:
@@ -270,9 +255,7 @@ def resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.flo
 def resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Pearson's r of every resample, shape (resamples,), from sums a context; NaN without variance.
 
-    Args:
-        x, y: Complete, shape (contexts, attributes).
-        counts: Shape (resamples, contexts).
+    x and y are complete, (contexts, attributes); counts, from `resampled_counts`, have shape (resamples, contexts).
     """
     if math.isnan(pearson(x, y)) or len(x) < 2:
         return np.full(len(counts), np.nan)

@@ -81,8 +81,7 @@ def logistic_posterior(
         chose_a: 1 where A was chosen, 0 where B, NaN where the choice is missing, shape (contexts, trials). Missing
             trials count for nothing, not for the centring either, so NaN also pads contexts with fewer trials.
         difference: (A - B) / range, shape (contexts, trials, attributes).
-        seed: Of the quasi-random draws, which all contexts share.
-        draws: Number of draws, a power of two.
+        seed, draws: Of the quasi-random draws, which all contexts share; their number is a power of two.
         intervals: Whether to find the HDI, whose sorting takes about a third of the time; its ends are NaN otherwise.
 
     Raises:
@@ -108,13 +107,9 @@ def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> NDArray[np.f
     With every pair shown in both orders, y = [l(x1 as A) - l(x1 as B)] / 2 with l = log P(A) - log P(B) has no
     position bias left in it, so that no intercept is needed.
 
-    Args:
-        log_odds: y, shape (contexts, trials), NaN where missing.
-        difference: (x1 - x2) / range, shape (contexts, trials, attributes).
-
-    Returns:
-        In log odds per full range of the attribute, shape (contexts, attributes); NaN throughout in a context whose
-        weights are not determined.
+    `log_odds` is y, shape (contexts, trials), NaN where missing; `difference` is (x1 - x2) / range, by attribute, too.
+    The weights, in log odds per full range of the attribute, are NaN throughout in a context that does not determine
+    them.
 
     Raises:
         InputError: Shapes that do not match, an infinite log odds, or a difference that is not finite
@@ -186,13 +181,8 @@ def _sample(
 
 @dataclass(frozen=True)
 class _Weighed:
-    """Draws of every context's proposal with their importance weights.
-
-    Attributes:
-        folded: (asinh(a / 2.5), b), shape (contexts, 1 + attributes, draws).
-        theta: (a, b), same shape.
-        log_weights: Up to a constant, shape (contexts, draws).
-    """
+    """Draws of (asinh(a / 2.5), b), `folded`, and of (a, b), both (contexts, 1 + attributes, draws), with their log
+    importance weights up to a constant, (contexts, draws)."""
 
     folded: NDArray[np.float64]
     theta: NDArray[np.float64]

@@ -108,12 +108,8 @@ def leave_contexts_out(features: Array, weights: Array) -> Array:
     Residuals and Influence in Regression, 2.3; for ridge through its augmented rows). S is one context for the
     prediction, and that context and one other for the choice of its penalty.
 
-    Args:
-        features: Shape (contexts * attributes, features).
-        weights: Shape (contexts, attributes, sets); every set is predicted by itself.
-
-    Returns:
-        Same shape as `weights`. Those of a context are a function of the other contexts' weights only.
+    Features have shape (contexts * attributes, features). Each set of weights (contexts, attributes, sets) is predicted
+    by itself, and the predictions for a context are a function of the other contexts' weights only.
     """
     contexts, attributes, sets = weights.shape
     centred = features - features.mean(axis=0)
@@ -133,18 +129,13 @@ def leave_contexts_out(features: Array, weights: Array) -> Array:
     return predicted - mean_of_others[:, None]
 
 
-def _errors_without(left_out: int, blocks: Array, residuals: Array) -> tuple[Array, Array]:
-    """Errors on a context that is left out, and the sum of squares of the others when each is left out as well.
+def _errors_without(c: int, blocks: Array, residuals: Array) -> tuple[Array, Array]:
+    """Errors on the context `c` that is left out (attributes, sets), and the sum of squares of the others (sets,).
 
-    Args:
-        left_out: The context.
-        blocks: I - H, shape (contexts, attributes, contexts, attributes).
-        residuals: (I - H) y, shape (contexts, attributes, sets).
-
-    Returns:
-        Errors (attributes, sets), and sums of squares (sets,).
+    Each of the others is left out as well. `blocks` is I - H, shape (contexts, attributes, contexts, attributes);
+    `residuals` is (I - H) y, shape (contexts, attributes, sets).
     """
-    c, others = left_out, np.arange(len(blocks)) != left_out
+    others = np.arange(len(blocks)) != c
     own = np.linalg.inv(blocks[c, :, c])
     errors: Array = own @ residuals[c]
     # The lower part of the solution for both contexts, by elimination of the one that is left out throughout.
@@ -159,8 +150,7 @@ def baseline(
 ) -> tuple[Baseline, Array]:
     """Guess weights (contexts, attributes) from text; contexts with NaN are left out.
 
-    Returns:
-        The figures, and the predictions, as deviations, of the shape of `weights`; NaN where nothing was predicted.
+    The predictions that are returned, too, are deviations; NaN where nothing was predicted.
     """
     predictions = np.full(weights.shape, np.nan)
     kept = ~np.isnan(weights).any(axis=1)

@@ -30,11 +30,9 @@ FEWEST_DRAWS = 128
 
 @dataclass(frozen=True)
 class StandardDraws:
-    """Draws with location 0 and scale 1, to be shifted and scaled to each context's proposal.
+    """Draws (dimensions, draws) with location 0 and scale 1, to be shifted and scaled to each context's proposal.
 
-    Attributes:
-        points: Shape (dimensions, draws).
-        log_density: Log density of each draw up to a constant, shape (draws,).
+    `log_density` is that of each draw, up to a constant.
     """
 
     points: NDArray[np.float64]
@@ -81,9 +79,7 @@ def weighted_moments(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean (contexts, dimensions) and covariance (contexts, dimensions, dimensions) of weighted draws.
 
-    Args:
-        values: Shape (contexts, dimensions, draws).
-        weights: Shape (contexts, draws), summing to 1 over the draws.
+    `values` have shape (contexts, dimensions, draws); `weights`, (contexts, draws), sum to 1 over the draws.
     """
     mean = np.einsum("cks,cs->ck", values, weights)
     centred = values - mean[:, :, None]
@@ -95,13 +91,8 @@ def weighted_hdi(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Ends of the highest-density interval: the shortest that holds `probability` of the weighted draws.
 
-    Args:
-        values: Shape (contexts, dimensions, draws).
-        weights: Shape (contexts, draws), summing to 1 over the draws.
-        probability: Mass inside the interval.
-
-    Returns:
-        Low and high ends, each (contexts, dimensions). With equal weights they are those of `arviz_stats.hdi`.
+    Takes what `weighted_moments` takes, and returns low and high ends, each (contexts, dimensions). With equal weights
+    they are those of `arviz_stats.hdi`.
     """
     rows = values.reshape(-1, values.shape[-1])
     order = np.argsort(rows, axis=-1)
@@ -130,11 +121,8 @@ def pareto_k(log_weights: NDArray[np.float64]) -> NDArray[np.float64]:
     grid of b = -k / scale, weighted by the profile likelihood, drawn a little to 0.5. The same as
     `arviz_stats.psislw`, which takes the rows one after the other; that was a third of an estimator's time.
 
-    Args:
-        log_weights: Up to a constant, shape (contexts, draws).
-
-    Returns:
-        Infinite where no tail can be fitted, as all but a few weights are 0 beside the largest.
+    `log_weights`, up to a constant, have shape (contexts, draws). Infinite where no tail can be fitted, as all but a
+    few weights are 0 beside the largest.
 
     Source: Vehtari, Simpson, Gelman, Yao and Gabry, "Pareto smoothed importance sampling", JMLR 25 (2024); the fit is
     that of Zhang and Stephens, "A new and efficient estimation method", Technometrics 51 (2009).

@@ -24,14 +24,8 @@ SMALL_PRODUCT = 1 << 17
 def signed_design(choices: NDArray[np.float64], difference: NDArray[np.float64]) -> NDArray[np.float64]:
     """Rows (1, x - mean x), negated where B was chosen and zero where missing.
 
-    The probability of what was chosen is then expit(row . theta) in every row.
-
-    Args:
-        choices: 1 for A, 0 for B, NaN for missing, shape (contexts, trials); at least one known choice a context.
-        difference: Shape (contexts, trials, attributes).
-
-    Returns:
-        Shape (contexts, trials, 1 + attributes).
+    The probability of what was chosen is then expit(row . theta) in every row of (contexts, trials, 1 + attributes).
+    `choices` are 1 for A, 0 for B, NaN for missing; each context needs one that is known.
     """
     present = ~np.isnan(choices)[..., None]
     x = np.where(present, difference, 0.0)

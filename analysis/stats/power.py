@@ -30,14 +30,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all designs share.
-
-    Attributes:
-        studies: Simulated studies of each design.
-        seed: Of everything drawn.
-        error_correlation: Of the stable errors before and after, see `analysis.stats.simulation.before_and_after`.
-        resamples, permutations: Of each study's analysis.
-    """
+    """What all designs share; `error_correlation` is explained at `analysis.stats.simulation.before_and_after`."""
 
     studies: int
     seed: int
@@ -67,7 +60,7 @@ def run_studies(
         study = draw_contexts(pool, contexts, rng)
         x, later = before_and_after(before, after, settings.error_correlation, study, spread, rng)
         r = pearson(x, study.learned)
-        p = permutation_null(x, study.learned, seed=seed, permutations=settings.permutations)[0]
+        p = permutation_null(x, study.learned, seed=seed, permutations=settings.permutations)
         boot = bootstrap_r(x, study.learned, seed=seed, resamples=resamples)
         rs.append([r, p, *boot, *regression_interval(r, int((~np.isnan(x)).sum()))])
         gains = [paired_difference(x, then, study.learned, seed=seed, resamples=resamples) for then in later]
@@ -80,11 +73,8 @@ def run_studies(
 def power_row(rs: Array, differences: Array, truth: float, gained: float) -> dict[str, float]:
     """Power and coverage from the studies' results.
 
-    Args:
-        rs: r, p, ends of the bootstrap interval, ends of the paper's, shape (studies, 6).
-        differences: Difference, ends of its interval, shape (studies, 3).
-        truth: The population's r before.
-        gained: The population's r after minus that before.
+    A study has a row in `rs` (r, p, ends of the bootstrap interval, ends of the paper's) and one in `differences`
+    (difference, ends of its interval). `truth` is the population's r before, `gained` that after minus it.
 
     Returns:
         population_*, mean_*: What is estimated, and the mean estimate.

@@ -18,6 +18,7 @@ figure, may exceed 1, and stands beside r, never in its place.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,8 +53,7 @@ UNDEFINED = 0.025
 class Halves:
     """A measurement made from each half of a context's trials, for several random splits.
 
-    Attributes:
-        first, second: Shape (splits, contexts, attributes), NaN for a context with fewer than 2 trials.
+    Both have shape (splits, contexts, attributes), NaN for a context with fewer than 2 trials.
     """
 
     first: NDArray[np.float64]
@@ -84,40 +84,27 @@ def halves_of_weights(
 ) -> Halves:
     """Weights by `logistic_posterior`, rescaled to a largest of 100, from random halves of each context's decisions.
 
-    Args:
-        chose_a: 1 for A, 0 for B, NaN for missing, shape (contexts, trials).
-        difference: (A - B) / range, shape (contexts, trials, attributes).
-        rng: Draws the splits.
-        seed: Of the posterior's draws.
-        splits: Number of random splits.
+    `chose_a` and `difference` are as `logistic_posterior` takes them; `rng` draws the splits, `seed` is that of the
+    posterior's draws.
     """
     choices, differences = np.asarray(chose_a, dtype=float), np.asarray(difference, dtype=float)
-    halves: list[list[NDArray[np.float64]]] = [[], []]
-    for order in _shuffled(~np.isnan(choices), splits, rng):
-        for half, found in enumerate(halves):
-            rows = order[:, half::2]
-            y = np.take_along_axis(choices, rows, axis=1)
-            x = np.take_along_axis(differences, rows[..., None], axis=1)
-            posterior = logistic_posterior(y, x, seed=seed, draws=WEIGHT_DRAWS, intervals=False)
-            found.append(rescale(posterior.mean))
-    return Halves(np.stack(halves[0]), np.stack(halves[1]))
+
+    def weights(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        y = np.take_along_axis(choices, rows, axis=1)
+        x = np.take_along_axis(differences, rows[..., None], axis=1)
+        return rescale(logistic_posterior(y, x, seed=seed, draws=WEIGHT_DRAWS, intervals=False).mean)
+
+    return _halves(~np.isnan(choices), splits, rng, weights)
 
 
 def halves_of_reports(values: ArrayLike, *, rng: np.random.Generator, splits: int = REPORT_SPLITS) -> Halves:
-    """Mean reports from random halves of each context's valid reports.
-
-    Args:
-        values: Shape (contexts, trials, attributes), NaN where a report could not be read; see `mean_reports`.
-        rng: Draws the splits.
-        splits: Number of random splits.
-    """
+    """Mean reports from random halves of each context's valid reports, which are as `mean_reports` takes them."""
     reports = np.asarray(values, dtype=float)
-    orders = _shuffled(~np.isnan(reports).any(axis=2), splits, rng)
-    first, second = (
-        np.stack([mean_reports(np.take_along_axis(reports, order[:, half::2, None], axis=1))[0] for order in orders])
-        for half in (0, 1)
-    )
-    return Halves(first, second)
+
+    def means(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        return mean_reports(np.take_along_axis(reports, rows[..., None], axis=1))[0]
+
+    return _halves(~np.isnan(reports).any(axis=2), splits, rng, means)
 
 
 def reliability(halves: Halves) -> float:
@@ -152,11 +139,8 @@ def corrected_r(
     Reliabilities are those on the contexts complete in x and y, which r speaks of; of these, contexts with fewer than 2
     trials enter r but cannot enter the reliability.
 
-    Args:
-        x, y: Shape (contexts, attributes), NaN where not measured.
-        x_halves, y_halves: Halves of x and of y; None for what is known without error, such as target weights.
-        seed: Of the bootstrap.
-        resamples: Number of bootstrap resamples of whole contexts.
+    x and y have shape (contexts, attributes), NaN where not measured; their halves are None for what is known without
+    error, such as target weights.
     """
     x_all, y_all = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     kept = ~(np.isnan(x_all) | np.isnan(y_all)).any(axis=1)
@@ -178,12 +162,18 @@ def corrected_r(
     return CorrectedR(pearson(x_kept, y_kept) / math.sqrt(both), low, high, *found)
 
 
-def _shuffled(present: NDArray[np.bool_], splits: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Random orders of each context's trials with the missing ones last, shape (splits, contexts, trials).
+def _halves(
+    present: NDArray[np.bool_],
+    splits: int,
+    rng: np.random.Generator,
+    measure: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+) -> Halves:
+    """`measure` of the places (contexts, half of the trials) of each half, by split.
 
-    Every other trial of an order makes one half, so that the halves differ by one trial at most.
+    Every other trial of a random order, in which missing ones come last, makes one half: they differ by one at most.
     """
-    return np.where(present, rng.random((splits, *present.shape)), np.inf).argsort(axis=-1)
+    orders = np.where(present, rng.random((splits, *present.shape)), np.inf).argsort(axis=-1)
+    return Halves(*(np.stack([measure(order[:, half::2]) for order in orders]) for half in (0, 1)))
 
 
 def _measured(halves: Halves) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:

@@ -45,13 +45,9 @@ KNOWN_ACCURACY = 0.95
 
 @dataclass(frozen=True)
 class Decisions:
-    """Simulated decision trials of contexts whose weights are known.
+    """Choices (1 for A) at differences (A - B) / range, by true weights whose largest is 100.
 
-    Attributes:
-        true: True weights, the largest of a context at 100, shape (contexts, attributes).
-        slopes: The same in log odds per full range, the scale of the regression; infinite without noise.
-        chose_a: 1 for A, 0 for B, shape (contexts, trials).
-        difference: (A - B) / range, shape (contexts, trials, attributes).
+    `slopes` are the weights in log odds per full range, the scale of the regression; infinite without noise.
     """
 
     true: Array
@@ -107,12 +103,7 @@ def simulate_decisions(contexts: int, trials: int, follows: float, seed: int, le
 
     The noise is logistic, which is the estimator's own model, and equally strong in all contexts.
 
-    Args:
-        contexts: Number of contexts.
-        trials: Decisions a context.
-        follows: Share of decisions that go to the option of higher utility; 1 without noise.
-        seed: Of everything drawn.
-        lean: See `sample_true_weights`.
+    `follows` is the share of decisions that go to the option of higher utility; 1 without noise.
 
     Raises:
         InputError: `follows` is not above one half and at most 1.
@@ -123,31 +114,19 @@ def simulate_decisions(contexts: int, trials: int, follows: float, seed: int, le
     true = sample_true_weights(contexts, rng, lean)
     difference = rng.random((contexts, trials, ATTRIBUTES)) - rng.random((contexts, trials, ATTRIBUTES))
     utility = (difference @ true[..., None])[..., 0]
-    scale = noise_scale(utility, follows)
+    scale, size = 0.0, np.abs(utility)
+    if follows < 1:
+        scale = np.exp(brentq(lambda log_scale: expit(size / np.exp(log_scale)).mean() - follows, -10.0, 15.0))
     chose_a = utility + scale * rng.logistic(size=utility.shape) > 0
     with np.errstate(divide="ignore", invalid="ignore"):
         return Decisions(true, true / scale, chose_a.astype(float), difference)
 
 
-def noise_scale(utility: Array, follows: float) -> float:
-    """Scale of logistic noise at which a share `follows` of choices has the sign of the utility difference."""
-    if follows == 1:
-        return 0.0
-    size = np.abs(utility)
-    return float(np.exp(brentq(lambda log_scale: expit(size / np.exp(log_scale)).mean() - follows, -10.0, 15.0)))
-
-
 def make_pool(contexts: int, trials: int, follows: float, seed: int, lean: float = 0.0) -> Pool:
     """Contexts with true weights, and what the paper's estimator learns from `trials` decisions in each."""
-    return learn(simulate_decisions(contexts, trials, follows, seed, lean), seed)
-
-
-def learn(decisions: Decisions, seed: int) -> Pool:
-    """True weights beside those learned from the decisions: posterior means, rescaled to a largest of 100."""
-    posterior = logistic_posterior(
-        decisions.chose_a, decisions.difference, seed=seed, draws=POOL_DRAWS, intervals=False
-    )
-    return Pool(decisions.true, rescale(posterior.mean))
+    made = simulate_decisions(contexts, trials, follows, seed, lean)
+    posterior = logistic_posterior(made.chose_a, made.difference, seed=seed, draws=POOL_DRAWS, intervals=False)
+    return Pool(made.true, rescale(posterior.mean))
 
 
 def stable_error(reporter: Reporter, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -159,14 +138,8 @@ def stable_error(reporter: Reporter, shape: tuple[int, ...], rng: np.random.Gene
 def beliefs(reporter: Reporter, true: Array, spread: float, error: Array, rng: np.random.Generator) -> Array:
     """What all reports of a context have in common, on the scale of the weights.
 
-    accuracy x weight + sqrt(1 - accuracy^2) x spread x error, which has the weights' own spread.
-
-    Args:
-        reporter: Who reports.
-        true: True weights, shape (..., attributes).
-        spread: Standard deviation of the true weights in the population.
-        error: From `stable_error`, same shape as `true`.
-        rng: Draws which contexts are known (`uneven`) and the contexts' factors (`scale_spread`).
+    accuracy x weight + sqrt(1 - accuracy^2) x spread x error, which has the weights' own spread: `spread` is that of
+    the population. `true` and `error`, from `stable_error`, have shape (..., attributes).
     """
     accuracy = np.full((*true.shape[:-1], 1), reporter.accuracy)
     if reporter.uneven:
@@ -229,17 +202,9 @@ def before_and_after(
 ) -> tuple[Array, list[Array]]:
     """Mean reports of one reporter, and of what may have become of it, on the same contexts.
 
-    Args:
-        before: The reporter before training.
-        after: Reporters after it, each an alternative of its own.
-        error_correlation: Of the stable errors before and after: 0 if training brings new beliefs throughout, 1 if
-            what was believed wrongly before is, in the same proportions, believed wrongly after.
-        study: The contexts.
-        spread: Standard deviation of the true weights in the population.
-        rng: Draws everything.
-
-    Returns:
-        Reports before, and those of each reporter after, all (contexts, attributes).
+    Each of `after` is an alternative of its own. `error_correlation` is that of the stable errors before and after: 0
+    if training brings new beliefs throughout, 1 if what was believed wrongly before is, in the same proportions,
+    believed wrongly after. `spread` is the standard deviation of the true weights in the population.
     """
     error = stable_error(before, study.true.shape, rng)
     x = average_reports(before, beliefs(before, study.true, spread, error, rng), rng)

@@ -1,16 +1,75 @@
-"""One correlation of reports with weights, computed in ways that the paper could have chosen."""
+"""One correlation of reports with weights, computed in other ways that the paper could have chosen."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.stats.agreement import mean_reports, pearson
+from analysis.stats.agreement import bootstrap_r, mean_reports, pearson
 from analysis.stats.records import Record
 from task.weights import LARGEST
+
+COMPLETE = "complete cases"
+"""Each set on the contexts where it has a report, with the mean of those: the paper's."""
+
+SHARED = "shared contexts"
+"""All sets on the contexts where every one of them has a report."""
+
+AS_ZERO = "missing as 0"
+"""Every report that was asked for counts, one that is missing with 0 for each attribute: "it weighed nothing"."""
+
+
+@dataclass(frozen=True)
+class Treatment(Record):
+    """r of the set `reports` with the weights, and its interval from resampling contexts, missing reports treated."""
+
+    reports: str
+    treatment: str
+    r: float
+    boot_low: float
+    boot_high: float
+    n_points: int
+    n_contexts: int
+
+
+def treat_missing(
+    reports: Mapping[str, ArrayLike], asked: Mapping[str, ArrayLike], weights: ArrayLike, *, seed: int
+) -> list[Treatment]:
+    """Correlate several sets of reports with the same weights, missing reports treated in three ways.
+
+    Reports are not missing at random: a model may fall silent on just those contexts that it knows least about. No
+    treatment repairs that. Three are shown side by side; where they agree, it matters little.
+
+    Args:
+        reports: By name of the set, shape (contexts, trials, attributes), NaN where a report could not be read and as
+            padding.
+        asked: By name of the set, the reports asked for in each context, shape (contexts,).
+        weights: Shape (contexts, attributes), NaN where not measured; such contexts stay out of every treatment.
+        seed: Of the bootstrap.
+
+    Returns:
+        The treatments in the order above, each for all sets.
+    """
+    y = np.asarray(weights, dtype=float)
+    means, zeros = {}, {}
+    for name, values in reports.items():
+        means[name], counts = mean_reports(values)
+        with np.errstate(invalid="ignore"):
+            # NaN, and so left out here too, where nothing was asked.
+            zeros[name] = np.nan_to_num(means[name]) * (counts / np.asarray(asked[name]))[:, None]
+    everywhere = ~np.any([np.isnan(mean).any(axis=1) for mean in means.values()], axis=0)
+    shared = {name: np.where(everywhere[:, None], mean, np.nan) for name, mean in means.items()}
+    found = []
+    for treatment, treated in ((COMPLETE, means), (SHARED, shared), (AS_ZERO, zeros)):
+        for name, x in treated.items():
+            contexts = int((~(np.isnan(x) | np.isnan(y)).any(axis=1)).sum())
+            ends = bootstrap_r(x, y, seed=seed)
+            found.append(Treatment(name, treatment, pearson(x, y), *ends, contexts * y.shape[1], contexts))
+    return found
 
 
 @dataclass(frozen=True)
@@ -19,11 +78,9 @@ class Variants(Record):
 
     Attributes:
         as_given: The paper's: values of reports as given.
-        clipped: Values beyond +-100 set to +-100.
-        dropped: Reports with a value beyond +-100 left out whole.
+        clipped, dropped: Values beyond +-100 set to +-100, or such reports left out whole.
         standardised_first: See `standardised_first`.
-        outside: Readable reports with a value beyond +-100.
-        largest: Largest magnitude reported.
+        outside, largest: Readable reports with a value beyond +-100, and the largest magnitude reported.
     """
 
     as_given: float

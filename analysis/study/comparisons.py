@@ -47,10 +47,9 @@ class MeasuredWeights:
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """Reports of one arm against the weights that drive another's decisions.
+    """Reports of one arm against the weights that drive another's decisions, named as in the experiment file.
 
     Attributes:
-        name, reports, weights, contexts: As in the experiment file.
         agreement: With the weights of the paper's estimator.
         r_log_odds: The same correlation with the log-odds weights.
         points: One row a context and attribute: context, attribute, x (mean report, or target weight), y (weight).
@@ -97,7 +96,7 @@ def learned_against_target(
         contexts=gate.contexts,
         agreement=agreement(taught, learned, valid_reports=0, total_reports=0, seed=seed),
         r_log_odds=pearson(log_odds, taught),
-        points=_points(contexts, members, taught, learned),
+        points=points_table([contexts[name] for name in members], x=taught, y=learned),
         reasons={},
         outside=0,
     )
@@ -134,7 +133,7 @@ def compare(
         contexts=entry.contexts,
         agreement=agreement(mean, weights, valid_reports=int(counts.sum()), total_reports=total, seed=seed),
         r_log_odds=pearson(mean, log_odds),
-        points=_points(contexts, members, mean, weights),
+        points=points_table([contexts[name] for name in members], x=mean, y=weights),
         reasons=dict(sorted(reasons.items())),
         outside=outside,
     )
@@ -181,13 +180,8 @@ def gather(
 ) -> NDArray[np.float64]:
     """What several arms found, in the order of the contexts `members`, each from the arm that speaks for it.
 
-    Args:
-        sources: Arms, and the contexts that each speaks for.
-        measure: What they were asked.
-        found: What is known of each arm, by `asked_arm`.
-        members: Names of contexts.
-        values: The array of an arm, a row a context; rows may differ in length between arms.
-        padding: Fills rows up to one length, and the rows of contexts that were not measured.
+    `found` is what is known of each arm, by `asked_arm`, and `values` its array, a row a context. `padding` fills rows
+    up to one length, and the rows of contexts that were not measured.
 
     Raises:
         InputError: An arm was not measured.
@@ -213,14 +207,8 @@ def _of(found: Mapping[str, T], source: Source, measure: Measure) -> T:
     return found[asked]
 
 
-def _points(
-    contexts: Mapping[str, ChoiceContext], members: list[str], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "context": np.repeat(members, x.shape[1]),
-            "attribute": [name for member in members for name in contexts[member].attribute_names],
-            "x": x.ravel(),
-            "y": y.ravel(),
-        }
-    )
+def points_table(contexts: Sequence[ChoiceContext], **values: NDArray[np.float64]) -> pd.DataFrame:
+    """One row a context and attribute: context, attribute, and the values, each (contexts, attributes)."""
+    points = [(context.name, attribute) for context in contexts for attribute in context.attribute_names]
+    table = pd.DataFrame(points, columns=["context", "attribute"])
+    return table.assign(**{name: array.ravel() for name, array in values.items()})

@@ -38,15 +38,7 @@ class ArmDecisions(Record):
 
 @dataclass(frozen=True)
 class GateResult(Record):
-    """Whether instillation passed, by which figures, and if not, why.
-
-    Attributes:
-        passed: Both thresholds were reached.
-        agreement: Held-out agreement with the target weights.
-        r: r(learned, target).
-        share_a: Share of letter A.
-        reasons: Why it did not pass: which threshold, then the likely cause; empty if it passed.
-    """
+    """Whether instillation passed, by which figures, and if not, why: which threshold, then the likely cause."""
 
     passed: bool
     agreement: float
@@ -89,11 +81,8 @@ def judge(
 ) -> GateResult:
     """Apply the two thresholds; a NaN does not pass.
 
-    Args:
-        decisions: How the arm decides on held-out trials.
-        r: r(learned, target).
-        stopped_early: Why its training was stopped before its end, which then is the likely cause of a failure.
-        missing_skill: What the probes of the base model said that it lacks.
+    `r` is r(learned, target). A training that was stopped early is the likely cause of a failure; `missing_skill` is
+    what the probes of the base model said that it lacks.
     """
     reasons = []
     if not decisions.agreement >= GATE_AGREEMENT:

@@ -20,10 +20,9 @@ MIXED = 1.01
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison with the trials behind it.
+    """One comparison, its plain r, and the trials behind it.
 
     Attributes:
-        result: The comparison with its plain r.
         chose_a: 1 where A was chosen, 0 where B, NaN where missing, shape (contexts, trials).
         difference: (A - B) / range, shape (contexts, trials, attributes).
         reports: NaN where missing, shape (contexts, report trials, attributes).
@@ -39,15 +38,11 @@ class Case:
 
 @dataclass(frozen=True)
 class JointFit(Record):
-    """Posterior of rho, and whether the chains may be believed.
+    """Posterior mean, sd and 95% highest-density interval of rho, and whether the chains may be believed.
 
     Attributes:
-        rho, sd: Posterior mean and standard deviation.
-        hdi_low, hdi_high: 95% highest-density interval.
-        rhat: Rank-normalised R-hat of rho.
-        ess_bulk: Bulk effective sample size of rho.
+        rhat, ess_bulk: Rank-normalised R-hat and bulk effective sample size of rho.
         rhat_worst: Largest R-hat among rho and the other parameters that all contexts share.
-        divergences: Divergent transitions after warm-up.
         shared: Posterior mean of the correlation between the errors of a context's attributes.
         n_contexts: Contexts with both choices and reports.
         seconds: Wall time of warm-up, draws and compilation.

@@ -49,11 +49,9 @@ class _Observed(NamedTuple):
     """What the model sees: arrays over contexts, with zeros for what is missing.
 
     Attributes:
-        signed: +(A - B)/range where A was chosen, - where B, 0 where missing, shape (contexts, trials, attributes).
-        sign: +1, -1 or 0, shape (contexts, trials).
-        mean: Mean reports in units of the reports' standard deviation, shape (contexts, attributes).
-        squares: Sum of squares about them, over trials and attributes, shape (contexts,).
-        number: Valid reports, shape (contexts,).
+        signed, sign: +(A - B)/range where A was chosen, - where B, by trial and attribute; +1, -1 or 0, by trial.
+        mean: Mean reports in units of the reports' standard deviation, by attribute.
+        squares, number: Sum of squares about them, over trials and attributes; number of valid reports.
     """
 
     signed: NDArray[np.float32]
@@ -74,12 +72,8 @@ def fit(
 ) -> JointFit:
     """Fit the joint model. A context without choices or without reports counts for what it has.
 
-    Args:
-        chose_a: 1 where A was chosen, 0 where B, NaN where missing, shape (contexts, trials).
-        difference: (A - B) / range, shape (contexts, trials, attributes); finite where the choice is known.
-        reports: As given, shape (contexts, report trials, attributes); a report with any NaN is missing.
-        seed: Of the sampler.
-        warmup, draws: Of each of the two chains.
+    The arrays are those of `analysis.study.joint.Case`; a report with any NaN is missing. `warmup` and `draws` are of
+    each chain.
 
     Raises:
         InputError: No context has both choices and reports, or the reports do not vary.
@@ -123,11 +117,9 @@ def _observed(chose_a: NDArray[np.float64], difference: NDArray[np.float64], rep
 
 @cache
 def _chains(warmup: int, draws: int) -> Callable[[jax.Array, _Observed], tuple[dict[str, jax.Array], jax.Array]]:
-    """The sampler, compiled once for each length of chains and each shape of data.
+    """The sampler, compiled once for each length of chains and each shape of data: a function of a key a chain.
 
-    Returns:
-        A function of keys (chains,) and `_Observed` that gives the draws of the parameters that all contexts share, by
-        name, and whether each was divergent, all of shape (chains, draws).
+    It gives the draws of the parameters that all contexts share, and whether each diverged, all (chains, draws).
     """
 
     def chain(key: jax.Array, observed: _Observed) -> tuple[dict[str, jax.Array], jax.Array]:

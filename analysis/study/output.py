@@ -8,9 +8,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
-from analysis.study.results import RunResults
 from store.manifests import MANIFEST, OutputFacts, read_manifest
 from store.stages import STARTED, Stage
 from task.errors import InputError
@@ -56,11 +53,6 @@ def check_replaceable(final: Path, command: str) -> None:
         raise InputError(f"{final}: was not made by {command} of this version (no such {MANIFEST}); move it away first")
     if foreign := sorted({*_files(final)} - {MANIFEST, *made.facts.files}):
         raise InputError(f"{final}: holds {foreign[0]}, which {command} did not write; move it away first")
-
-
-def run_inputs(results: RunResults) -> dict[str, JsonValue]:
-    """What a further question to a run depends on: its name and seed, and the keys of its trial files."""
-    return {"run": results.name, "seed": results.seed, "trial_files": {**results.trial_files}}
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,15 +1,7 @@
 """One model's released files, as trials by context.
 
-    <model>_instilled_selections.csv                               decisions on the instilled contexts
-    <model>_instilled_latent_selections.csv                        the same model's decisions on native contexts
-    <model>_weight_reports.csv                                     reports of the model off the shelf
-    <model>_instilled_weight_reports.csv                           of the instilled model
-    <model>_itrained_first_50_of_100_50ex_weight_reports.csv       introspection-trained, on the half of the contexts
-    <model>_itrained_last_50_of_100_50ex_weight_reports.csv        that each was not trained on
-    <model>_instilled_latent_weight_reports.csv                    of the instilled model, on native contexts
-    <model>_itrained_all_100_50ex_latent_weight_reports.csv        introspection-trained on all, on native contexts
-
-with `scenarios.csv` (and `candidate_scenarios.json`) for the ranges and `instilled_weights.csv` for the targets.
+They are named by the model and the endings below, and lie beside `scenarios.csv` (and `candidate_scenarios.json`) with
+the ranges, and `instilled_weights.csv` with the targets.
 """
 
 from __future__ import annotations
@@ -48,7 +40,10 @@ REPORTS = {
     "native_before": ("native", ("_instilled_latent_weight_reports.csv",)),
     "native_after": ("native", ("_itrained_all_100_50ex_latent_weight_reports.csv",)),
 }
-"""For each set of reports the group of contexts it is about and its files, whose rows are pooled."""
+"""For each set of reports the group of contexts it is about and its files, whose rows are pooled.
+
+Two models are introspection-trained on half of the instilled contexts each, and asked about the other half; a third on
+all of them, and asked about native ones."""
 
 ASKED = 10
 """Reports asked for in each context. The files hold the readable ones alone; that 10 were asked for in each of the 100
@@ -57,11 +52,9 @@ contexts, 1000 in a set, is what the paper says (Plunkett et al. 2025)."""
 
 @dataclass(frozen=True)
 class ReleasedData:
-    """What is known of one model.
+    """What is known of one model, by its full name.
 
     Attributes:
-        model: Its full name.
-        contexts: Choice contexts by name.
         targets: Target weights by context; None without the file.
         decisions: By group of contexts; a group without decisions is left out. Each pair was shown in one order, and
             only the letter is known: log odds are infinite, and those of the other order missing.

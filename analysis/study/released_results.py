@@ -8,19 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.stats.agreement import PairedDifference, agreement, mean_reports, paired_difference
-from analysis.stats.missing import Treatment, treat_missing
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
-from analysis.stats.variants import Variants, variants
+from analysis.stats.variants import Treatment, Variants, treat_missing, variants
 from analysis.study.comparisons import (
     ComparisonResult,
     MeasuredWeights,
     compare,
     learned_against_target,
     measure_weights,
+    points_table,
     table_of,
 )
 from analysis.study.gate import GateResult, judge, summarise_decisions
@@ -117,6 +116,7 @@ def read_released(folder: Path, name: str) -> ReleasedResults:
         learned_vs_target=learned,
         gate=_gate(data, learned.agreement.r),
         comparisons=[compare(entry, contexts, measured, data.reports, SEED) for entry in entries],
+        inputs={"model": data.model, "seed": SEED, "files": {**data.hashes}},
         notes=data.notes,
         hashes=data.hashes,
         printed=dict(zip((learned.name, *REPORTS), printed, strict=False)),
@@ -152,9 +152,10 @@ def _learned(
     """Learned against target weights; of no contexts where there are no decisions on instilled ones."""
     if "instilled" in names:
         return learned_against_target(GATE, names["instilled"], contexts, targets, measured, SEED)
-    nothing = agreement(np.empty((0, 1)), np.empty((0, 1)), valid_reports=0, total_reports=0, seed=SEED)
-    points = pd.DataFrame(columns=["context", "attribute", "x", "y"])
-    return ComparisonResult("learned_vs_target", "", "target", "instilled", nothing, math.nan, points, {}, 0)
+    nothing = np.empty((0, 1))
+    found = agreement(nothing, nothing, valid_reports=0, total_reports=0, seed=SEED)
+    points = points_table([], x=nothing, y=nothing)
+    return ComparisonResult("learned_vs_target", "", "target", "instilled", found, math.nan, points, {}, 0)
 
 
 def _entry(name: str, names: dict[str, list[str]]) -> ComparisonRecord:
@@ -197,10 +198,8 @@ def _corrected(
 
 def _missing(reports: dict[str, ReportTrials], measured: dict[str, MeasuredWeights]) -> list[Treatment]:
     found = []
-    for group, of_group in measured.items():
-        sets = {name: trials for name, trials in reports.items() if REPORTS[name][0] == group}
-        if sets:
-            values = {name: trials.values for name, trials in sets.items()}
-            asked = {name: trials.total for name, trials in sets.items()}
-            found += treat_missing(values, asked, of_group.weights, seed=SEED)
+    for group in dict.fromkeys(REPORTS[name][0] for name in reports):
+        values = {name: trials.values for name, trials in reports.items() if REPORTS[name][0] == group}
+        asked = {name: reports[name].total for name in values}
+        found += treat_missing(values, asked, measured[group].weights, seed=SEED)
     return found

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from analysis.study.comparisons import (
     ComparisonResult,
@@ -39,6 +40,7 @@ from store.state_inputs import finished_trainings, finished_trials
 from store.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
 from store.weights import load_weights
 from task.contexts import ChoiceContext
+from task.thresholds import TRUSTED_PARETO_K
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Findings:
         learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
         gate: Whether instillation passed.
         comparisons: What came of `entries`.
+        inputs: What a further question depends on: name, seed, and keys or hashes of files.
     """
 
     name: str
@@ -73,11 +76,19 @@ class Findings:
     learned_vs_target: ComparisonResult
     gate: GateResult
     comparisons: list[ComparisonResult]
+    inputs: dict[str, JsonValue]
 
     @property
     def all_comparisons(self) -> list[ComparisonResult]:
         """That of learned with target weights, then the others."""
         return [self.learned_vs_target, *self.comparisons]
+
+    @property
+    def doubtful_fits(self) -> str:
+        """How many posteriors are not to be trusted, of how many; nothing if all are."""
+        k = np.concatenate([measured.pareto_k for measured in self.measured.values()])
+        doubtful = int((~(k <= TRUSTED_PARETO_K)).sum())
+        return f"{doubtful} of {len(k)}" if doubtful else ""
 
     def testable(self, comparison: ComparisonResult) -> bool:
         """Whether a comparison has a meaning: the gate's own always, the others where the gate was passed."""
@@ -95,6 +106,7 @@ class RunResults(Findings):
         differences: Between two comparisons, in the order of the experiment file.
         curves: Training log of each trained arm, as TRL wrote it.
         stages: Manifest of each finished stage, by its folder within the run.
+        trial_files: Key of each trial file, likewise.
         trainings: What is known of each training, by arm.
     """
 
@@ -104,6 +116,7 @@ class RunResults(Findings):
     differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
     stages: dict[str, Manifest[Any]]
+    trial_files: dict[str, str]
     trainings: dict[str, TrainingFacts]
 
     @property
@@ -115,11 +128,6 @@ class RunResults(Findings):
     def base_models(self) -> list[str]:
         """Fingerprints of the base models that trainings and trials used."""
         return sorted({str(base) for made in self.stages.values() if (base := made.depends_on.get("base"))})
-
-    @property
-    def trial_files(self) -> dict[str, str]:
-        """Key of each trial file, by its folder within the run."""
-        return {folder: made.key for folder, made in self.stages.items() if folder.startswith(self.run.trials.name)}
 
     @property
     def planned_decisions(self) -> list[tuple[tuple[str, str], ArmDecisions]]:
@@ -143,7 +151,9 @@ def analyse(path: Path) -> RunResults:
     contexts = {c.name: c for members in groups.values() for c in members}
     names = {name: [c.name for c in members] for name, members in groups.items()}
     targets = load_weights(run.target_weights)
-    decided, reported = _read_arms(run, record, contexts)
+    asked = [(asked_arm(t.arm, t.measure, t.variant), t) for t in finished_trials(run, record)]
+    decided = {arm: read_decisions(t.path, contexts) for arm, t in asked if t.measure == "decisions"}
+    reported = {arm: read_reports(t.path) for arm, t in asked if t.measure == "reports"}
     measured = {arm: measure_weights(trials, record.seed) for arm, trials in decided.items()}
     decisions = {
         (arm, group): summarise_decisions(trials, members, targets)
@@ -155,6 +165,7 @@ def analyse(path: Path) -> RunResults:
     learned = learned_against_target(judged, names[judged.contexts], contexts, targets, measured, record.seed)
     comparisons = [compare(entry, contexts, measured, reported, record.seed) for entry in record.comparisons]
     stages = _stages(run, record)
+    trial_files = {folder: made.key for folder, made in stages.items() if folder.startswith(run.trials.name)}
     trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
     taught = trainings.get(judged.arm)
     causes = (taught.stopped_early, taught.missing_skill) if taught else ()
@@ -172,12 +183,14 @@ def analyse(path: Path) -> RunResults:
         learned_vs_target=learned,
         gate=judge(decisions[judged.arm, judged.contexts], learned.agreement.r, *causes),
         comparisons=comparisons,
+        inputs={"run": record.name, "seed": record.seed, "trial_files": {**trial_files}},
         run=run,
         record=record,
         decisions=decisions,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],
         curves={arm: read_json(path) for arm in trainings if (path := run.adapter(arm) / LOG).is_file()},
         stages=stages,
+        trial_files=trial_files,
         trainings=trainings,
     )
 
@@ -191,17 +204,3 @@ def _stages(run: RunFolder, record: RunRecord) -> dict[str, Manifest[Any]]:
     for trials in sorted(finished_trials(run, record), key=lambda trials: trials.path.as_posix()):
         folders[trials.path] = DecisionFacts if trials.measure == "decisions" else ReportFacts
     return {folder.relative_to(run.path).as_posix(): read_manifest(folder, kind) for folder, kind in folders.items()}
-
-
-def _read_arms(
-    run: RunFolder, record: RunRecord, contexts: dict[str, ChoiceContext]
-) -> tuple[dict[str, DecisionTrials], dict[str, ReportTrials]]:
-    """All finished trial files of a run; those of an unfinished evaluation are named when a comparison needs them."""
-    decided, reported = {}, {}
-    for arm, measure, variant, path in finished_trials(run, record):
-        asked = asked_arm(arm, measure, variant)
-        if measure == "decisions":
-            decided[asked] = read_decisions(path, contexts)
-        else:
-            reported[asked] = read_reports(path)
-    return decided, reported

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NamedTuple
 
-from pydantic import JsonValue
-
-from analysis.study.output import check_replaceable, run_inputs
+from analysis.study.output import check_replaceable
 from analysis.study.released_results import read_released
 from analysis.study.results import Findings, analyse
 from task.errors import InputError
-
-
-class Subject(NamedTuple):
-    """What was found, what an answer depends on (names, seed, and keys or hashes of files), and the folder to write."""
-
-    results: Findings
-    inputs: dict[str, JsonValue]
-    out: Path
 
 
 def add_subject(parser: argparse.ArgumentParser, folder: str) -> None:
@@ -31,8 +20,8 @@ def add_subject(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument("--out", type=Path, help=f"folder to write (default: {folder}, in the run's folder)")
 
 
-def read_subject(options: argparse.Namespace, folder: str, command: str) -> Subject:
-    """Analyse what the options of `add_subject` name.
+def read_subject(options: argparse.Namespace, folder: str, command: str) -> tuple[Findings, Path]:
+    """Analyse what the options of `add_subject` name; returns also the folder to write.
 
     Raises:
         InputError: Options are missing, the folder to write is not an earlier output of `command`, or the files are
@@ -42,8 +31,4 @@ def read_subject(options: argparse.Namespace, folder: str, command: str) -> Subj
         raise InputError("--data needs --model and --out: whose files, and the folder to write")
     out = options.out or options.run / folder
     check_replaceable(out, command)
-    if options.run:
-        results = analyse(options.run)
-        return Subject(results, run_inputs(results), out)
-    released = read_released(options.data, options.model)
-    return Subject(released, {"model": released.name, "seed": released.seed, "files": {**released.hashes}}, out)
+    return (analyse(options.run) if options.run else read_released(options.data, options.model)), out

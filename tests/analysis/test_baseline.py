@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from released_layout import write_release
 
 from analysis import baseline as module
-from analysis.baseline import points_table
 from analysis.stats.agreement import pearson, permutation_null
 from analysis.stats.guessing import PENALTIES, baseline, leave_contexts_out, text_features, tokens
+from analysis.study.comparisons import points_table
 from store.console import run_command
 from store.contexts import DATA, load_contexts
 from store.files import read_json
@@ -115,7 +115,7 @@ def test_a_planted_lexicon_is_found() -> None:
     found, predicted = baseline("own", "made up", contexts, weights, seed=0)
     assert found.r > 0.9 and found.p_permutation == pytest.approx(1 / 501) and found.null_high < 0.5
     assert (found.n_contexts, found.n_points) == (20, 100)
-    points = points_table(found, contexts, predicted, weights)
+    points = points_table(contexts, predicted=predicted, weight=weights)
     assert len(points) == 100
     assert points["attribute"].tolist() == [name for c in contexts for name in c.attribute_names]
     assert pearson(*(points[[column]].to_numpy() for column in ("predicted", "weight"))) == pytest.approx(found.r)
@@ -139,7 +139,7 @@ def test_random_weights_are_at_chance_and_the_refitted_null_says_so() -> None:
     assert np.mean([f.null_low for f in found]) == pytest.approx(low, abs=0.08)
     assert np.mean([f.null_high for f in found]) == pytest.approx(high, abs=0.08)
     # Why it is not the permutation of predictions that is used.
-    naive = [permutation_null(predicted[..., i], sets[..., i], seed=i, permutations=199)[0] for i in range(200)]
+    naive = [permutation_null(predicted[..., i], sets[..., i], seed=i, permutations=199) for i in range(200)]
     assert np.mean(np.array(naive) < 0.05) > 0.2
 
 
@@ -152,7 +152,6 @@ def test_too_little_to_learn_from_gives_no_figure(contexts: int, tokens_shared: 
     weights = np.random.default_rng(0).normal(size=(contexts, 5))
     found, predicted = baseline("own", "x", made, weights, seed=0)
     assert math.isnan(found.r) and found.as_dict()["r"] is None and np.isnan(predicted).all()
-    assert points_table(found, made, predicted, weights).empty
     assert (found.n_features > 0) == tokens_shared
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from analysis import cross_model as module
 from analysis.cross_model import Model, align, taught_alike
-from analysis.pages.cross_model_figure import draw_heatmap, save_heatmap
-from analysis.pages.drawing import house_style
+from analysis.pages.cross_model_figure import draw_heatmap
+from analysis.pages.drawing import house_style, save_picture
 from analysis.stats.advantage import SEED, CrossModel, advantage, cross_model
 from analysis.stats.agreement import paired_difference, percentile_interval, resampled_counts
 from analysis.study.results import RunResults
@@ -258,6 +258,7 @@ def test_the_picture_prints_every_value_and_loses_no_text(count: int, words: str
         assert ("\N{EN DASH}" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")) in printed
     paths = [tmp_path / f"{name}.png" for name in "ab"]
     for path in paths:
-        save_heatmap(names, matrix, np.eye(count), contexts, path)
+        with house_style():
+            save_picture(draw_heatmap(names, matrix, np.eye(count), contexts), path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert paths[0].with_suffix(".pdf").read_bytes() == paths[1].with_suffix(".pdf").read_bytes()

@@ -229,7 +229,7 @@ def test_training_curves_show_held_out_figures_where_there_are_any(passed: RunRe
 def test_files_are_whole_of_the_size_that_they_say_and_the_same_each_time(passed: RunResults, tmp_path: Path) -> None:
     with_curves = dataclasses.replace(passed, curves={"instilled": DECISIONS_LOG})
     first, second = (save_figures(with_curves, tmp_path / name) for name in ("first", "second"))
-    assert [figure.name for figure in first] == ["scatter", "correlations", "decisions", "training"]
+    assert [figure.path.stem for figure in first] == ["scatter", "correlations", "decisions", "training"]
     for one, other in zip(first, second, strict=True):
         with Image.open(one.path) as image:
             image.load()
@@ -240,7 +240,7 @@ def test_files_are_whole_of_the_size_that_they_say_and_the_same_each_time(passed
         for suffix in (".png", ".pdf"):
             assert one.path.with_suffix(suffix).read_bytes() == other.path.with_suffix(suffix).read_bytes()
         assert one.path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-    assert {p.stem for p in (tmp_path / "first").iterdir()} == {figure.name for figure in first}
+    assert {p.stem for p in (tmp_path / "first").iterdir()} == {figure.path.stem for figure in first}
 
 
 def test_there_are_no_training_curves_without_logs(simulated_run: Path) -> None:

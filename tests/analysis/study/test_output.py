@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.study.output import check_replaceable, output_folder, run_inputs
+from analysis.study.output import check_replaceable, output_folder
 from analysis.study.results import RunResults
 from store.manifests import OutputFacts, read_manifest
 from store.stages import read_origin
@@ -61,4 +61,4 @@ def test_what_the_command_did_not_write_is_left_alone(tmp_path: Path):
 def test_a_runs_inputs_are_its_trial_files(simulated_run: Path, passed: RunResults):
     manifests = (simulated_run / "trials").rglob("manifest.json")
     keys = {str(path.parent.relative_to(simulated_run)): read_origin(path.parent).key for path in manifests}
-    assert run_inputs(passed) == {"run": "small-seed0", "seed": 0, "trial_files": keys} and len(keys) == 4
+    assert passed.inputs == {"run": "small-seed0", "seed": 0, "trial_files": keys} and len(keys) == 4

@@ -354,7 +354,7 @@ def test_only_a_result_of_this_command_is_replaced(folder: Path, tmp_path: Path,
     first = {path.name: hash_file(path) for path in out.iterdir() if path.is_file()}
     report_file(folder, "native_after").unlink()
     with monkeypatch.context() as patched:
-        patched.setattr(released, "write_released_page", lambda *_: 1 / 0)
+        patched.setattr(released, "write_page", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             write_released(folder, MODEL, out)
     assert {path.name: hash_file(path) for path in out.iterdir() if path.is_file()} == first

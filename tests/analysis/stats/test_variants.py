@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.stats.agreement import bootstrap_r
-from analysis.stats.missing import AS_ZERO, COMPLETE, SHARED, treat_missing
-from task.errors import InputError
+from analysis.stats.variants import AS_ZERO, COMPLETE, SHARED, treat_missing
 
 NAN = [np.nan, np.nan]
 WEIGHTS = np.array([[100.0, -40], [-100, 20], [30, 100], [60, -100]])
@@ -71,16 +70,3 @@ def test_a_set_without_any_report_has_no_r_but_as_dict_is_json():
         "n_contexts": 0,
     }
     assert found[2].n_contexts == 4 and found[2].as_dict()["r"] is None  # all zeros: no variation
-
-
-@pytest.mark.parametrize(
-    ("asked", "weights", "words"),
-    [
-        (np.full(4, 1), WEIGHTS, r"context 0 has 2 readable reports, asked for 1"),
-        (np.full(3, 2), WEIGHTS, r"reports \(4, 2\), asked \(3,\), weights \(4, 2\); give the same contexts"),
-        (np.full(4, 2), WEIGHTS[:3], "give the same contexts"),
-    ],
-)
-def test_what_does_not_fit_is_one_line(asked: np.ndarray, weights: np.ndarray, words: str):
-    with pytest.raises(InputError, match=words):
-        treat_missing({"before": REPORTS["before"]}, {"before": asked}, weights, seed=0)
