@@ -22,10 +22,6 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class NoFacts(Facts):
-    """Of a folder about which nothing further is to be said."""
-
-
 class InputFacts(Facts):
     """Of a run's inputs: contexts of each group."""
 

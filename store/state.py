@@ -30,6 +30,9 @@ Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
 TABLES = ("agreement", "weights")
 """Tables of an analysis, by the stem of their file."""
 
+MADE_FROM = ("contexts", "weights", "train_file", "validation_file")
+"""Files that examples and trainings are made from, by the keys of their settings and of `depends_on`."""
+
 ELSEWHERE = ("env", "run_name", "report_to")
 """Settings of a training that say where its curves go."""
 
@@ -94,23 +97,15 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         return
     if origin.settings is not None:
         yield from differences(portable(origin.settings, stage.output), portable(stage.config, stage.output))
-    files: dict[str, Path | None] = {"examples": _examples_files, "sft": _training_files}[stage.kind](stage.config)
+    files = {key: Path(stage.config[key]) for key in MADE_FROM if key in stage.config}
+    if "adapter" in stage.config:
+        files["adapter"] = Path(stage.config["adapter"]) / ADAPTER
     for key, file in files.items():
-        old = origin.depends_on.get(key)
-        if file is not None and old is not None and file.is_file() and hash_file(file) != old:
+        if file.is_file() and hash_file(file) != origin.depends_on.get(key):
             yield f"made from another {file}"
     base = project_file(str(stage.config.get("model_name_or_path", "")))
     if (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base", fingerprint(base)):
         yield f"made from another base model in {base}"
-
-
-def _examples_files(config: Mapping[str, Any]) -> dict[str, Path | None]:
-    return {key: Path(config[key]) for key in ("contexts", "weights")}
-
-
-def _training_files(config: Mapping[str, Any]) -> dict[str, Path | None]:
-    files: dict[str, Path | None] = {key: Path(config[key]) for key in ("train_file", "validation_file")}
-    return {**files, "adapter": Path(config["adapter"]) / ADAPTER if "adapter" in config else None}
 
 
 def portable(settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
@@ -158,7 +153,7 @@ def _evaluation(config: EvalConfig) -> StageState:
         return StageState("finished")
     if not any(states.values()):
         return StageState("missing")
-    shards = {folder: config.shards_of(measurement) for measurement, folder in folders}
+    shards = {folder: config.engine.shards(measurement.rows()) for measurement, folder in folders}
     done = sum(n if states[f] == "finished" else len(written_shards(f)) for f, n in shards.items())
     return StageState("interrupted", f"{done} of {sum(shards.values())} shards")
 

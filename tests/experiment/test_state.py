@@ -12,6 +12,7 @@ import yaml
 
 from experiment.launcher import check_unchanged, plan_runs
 from experiment.plan import Run
+from store.stages import Stage, read_origin
 from store.state import StageState, portable, stage_state
 from support import ROOT, run_experiment
 from task.errors import InputError
@@ -179,10 +180,10 @@ def test_other_files_than_those_it_was_made_from(trained: Run):
 
 def test_a_training_stands_at_its_last_complete_checkpoint(trained: Run):
     [stage] = [stage for stage in trained.stages if stage.name == "instilled.sft"]
+    made_from = read_origin(stage.output).depends_on
     shutil.rmtree(stage.output)
     assert stage_state(trained.folder, trained.record, stage) == StageState("missing")
-    stage.output.mkdir()
-    (stage.output / "started.json").write_text('{"format": 2, "depends_on": {}}')
+    Stage(stage.output, made_from)
     (stage.output / "checkpoint-2").mkdir()
     found = stage_state(trained.folder, trained.record, stage)
     assert found == StageState("interrupted", "before its first checkpoint")

@@ -15,7 +15,7 @@ import pytest
 
 from store import files, stages
 from store.files import hash_file, read_json, write_json, write_text
-from store.manifests import FORMAT, MANIFEST, ExampleFacts, NoFacts, read_manifest
+from store.manifests import FORMAT, MANIFEST, ExampleFacts, Facts, read_manifest
 from store.provenance import git_revision
 from store.stages import STARTED, Stage, begun, differences, read_origin, stage_key
 from task.errors import InputError
@@ -67,7 +67,7 @@ def test_an_interrupted_stage_goes_on(tmp_path: Path):
     again = Stage(tmp_path / "a", INPUTS)
     assert not again.finished
     assert (tmp_path / "a" / "shard.txt").read_text() == "half"
-    again.finish(NoFacts())
+    again.finish(Facts())
     assert Stage(tmp_path / "a", INPUTS).finished
 
 
@@ -154,12 +154,12 @@ def test_how_far_a_folder_has_come_and_what_it_was_made_from(tmp_path: Path):
 
 
 def test_settings_that_lead_to_the_same_result_are_noted_in_place_of_those_before(tmp_path: Path):
-    Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 1}).finish(NoFacts())
+    Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 1}).finish(Facts())
     manifest = (tmp_path / "a" / MANIFEST).read_bytes()
     assert Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 1}).finished
     assert (tmp_path / "a" / MANIFEST).read_bytes() == manifest
     assert Stage(tmp_path / "a", INPUTS, settings={"logging_steps": 5}).finished
-    assert read_manifest(tmp_path / "a", NoFacts).settings == {"logging_steps": 5}
+    assert read_manifest(tmp_path / "a", Facts).settings == {"logging_steps": 5}
 
 
 @pytest.mark.parametrize("name", [MANIFEST, STARTED])
@@ -171,13 +171,13 @@ def test_a_folder_of_another_format_is_refused_in_one_line(tmp_path: Path, name:
         Stage(tmp_path / "a", INPUTS)
     write_json(tmp_path / "a" / MANIFEST, {"depends_on": INPUTS, "key": stage_key(INPUTS)})
     with pytest.raises(InputError, match=rf"manifest.json: format 1, this version reads {FORMAT}; move "):
-        read_manifest(tmp_path / "a", NoFacts)
+        read_manifest(tmp_path / "a", Facts)
 
 
 def test_a_manifest_of_another_kind_of_folder_is_refused(tmp_path: Path):
     finished(tmp_path / "a")
     with pytest.raises(InputError, match=r"manifest.json: unknown key 'facts.train'"):
-        read_manifest(tmp_path / "a", NoFacts)
+        read_manifest(tmp_path / "a", Facts)
 
 
 def test_the_key_depends_on_values_but_not_on_the_order_of_keys():
