@@ -181,8 +181,7 @@ def _sample(
 
 @dataclass(frozen=True)
 class _Weighed:
-    """Draws of (asinh(a / 2.5), b), `folded`, and of (a, b), both (contexts, 1 + attributes, draws), with their log
-    importance weights up to a constant, (contexts, draws)."""
+    """Draws of (a, b), `theta`, and of (asinh(a / 2.5), b), `folded`, with log importance weights up to a constant."""
 
     folded: NDArray[np.float64]
     theta: NDArray[np.float64]
