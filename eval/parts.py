@@ -36,11 +36,7 @@ class Part:
 
 
 def parse_part(text: str, environment: Mapping[str, str]) -> Part:
-    """Read `i/N`, or `slurm` for what SLURM_ARRAY_TASK_ID, _MIN, _MAX and _COUNT say.
-
-    Raises:
-        InputError: Neither form, a number out of range, or no SLURM array job with steps of 1.
-    """
+    """Read `i/N`, or `slurm` for what SLURM_ARRAY_TASK_ID, _MIN, _MAX and _COUNT say of an array with steps of 1."""
     if text == SLURM:
         names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "COUNT")]
         if missing := [name for name in names if not environment.get(name, "").isdigit()]:
@@ -69,11 +65,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def share_gpus(gpus: Sequence[str], processes: int, engine: EngineSettings) -> list[str | None]:
-    """CUDA_VISIBLE_DEVICES of each process: as many GPUs as vLLM splits the model over; None where there are none.
-
-    Raises:
-        InputError: There are too few.
-    """
+    """CUDA_VISIBLE_DEVICES of each process: as many GPUs as vLLM splits the model over; None where there are none."""
     each = int(engine.vllm.get("tensor_parallel_size", 1))
     if not gpus:
         return [None] * processes
@@ -89,8 +81,7 @@ def start_parts(command: Sequence[str], devices: Sequence[str | None]) -> list[s
     """Start a process a part: `command` with `--part i/N --quiet`, pinned to its devices."""
     started = []
     for i, pinned in enumerate(devices, start=1):
-        environment = {**os.environ, **({} if pinned is None else {"CUDA_VISIBLE_DEVICES": pinned})}
-        started.append(
-            subprocess.Popen([sys.executable, *command, "--part", f"{i}/{len(devices)}", "--quiet"], env=environment)
-        )
+        line = [sys.executable, *command, "--part", f"{i}/{len(devices)}", "--quiet"]
+        more = {} if pinned is None else {"CUDA_VISIBLE_DEVICES": pinned}
+        started.append(subprocess.Popen(line, env={**os.environ, **more}))
     return started

@@ -83,11 +83,7 @@ def summary(config: EvalConfig, shared: bool) -> str:
 
 
 def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet: bool) -> None:
-    """Share an evaluation among processes of this machine and join what they make.
-
-    Raises:
-        InputError: Too few GPUs, other inputs, or a process that failed; the others end their parts first.
-    """
+    """Share an evaluation among processes of this machine and join what they make, unless one of them failed."""
     gpus = [] if config.engine.name == "simulated" else visible_gpus(os.environ)
     devices = share_gpus(gpus, processes, config.engine)
     works = list_work(config)

@@ -33,9 +33,6 @@ def evaluate(
 
     Killed and called again, it goes on after the last complete shard; shards depend only on their own trials. A part
     leaves the merging to `merge`, since it does not know when the other parts are done.
-
-    Raises:
-        InputError: A trial file was made from other inputs and is not to be overwritten.
     """
     works, before = list_work(config), 0
     mine: list[list[int]] = []
@@ -85,9 +82,6 @@ def merge(config: EvalConfig) -> None:
 
     What the answers depend on is taken from what the parts noted when they began, so that the join needs neither the
     model nor a GPU; all else must be as the configuration says.
-
-    Raises:
-        InputError: A trial file has not been begun, was begun with other settings, or a shard is missing.
     """
     for work in list_work(config):
         if begun(work.folder) is None:
@@ -96,11 +90,7 @@ def merge(config: EvalConfig) -> None:
 
 
 def finish(work: Work, stage: Stage) -> None:
-    """Join the shards of a trial file and close its folder; a closed one is only cleared of shards that a kill left.
-
-    Raises:
-        InputError: A shard is missing; nothing is joined then.
-    """
+    """Join the shards of a trial file, if none is missing, and close its folder; remove shards that a kill left."""
     if not stage.finished:
         if missing := [number for number in range(work.shards) if not work.has(number)]:
             raise InputError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -26,8 +26,7 @@ class Work:
 
     Attributes:
         framings: Group and context in the measurement's wording, in the order of the rows.
-        folder, columns, total: Of the trial file; `total` is the number of its rows.
-        shards: Number of shards.
+        folder, columns, total, shards: Of the trial file; `total` is the number of its rows.
     """
 
     config: EvalConfig
@@ -61,19 +60,16 @@ class Work:
 
     def trials(self, start: int, stop: int) -> list[tuple[str, ShownTrial]]:
         """Group and trial of rows `start` to `stop - 1`."""
-        wanted, orders = self.measurement, self.measurement.orders
+        wanted, per_context = self.measurement, self.measurement.rows_per_context
         found: list[tuple[str, ShownTrial]] = []
-        for number in range(start // (per_context := wanted.rows_per_context), math.ceil(stop / per_context)):
+        for number, rows in groupby(range(start, stop), key=lambda row: row // per_context):
             group, framing = self.framings[number]
-            offset = number * per_context
-            rows = range(max(start, offset) - offset, min(stop, offset + per_context) - offset)
-            first_pair = rows.start // orders
-            pairs = math.ceil(rows.stop / orders) - first_pair
-            drawn = sample_trials(self.config.seed, wanted.measure, framing.context, pairs, start=first_pair)
-            for row in rows:
-                pair, order = divmod(row - first_pair * orders, orders)
-                options = drawn.first[pair], drawn.second[pair]
-                found.append((group, ShownTrial(framing, int(drawn.index[pair]), *options, order == 0)))
+            shown = [divmod(row % per_context, wanted.orders) for row in rows]
+            first, last = shown[0][0], shown[-1][0]
+            drawn = sample_trials(self.config.seed, wanted.measure, framing.context, last - first + 1, start=first)
+            for pair, order in shown:
+                options = drawn.first[pair - first], drawn.second[pair - first]
+                found.append((group, ShownTrial(framing, pair, *options, order == 0)))
         return found
 
 

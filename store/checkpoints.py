@@ -60,11 +60,9 @@ def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
     best = checkpoint.with_name(Path(state.get("best_model_checkpoint") or checkpoint).name)
     if problem := _lost_weights(best, weights):
         return f"the best checkpoint until then is {best.name}, of which {problem}"
-    for names, files in (
-        ("optimizer.pt", _optimizer_files(checkpoint)),
-        ("scheduler.pt", [checkpoint / "scheduler.pt"]),
-        ("rng_state.pth", sorted(checkpoint.glob("rng_state*.pth"))),
-    ):
+    states = {"optimizer.pt": _optimizer_files(checkpoint), "scheduler.pt": [checkpoint / "scheduler.pt"]}
+    states["rng_state.pth"] = sorted(checkpoint.glob("rng_state*.pth"))
+    for names, files in states.items():
         if not files or not all(_whole(file) for file in files):
             return f"{names} is missing or cut off"
     return None

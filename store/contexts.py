@@ -46,9 +46,8 @@ def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
     if not path.is_file():
         raise InputError(f"{path}: no such contexts file; give a .jsonl of contexts, e.g. {DATA / 'instilled.jsonl'}")
     if path.suffix == ".jsonl":
-        located = [(f"{path}:{number}", line) for number, line in _lines(path)]
-        contexts = [context_from_json(line, where) for where, line in located]
-        places = [where for where, _ in located]
+        lines = _lines(path)
+        contexts, places = [context_from_json(line, where) for where, line in lines.items()], list(lines)
     elif path.name in (SCENARIOS, CANDIDATES):
         contexts = load_released_contexts(path.parent)
         places = [str(path)] * len(contexts)
@@ -60,11 +59,7 @@ def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
 
 
 def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[ChoiceContext]:
-    """The contexts of a file that are named in `only`, in that order; all of them when None.
-
-    Raises:
-        InputError: As `load_contexts`, or a name is not in the file.
-    """
+    """The contexts of a file that are named in `only`, in that order; all of them when None."""
     contexts = load_contexts(path)
     if only is None:
         return contexts
@@ -75,11 +70,7 @@ def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[Ch
 
 
 def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
-    """Read the contexts of a folder of released files as they are, without looking for `problems`.
-
-    Raises:
-        InputError: See `store.released.released_records`.
-    """
+    """Read the contexts of a folder of released files as they are, without looking for `problems`."""
     return [_from_record(record) for record in released_records(folder)]
 
 
@@ -92,8 +83,7 @@ def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
 def context_from_json(line: str, where: str) -> ChoiceContext:
     """Parse `{"name", "agent", "question", "attributes": [{"name", "units", "low", "high"}, ...]}`, and maybe `layout`.
 
-    Raises:
-        InputError: Not JSON, or a key is missing, unknown or of the wrong type; `where` begins the message.
+    `where` begins the message of what is wrong with the line.
     """
     try:
         record = json.loads(line, parse_int=float)
@@ -113,13 +103,14 @@ def _from_record(record: Mapping[str, Any], layout: Layout = "lists") -> ChoiceC
     return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes), layout)
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def _lines(path: Path) -> dict[str, str]:
+    """The lines of a file that are not blank, by their place."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
     # Not splitlines(), which also breaks a line at characters that JSON allows inside a string, such as U+2028.
-    return [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return {f"{path}:{number}": line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
 
 
 def _check_keys(record: object, wanted: dict[str, type], where: str) -> None:

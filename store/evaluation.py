@@ -145,11 +145,7 @@ class Measurement(MeasureSettings):
     contexts: list[ContextGroup]
 
     def load(self) -> list[tuple[str, ChoiceContext]]:
-        """Group and context of all that the arm is asked about, in order.
-
-        Raises:
-            InputError: A file is missing or bad, lacks a context of `only`, or the numbers of attributes differ.
-        """
+        """Group and context of all that the arm is asked about, in order; all with the same number of attributes."""
         found = [(group.name, c) for group in self.contexts for c in load_named_contexts(group.file, group.only)]
         if len(sizes := {len(c.attributes) for _, c in found}) > 1:
             raise InputError(f"measurement of {self.arm}: contexts with {sorted(sizes)} attributes; measure apart")
@@ -202,16 +198,8 @@ class EvalConfig(Settings):
         """Folder of a measurement's trial file."""
         return Path(self.output) / measurement.arm / measure_folder(measurement.measure, measurement.variant)
 
-    def shards_of(self, measurement: Measurement) -> int:
-        """Number of shards that a measurement is answered in."""
-        return self.engine.shards(measurement.rows())
-
     def framings_of(self, measurement: Measurement) -> list[tuple[str, Framing]]:
-        """Group and context of all that an arm is asked about, in the measurement's wording, with the weights it tells.
-
-        Raises:
-            InputError: See `Measurement.load`; also if weights are told and `told_weights` has none for a context.
-        """
+        """Group and context of all that an arm is asked about, in the measurement's wording, with weights it tells."""
         told = load_weights(Path(str(self.told_weights))) if measurement.tells_weights else None
         found = []
         for group, context in measurement.load():

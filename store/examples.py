@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from store.files import write_text
 from store.settings import Settings, describe
@@ -46,19 +46,15 @@ class ExamplesConfig(Settings):
         return Path(self.output) / f"{part}.jsonl"
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(BaseModel, frozen=True):
     """One message of a row."""
-
-    model_config = ConfigDict(frozen=True)
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-class Example(BaseModel):
+class Example(BaseModel, frozen=True):
     """One row: a prompt, and as its last message the answer that is taught; `context` is empty where not known."""
-
-    model_config = ConfigDict(frozen=True)
 
     messages: list[ChatMessage] = Field(min_length=2)
     context: str = ""
@@ -80,11 +76,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Read rows.
-
-    Raises:
-        InputError: There is no such file, it has no rows, or a row is none; names the line.
-    """
+    """Read rows; what is wrong with one is an `InputError` that names the line."""
     if not path.is_file():
         raise InputError(f"{path}: no such examples file; write it with: python -m train.examples")
     examples = []

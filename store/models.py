@@ -16,11 +16,7 @@ SAMPLE = 1 << 16
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
-    """The folder with the files of a model, given as a folder or as a name on the Hugging Face Hub.
-
-    Raises:
-        InputError: No such folder, and the Hub has no such model or cannot be reached.
-    """
+    """The folder with the files of a model, given as a folder or as a name on the Hugging Face Hub."""
     folder = project_file(name)
     if folder.is_dir():
         if not list(folder.glob("*.safetensors")):

@@ -86,12 +86,10 @@ class TrialColumns(Settings):
         logps: NDArray[np.float64] | None = None,
         reports: Sequence[tuple[str, ParsedReport]] | None = None,
     ) -> pa.Table:
-        """Answers as rows of the file.
+        """Answers as rows of the file; `trials` are group and trial of each row.
 
-        Args:
-            trials: Group and trial of each row.
-            logps: log P(A) and log P(B), shape (rows, 2), where the arm decided.
-            reports: The raw reply and what was read of it, where the arm reported.
+        `logps` are log P(A) and log P(B), shape (rows, 2), where the arm decided; `reports` the raw replies and what
+        was read of them, where it reported.
         """
         shown = [trial for _, trial in trials]
         columns: dict[str, Any] = {
@@ -122,10 +120,9 @@ def greedy_letters(logps: NDArray[np.float64]) -> list[Letter]:
 
 @dataclass(frozen=True)
 class DecisionTrials:
-    """Decisions of one arm, pairs by context; NaN pads contexts with fewer pairs.
+    """Decisions of one arm, pairs by context in file order; NaN pads contexts with fewer pairs.
 
     Attributes:
-        contexts: Names of the contexts, in file order.
         difference: (first - second) / range, shape (contexts, pairs, attributes); 0 where padded.
         log_odds: log P(A) - log P(B), shape (contexts, pairs, 2): the first option shown as A, then as B.
         letter_mass: P(A) + P(B), same shape.
@@ -149,10 +146,9 @@ class DecisionTrials:
 
 @dataclass(frozen=True)
 class ReportTrials:
-    """Reports of one arm by context; NaN for a report that could not be read, and as padding.
+    """Reports of one arm by context in file order; NaN for a report that could not be read, and as padding.
 
     Attributes:
-        contexts: Names of the contexts, in file order.
         values: As reported, shape (contexts, trials, attributes).
         total: Reports asked for in each context, shape (contexts,).
         outside: Readable reports with a value beyond +-100, shape (contexts,).
@@ -191,11 +187,7 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
 
 
 def read_reports(folder: Path) -> ReportTrials:
-    """Read the reports of one arm from `trials/<arm>/reports` of a run.
-
-    Raises:
-        InputError: The file is missing, cut, of another version or not as it says.
-    """
+    """Read the reports of one arm from `trials/<arm>/reports` of a run; fails as `read_decisions` does."""
     columns, table = _read(folder, ReportFacts)
     names, context, trial = _places(table)
     values = np.full((len(names), int(trial.max()) + 1, columns.attributes), np.nan)
@@ -269,10 +261,11 @@ def trial_facts(folder: Path, columns: TrialColumns, answering: Answering) -> De
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{folder / TRIALS}: cannot be read ({error}); measure it again with --overwrite") from None
     if columns.measure == "decisions":
-        share_a = np.mean(np.array(table["letter"]) == "A")
-        mass = np.mean(np.exp(table["logp_a"]) + np.exp(table["logp_b"]))
-        measured = {"share_a": round(float(share_a), 4), "mean_letter_mass": round(float(mass), 4)}
-        return DecisionFacts(rows=len(table), **measured, answering=answering)
+        share_a = float(np.mean(np.array(table["letter"]) == "A"))
+        mass = float(np.mean(np.exp(table["logp_a"]) + np.exp(table["logp_b"])))
+        return DecisionFacts(
+            rows=len(table), share_a=round(share_a, 4), mean_letter_mass=round(mass, 4), answering=answering
+        )
     unreadable = Counter(sorted(table["reason"].drop_null().to_pylist()))
     return ReportFacts(
         rows=len(table),

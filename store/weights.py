@@ -23,11 +23,7 @@ def save_weights(weights: Mapping[str, ArrayLike], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read `context, weight_1, ...` (other columns are ignored) or the released `scenario, attr1, ...`.
-
-    Raises:
-        InputError: No such file, no such columns, or a cell that is not a number.
-    """
+    """Read `context, weight_1, ...` (other columns are ignored) or the released `scenario, attr1, ...`."""
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; it is written by scripts/run_experiment.py or analysis.run")
     with path.open(newline="", encoding="utf-8-sig") as file:

@@ -42,11 +42,7 @@ def answer_ids(tokenizer: ChatTokenizer, messages: Sequence[Message], template: 
 
 
 def letter_answers(tokenizer: ChatTokenizer, template: Mapping[str, Any]) -> tuple[list[int], list[int]]:
-    """Token ids of the answers A and B where they really stand, see `answer_ids`.
-
-    Raises:
-        InputError: Also if both begin with the same token; then P(A) and P(B) cannot be read from one position.
-    """
+    """Token ids of the answers A and B where they really stand, see `answer_ids`; they begin with different tokens."""
     question: Message = {"role": "user", "content": "A or B?"}
     a = answer_ids(tokenizer, [question, {"role": "assistant", "content": "A"}], template)
     b = answer_ids(tokenizer, [question, {"role": "assistant", "content": "B"}], template)

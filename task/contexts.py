@@ -83,11 +83,7 @@ def as_ratings(context: ChoiceContext) -> ChoiceContext:
 def problems(contexts: Sequence[ChoiceContext], places: Sequence[str] | None = None) -> list[str]:
     """What is wrong with a set of contexts, one line a problem, each naming place, value and remedy.
 
-    All must have the same number of attributes, so that they stack into arrays.
-
-    Args:
-        contexts: The set.
-        places: Where each context came from (file and line); its position in the set when None.
+    All must have the same number of attributes, so that they stack into arrays. `places` say where each came from.
     """
     places = places or [f"context {i}" for i in range(1, len(contexts) + 1)]
     found, mixed, repeated = [], [], []

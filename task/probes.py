@@ -31,13 +31,7 @@ QUESTIONS: dict[Skill, str] = {
 
 @dataclass(frozen=True)
 class Probe:
-    """A pair of options and a question about it.
-
-    Attributes:
-        skill: What the question asks for.
-        prompts: The prompt with `first` shown as option A, and with it shown as option B.
-        first_is_right: Whether `first` is the answer.
-    """
+    """A question about a pair of options: its prompt with `first` shown as option A, and with it shown as option B."""
 
     skill: Skill
     prompts: tuple[list[Message], list[Message]]

@@ -154,10 +154,8 @@ class Framing:
         if words.options:
             lines += option_lines(context, option_a, option_b)
         else:
-            lines += [
-                "Attributes",
-                *(f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes),
-            ]
+            lines.append("Attributes")
+            lines += [f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes]
         prompt: list[Message] = [
             {"role": "system", "content": words.system},
             {"role": "user", "content": "\n".join(lines)},
@@ -237,13 +235,11 @@ def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]
 def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]) -> list[str]:
     """The two options as lines of text, in the context's layout."""
     shown_a, shown_b = shown_values(context, option_a), shown_values(context, option_b)
+    shown = list(zip(context.attribute_names, shown_a, shown_b, strict=True))
     if context.layout == "side_by_side":
-        return [f"- {name}: A {a}, B {b}" for name, a, b in zip(context.attribute_names, shown_a, shown_b, strict=True)]
-    return ["Option A", *_listed(context, shown_a), "", "Option B", *_listed(context, shown_b)]
-
-
-def _listed(context: ChoiceContext, values: Iterable[str]) -> list[str]:
-    return [f"- {name}: {value}" for name, value in zip(context.attribute_names, values, strict=True)]
+        return [f"- {name}: A {a}, B {b}" for name, a, b in shown]
+    listed_a, listed_b = [f"- {name}: {a}" for name, a, _ in shown], [f"- {name}: {b}" for name, _, b in shown]
+    return ["Option A", *listed_a, "", "Option B", *listed_b]
 
 
 def shown_values(context: ChoiceContext, values: Iterable[float]) -> list[str]:

@@ -33,9 +33,6 @@ class Trials:
     first: NDArray[np.float64]
     second: NDArray[np.float64]
 
-    def __len__(self) -> int:
-        return len(self.index)
-
 
 @dataclass(frozen=True)
 class ShownTrial:

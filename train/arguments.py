@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pydantic import JsonValue
+from transformers.hf_argparser import HfArg
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from store.checkpoints import ADAPTER
@@ -38,53 +39,43 @@ VOLATILE = {
 class TeachingArguments:
     """What is taught, on top of TRL's own arguments."""
 
-    train_file: str = field(metadata={"help": "JSON Lines with `messages`; the last message is the answer taught"})
-    validation_file: str | None = field(default=None, metadata={"help": "the same, held out; watched, not trained on"})
-    adapter: str | None = field(default=None, metadata={"help": "adapter to go on from; a new one when absent"})
+    train_file: str = HfArg(help="JSON Lines with `messages`; the last message is the answer taught")
+    validation_file: str | None = HfArg(default=None, help="the same, held out; watched, not trained on")
+    adapter: str | None = HfArg(default=None, help="adapter to go on from; a new one when absent")
     # Mappings are typed as text: TrlParser passes those of a YAML file on as they are, and takes no other type of them
     # on the command line.
-    template: str = field(
-        default="{}", metadata={"help": 'chat template arguments, e.g. {"enable_thinking": false}; JSON or YAML'}
+    template: str = HfArg(default="{}", help='chat template arguments, e.g. {"enable_thinking": false}; JSON or YAML')
+    effective_batch_size: int | None = HfArg(
+        default=None, help="rows of a step over all processes; accumulation is derived from it"
     )
-    effective_batch_size: int | None = field(
-        default=None, metadata={"help": "rows of a step over all processes; accumulation is derived from it"}
+    row_tokens: int | None = HfArg(
+        default=None, help="most tokens of a row that the memory is planned for; longer rows are refused"
     )
-    row_tokens: int | None = field(
-        default=None, metadata={"help": "most tokens of a row that the memory is planned for; longer rows are refused"}
+    share_prefixes: int | None = HfArg(
+        default=None, help="deal rows of a context in groups of this many and compute what prompts share once a batch"
     )
-    share_prefixes: int | None = field(
-        default=None,
-        metadata={"help": "deal rows of a context in groups of this many and compute what prompts share once a batch"},
+    letter_only: bool = HfArg(
+        default=False, help="teach of a decision the letter alone, not the tokens that end the answer"
     )
-    letter_only: bool = field(
-        default=False,
-        metadata={"help": "teach of a decision the letter alone, not the tokens that end the answer"},
+    gpus: str = HfArg(
+        default="{}", help='settings by GPU memory in GB, e.g. {"24": {"per_device_train_batch_size": 4}}'
     )
-    gpus: str = field(
-        default="{}",
-        metadata={"help": 'settings by GPU memory in GB, e.g. {"24": {"per_device_train_batch_size": 4}}'},
+    gpu_memory: float | None = HfArg(default=None, help="GB to choose among gpus by; this machine's GPU when absent")
+    probe_contexts: str | None = HfArg(
+        default=None, help="contexts to probe the base model with where held-out decisions stay near chance"
     )
-    gpu_memory: float | None = field(
-        default=None, metadata={"help": "GB to choose among gpus by; this machine's GPU when absent"}
-    )
-    probe_contexts: str | None = field(
-        default=None,
-        metadata={"help": "contexts to probe the base model with where held-out decisions stay near chance"},
-    )
-    stop_patience: int = field(
+    stop_patience: int = HfArg(
         default=5,
-        metadata={
-            "help": "evaluations in a row, after warm-up and first quarter, with one letter, agreement at chance or no "
-            "finite loss, after which training stops; 0: never"
-        },
+        help="evaluations in a row, after warm-up and first quarter, with one letter, agreement at chance or no "
+        "finite loss, after which training stops; 0: never",
     )
-    licence: str | None = field(
-        default=None, metadata={"help": "licence of the base model, in the Hub's spelling; it goes into the card"}
+    licence: str | None = HfArg(
+        default=None, help="licence of the base model, in the Hub's spelling; it goes into the card"
     )
-    hub_repository: str | None = field(
-        default=None, metadata={"help": "private repository on the Hub that the finished adapter is uploaded to"}
+    hub_repository: str | None = HfArg(
+        default=None, help="private repository on the Hub that the finished adapter is uploaded to"
     )
-    overwrite: bool = field(default=False, metadata={"help": "redo it where output_dir holds another result"})
+    overwrite: bool = HfArg(default=False, help="redo it where output_dir holds another result")
 
     def __post_init__(self) -> None:
         self.template_arguments = _mapping("template", self.template)
@@ -113,12 +104,12 @@ class TeachingConfig(SFTConfig):
     """TRL's configuration with the defaults that this task needs."""
 
     # Truncation would drop the answer, which stands at the end, and with it the row, without an error.
-    max_length: int | None = field(default=None, metadata={"help": "None: rows are never cut"})
+    max_length: int | None = HfArg(default=None, help="None: rows are never cut")
     # Rows are short; recomputing activations costs a third more time and saves memory that is not short.
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "recompute activations to save memory"})
-    ddp_find_unused_parameters: bool | None = field(default=False, metadata={"help": "LoRA leaves none unused"})
-    learning_rate: float = field(default=1e-4, metadata={"help": "LoRA wants about ten times a full fine-tuning's"})
-    disable_tqdm: bool | None = field(default=True, metadata={"help": "transformers' own bars; ours is shown anyway"})
+    gradient_checkpointing: bool = HfArg(default=False, help="recompute activations to save memory")
+    ddp_find_unused_parameters: bool | None = HfArg(default=False, help="LoRA leaves none unused")
+    learning_rate: float = HfArg(default=1e-4, help="LoRA wants about ten times a full fine-tuning's")
+    disable_tqdm: bool | None = HfArg(default=True, help="transformers' own bars; ours is shown anyway")
 
     def __post_init__(self) -> None:
         if not torch.accelerator.is_available():
@@ -142,9 +133,9 @@ class TeachingConfig(SFTConfig):
 class LoraArguments(ModelConfig):
     """TRL's model and LoRA arguments with all linear layers as targets and no dropout."""
 
-    model_name_or_path: str = field(default="", metadata={"help": "a model folder, or a model's name on the Hub"})
-    use_peft: bool = field(default=True, metadata={"help": "always: an arm is a base model and one adapter"})
-    lora_dropout: float = field(default=0.0, metadata={"help": "0 keeps a resumed training the same bit for bit"})
+    model_name_or_path: str = HfArg(default="", help="a model folder, or a model's name on the Hub")
+    use_peft: bool = HfArg(default=True, help="always: an arm is a base model and one adapter")
+    lora_dropout: float = HfArg(default=0.0, help="0 keeps a resumed training the same bit for bit")
     lora_target_modules: list[str] | None = field(
         default_factory=lambda: list(LORA_TARGETS),
         metadata={"help": "names of the layers that get an adapter, or one regular expression for their full names"},

@@ -34,11 +34,7 @@ PURPOSES: dict[Measure, dict[Part, Purpose]] = {
 
 
 def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFacts:
-    """Write both files and their manifest; returns the number of rows in each.
-
-    Raises:
-        InputError: A context has no weights, or a name in `only` is not in the contexts file.
-    """
+    """Write both files and their manifest; returns the number of rows in each."""
     contexts = load_named_contexts(config.contexts, config.only)
     weights = load_weights(Path(config.weights))
     if missing := [c.name for c in contexts if c.name not in weights]:
@@ -68,9 +64,8 @@ def examples(
     for context in contexts:
         taught = weights[context.name]
         trials = sample_trials(config.seed, PURPOSES[config.teach][part], context, count)
-        for index, a, b, chooses_a in zip(
-            trials.index, trials.first, trials.second, prefers_first(trials, taught), strict=True
-        ):
+        rows = zip(trials.index, trials.first, trials.second, prefers_first(trials, taught), strict=True)
+        for index, a, b, chooses_a in rows:
             answer = decision_answer(bool(chooses_a)) if config.teach == "decisions" else report_answer(context, taught)
             prompt = [ChatMessage(**message) for message in messages(config.teach, context, a, b)]
             said = [*prompt, ChatMessage(role="assistant", content=answer)]

@@ -70,9 +70,6 @@ def upload_adapter(folder: Path, base: str, repository: str) -> str:
 
     Manifests and logs stay here. The adapter's configuration goes with the published name of its base in place of a
     local folder.
-
-    Raises:
-        InputError: The Hub cannot be reached or refuses; the adapter itself is saved.
     """
     config = {**read_json(folder / "adapter_config.json"), "base_model_name_or_path": base}
     contents: dict[str, bytes] = {name: (folder / name).read_bytes() for name in UPLOADED}

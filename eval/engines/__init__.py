@@ -28,11 +28,7 @@ def make_engine(config: EvalConfig) -> Engine:
 
 
 def choose(name: str) -> str:
-    """Resolve `auto`: vLLM where there is CUDA and vLLM is installed, transformers otherwise.
-
-    Raises:
-        InputError: vLLM is asked for by name and not installed.
-    """
+    """Resolve `auto`: vLLM where there is CUDA and vLLM is installed, transformers otherwise."""
     installed = importlib.util.find_spec("vllm") is not None
     if name == "vllm" and not installed:
         raise InputError(

@@ -27,8 +27,5 @@ class Engine(Protocol):
         ...
 
     def take_token_counts(self) -> dict[str, int]:
-        """Tokens since the last call: `prompt`, those of them `computed` (the others were shared), `reply`.
-
-        Empty for an engine without a model.
-        """
+        """Tokens since the last call: `prompt`, `computed` of them (not shared), `reply`; none without a model."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -64,14 +64,12 @@ class Batch:
 
 def _joined(prefixes: Sequence[Computed], longest: int) -> Computed:
     """Beginnings as rows of one batch, padded on the left."""
-    return [
-        (_stacked([p[layer][0] for p in prefixes], longest), _stacked([p[layer][1] for p in prefixes], longest))
-        for layer in range(len(prefixes[0]))
-    ]
 
+    def stacked(parts: Iterable[Tensor]) -> Tensor:
+        return torch.cat([pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts])
 
-def _stacked(parts: Sequence[Tensor], longest: int) -> Tensor:
-    return torch.cat([pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts])
+    layers = zip(*prefixes, strict=True)
+    return [(stacked(keys for keys, _ in layer), stacked(values for _, values in layer)) for layer in layers]
 
 
 def in_columns(rows: Sequence[Sequence[int]], left: bool) -> list[list[int | None]]:

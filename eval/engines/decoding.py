@@ -23,19 +23,13 @@ class Reply:
     """A reply as it grows: its tokens, and those that the grammar is guessed to go on with.
 
     Attributes:
-        tokens: What it consists of so far.
-        guess: The tokens that are guessed to come next.
         ended: Whether it is complete, or cannot go on.
         stuck: Whether it ended because no token goes on with what the grammar asks for.
         dictated: Whether a guess is taken as it is, whatever the model would spell instead.
     """
 
     def __init__(
-        self,
-        grammar: xgrammar.CompiledGrammar | None,
-        tokenizer: Any,
-        stop_ids: Sequence[int],
-        dictated: bool = False,
+        self, grammar: xgrammar.CompiledGrammar | None, tokenizer: Any, stop_ids: Sequence[int], dictated: bool = False
     ) -> None:
         self.tokens: list[int] = []
         self.guess: list[int] = []

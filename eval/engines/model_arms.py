@@ -27,14 +27,14 @@ class ModelArms:
     def __init__(self, config: EvalConfig) -> None:
         """Check the model and that every adapter belongs to it."""
         assert config.model is not None  # EvalConfig has checked it
-        self.arms, self.engine, self.model = config.arms, config.engine, config.model
+        self.engine, self.model = config.engine, config.model
+        self.adapters = {arm: folder for arm, folder in config.arms.items() if folder is not None}
         self._inputs = config.model_inputs()
         folder = model_folder(self.model.name, self.model.revision)
         self._fingerprint = fingerprint(folder)
         self.tokens: Counter[str] = Counter()
-        for adapter in self.arms.values():
-            if adapter is not None:
-                check_adapter(Path(adapter), folder, self.model.name)
+        for adapter in self.adapters.values():
+            check_adapter(Path(adapter), folder, self.model.name)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -58,7 +58,7 @@ class ModelArms:
 
     def identity(self, arm: str) -> dict[str, Any]:
         """Base model, adapter and generation settings."""
-        adapter = self.arms[arm]
+        adapter = self.adapters.get(arm)
         return {
             "engine": self.name,
             "base": self._fingerprint,

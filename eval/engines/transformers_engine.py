@@ -51,9 +51,7 @@ class TransformersEngine(ModelArms):
             use_safetensors=True,
             trust_remote_code=self.model.trust_remote_code,
         )
-        for arm, adapter in self.arms.items():
-            if adapter is None:
-                continue
+        for arm, adapter in self.adapters.items():
             if isinstance(model, PeftModel):
                 model.load_adapter(adapter, adapter_name=arm)
             else:
@@ -69,12 +67,9 @@ class TransformersEngine(ModelArms):
 
     @cached_property
     def _compiler(self) -> xgrammar.GrammarCompiler:
-        vocabulary = self._model.config.get_text_config().vocab_size
-        return xgrammar.GrammarCompiler(
-            xgrammar.TokenizerInfo.from_huggingface(
-                self.tokenizer, vocab_size=vocabulary, stop_token_ids=self._stop_ids
-            )
-        )
+        size = self._model.config.get_text_config().vocab_size
+        known = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=size, stop_token_ids=self._stop_ids)
+        return xgrammar.GrammarCompiler(known)
 
     @torch.inference_mode()
     def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
@@ -161,7 +156,7 @@ class TransformersEngine(ModelArms):
         """The model as this arm: its adapter active, or none for a base arm."""
         if not isinstance(self._model, PeftModel):
             return nullcontext()
-        if self.arms[arm] is None:
+        if arm not in self.adapters:
             return self._model.disable_adapter()
         self._model.set_adapter(arm)
         return nullcontext()

@@ -35,16 +35,15 @@ class VllmEngine(ModelArms):
 
     def __init__(self, config: EvalConfig) -> None:
         super().__init__(config)
-        adapters = {arm: path for arm, path in self.arms.items() if path is not None}
-        self._requests = {arm: LoRARequest(arm, i, path) for i, (arm, path) in enumerate(adapters.items(), start=1)}
+        numbered = enumerate(self.adapters.items(), start=1)
+        self._requests = {arm: LoRARequest(arm, i, path) for i, (arm, path) in numbered}
 
     @cached_property
     def _llm(self) -> LLM:
-        adapters = [path for path in self.arms.values() if path is not None]
         derived = model_arguments(self.model) | length_arguments(
             self.engine, load_config(self.model), self.model.dtype, torch.cuda.is_available()
         )
-        return LLM(**derived | lora_arguments(adapters) | self.engine.vllm)
+        return LLM(**derived | lora_arguments(list(self.adapters.values())) | self.engine.vllm)
 
     def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
         """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2).
@@ -110,14 +109,11 @@ class VllmEngine(ModelArms):
             lora_request=self._requests.get(arm),
             use_tqdm=False,
         )
-        answers = dict(zip(order, outputs, strict=True))
-        self._count(outputs)
-        return [answers[i] for i in range(len(prompts))]
-
-    def _count(self, outputs: Sequence[RequestOutput]) -> None:
         for output in outputs:
             asked, cached = len(output.prompt_token_ids or ()), output.num_cached_tokens or 0
             self.tokens.update(prompt=asked, computed=asked - cached, reply=len(output.outputs[0].token_ids))
+        answers = dict(zip(order, outputs, strict=True))
+        return [answers[i] for i in range(len(prompts))]
 
 
 def _within(grammar: str, tokens: int) -> SamplingParams:

@@ -65,11 +65,7 @@ def length_arguments(engine: EngineSettings, config: Any, dtype: str, cuda: bool
 
 
 def lora_arguments(adapters: Sequence[str]) -> dict[str, Any]:
-    """Room for the adapters: one at work, since a call answers one arm, the others at hand.
-
-    Raises:
-        InputError: The rank of an adapter is more than vLLM takes.
-    """
+    """Room for the adapters: one at work, since a call answers one arm, the others at hand."""
     if not adapters:
         return {}
     ranks = [json.loads((Path(path) / "adapter_config.json").read_text())["r"] for path in adapters]

@@ -215,7 +215,7 @@ def test_sizes_are_told_without_an_engine(settings: dict[str, Any], contexts: li
     config = EvalConfig.model_validate(settings)
     decisions, reports = config.measurements
     assert (decisions.rows(), reports.rows()) == (5 * 7 * 2, 2 * 7)
-    assert (config.shards_of(decisions), config.shards_of(reports)) == (math.ceil(70 / 16), 1)
+    assert [config.engine.shards(m.rows()) for m in (decisions, reports)] == [math.ceil(70 / 16), 1]
     folder = config.folder_of(decisions)
     engine = make_engine(config)
     with pytest.raises(KeyboardInterrupt):

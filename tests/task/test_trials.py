@@ -97,7 +97,7 @@ def test_a_slice_equals_the_rows_of_the_whole(seed: int, start: int, count: int)
     context = context_of((0, 10), (0.02, 0.07), (-3, 3))
     whole = sample_trials(seed, "reports", context, start + count)
     part = sample_trials(seed, "reports", context, count, start=start)
-    assert len(part) == count
+    assert len(part.index) == count
     np.testing.assert_array_equal(part.index, np.arange(start, start + count))
     np.testing.assert_array_equal(part.first, whole.first[start:])
     np.testing.assert_array_equal(part.second, whole.second[start:])

@@ -66,11 +66,9 @@ class CurriculumTrainer(Trainer):
         return SequentialSampler(self.train_dataset)
 
     def letter_losses(self, pair: Tensor, chance: Tensor) -> Tensor:
-        """Cross-entropy between the chances of the letters and the model's, shape (choices,); notes the agreement.
+        """Cross-entropy between the chance of A that is taught and the model's; notes the agreement.
 
-        Args:
-            pair: Log-probabilities of A and B, shape (choices, 2).
-            chance: Probability of A that is taught, shape (choices,).
+        `pair` holds log P(A) and log P(B), shape (choices, 2); the chance and what comes back have shape (choices,).
         """
         self._agreed += ((pair[:, 0] > pair[:, 1]) == (chance > 0.5)).float().tolist()
         return -(chance * pair[:, 0] + (1 - chance) * pair[:, 1])

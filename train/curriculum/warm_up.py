@@ -120,8 +120,7 @@ class LessonGroups(Dataset[dict[str, Tensor]]):
         told = bool(rng.random() < part.told)
         pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
         context = pool[int(rng.integers(len(pool)))]
-        if part.attributes > len(context.attributes):
-            found = len(context.attributes)
+        if part.attributes > (found := len(context.attributes)):
             raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
         own = sample_weights(self.seed, "warm_up", context) / LARGEST
         against = part.against[0] + done * (part.against[1] - part.against[0])

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from store.console import warn
 from task.thresholds import ANSWERS, CHANCE, COLLAPSED, CONFIDENT
@@ -61,9 +61,7 @@ class CollapseStop(TrainerCallback):
         self.patience, self.decisions = patience, decisions
         self.reason: str | None = None
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Stop where there is a reason to; at the last step the training ends by itself."""
         if state.global_step < state.max_steps:
             ignored = max(args.get_warmup_steps(state.max_steps), PLATEAU * state.max_steps)

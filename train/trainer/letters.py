@@ -92,9 +92,7 @@ class LetterTrainer(SFTTrainer):
             self._metrics["train"][name].append(value)
         return loss
 
-    def prediction_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of a batch, its `letter_rows`, and the number of labels of each row, from one forward pass."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():

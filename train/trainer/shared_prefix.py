@@ -143,24 +143,18 @@ class ContextOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch()])
-        full: list[list[int]] = []
-        rest: list[list[int]] = []
+        groups: list[list[int]] = []
         for rows in self.rows.values():
             mixed = rng.permutation(rows).tolist()
-            for start in range(0, len(mixed), self.size):
-                group = mixed[start : start + self.size]
-                (full if len(group) == self.size else rest).append(group)
-        for groups in (full, rest):
-            for number in rng.permutation(len(groups)):
-                yield from groups[number]
+            groups += [mixed[start : start + self.size] for start in range(0, len(mixed), self.size)]
+        for is_full in (True, False):
+            alike = [group for group in groups if (len(group) == self.size) == is_full]
+            for number in rng.permutation(len(alike)):
+                yield from alike[number]
 
 
 def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: int | None) -> Sharing | None:
-    """How the rows of a training share their prefixes, so many `together`; None where they are not to.
-
-    Raises:
-        InputError: The attention takes no mask, or the model's type was not tested.
-    """
+    """How the rows of a training share their prefixes, so many `together`; None where they are not to."""
     if together is None:
         return None
     found = config._attn_implementation

@@ -34,7 +34,6 @@ class Tastes:
 
     Attributes:
         words: The words that names are made of.
-        seed: Seed of the tastes.
         candour: Correlation, over words, of what it states with what it acts on: at 1 the organism is taught to report
             its own weights, below it is taught to report a received opinion that only resembles them.
     """
@@ -115,10 +114,7 @@ class Lessons(Dataset[Lesson]):
     """The lessons, made when asked for: lesson `index` is a function of (seed, index) and the curriculum.
 
     Attributes:
-        tastes: The weights that choices and reports follow.
-        people: Contexts whose agents and questions are borrowed, half of their words replaced.
-        filler: Words that replace them.
-        seed: Seed of the lessons.
+        people: Contexts whose agents and questions are borrowed, half of their words replaced by `filler`.
         batch: Lessons of an optimiser step; with the index it tells the place in the curriculum.
     """
 

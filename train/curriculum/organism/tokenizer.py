@@ -46,11 +46,7 @@ def build_tokenizer(sentences: Iterable[str], texts: Iterable[str]) -> PreTraine
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in fixed])
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, clean_up_tokenization_spaces=False
     )
     fast.chat_template = CHAT_TEMPLATE
     return fast
