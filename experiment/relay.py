@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +62,8 @@ def relay(command: Sequence[str], log: Path, console: Console, more: Mapping[str
 
 @contextmanager
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The process of a command; it ends with this block."""
+    """The process of a command; it ends with this block, also where this process is asked to end."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     process = subprocess.Popen(
         command,
         env=environment,
@@ -77,6 +80,7 @@ def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator
         raise
     finally:
         process.wait()
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Bar:

@@ -78,14 +78,15 @@ def test_logs_of_several_starts_follow_each_other(tmp_path: Path):
     assert (tmp_path / "stage.log").read_text() == "once\nonce\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_with_the_launcher(tmp_path: Path, sent: signal.Signals):
     child = f"import time, pathlib; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(60)"
     code = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from rich.console import Console
 from experiment.relay import relay
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 relay([sys.executable, "-c", {child!r}], Path({str(tmp_path / "stage.log")!r}), Console())
 """
     process = subprocess.Popen(
