@@ -13,6 +13,20 @@ from support import make_tiny_experiment, make_tiny_model, run_experiment
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 
+SLOW = ("straight", "tests/train/test_sft.py", "tests/eval/test_vllm_engine.py", "tests/eval/test_runner_kills.py")
+"""Groups of tests that take minutes, from the longest: they begin, so that no process ends with one of them alone."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for processes that share them: those of a file stay together, and all that need the run `straight`."""
+    for item in items:
+        name = "straight" if "straight" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(name))
+    places = {name: place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(next(item.iter_markers("xdist_group")).args[0], len(SLOW)))
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama, see `support.make_tiny_model`."""
