@@ -19,7 +19,7 @@ SLOW = ("straight", "tests/train/test_sft.py", "tests/eval/test_vllm_engine.py",
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for processes that share them: those of a file stay together, and all that need the run `straight`."""
+    """Group tests for processes that share them: a file stays together, and so do all that need the run `straight`."""
     for item in items:
         name = "straight" if "straight" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(name))
