@@ -13,18 +13,25 @@ from support import make_tiny_experiment, make_tiny_model, run_experiment
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 
-SLOW = ("straight", "tests/train/test_sft.py", "tests/eval/test_vllm_engine.py", "tests/eval/test_runner_kills.py")
-"""Groups of tests that take minutes, from the longest: they begin, so that no process ends with one of them alone."""
+SLOW = (
+    "experiment/test_pipeline",
+    "train/test_sft",
+    "experiment/test_chain",
+    "experiment/test_state",
+    "eval/test_vllm",
+)
+"""Files of tests that take minutes. They begin, so that no process ends with one of them alone; those that need the run
+`straight` most likely come to the process that has made it."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group tests for processes that share them: a file stays together, and so do all that need the run `straight`."""
-    for item in items:
-        name = "straight" if "straight" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(name))
+    """Put slow files first, in their order."""
     places = {name: place for place, name in enumerate(SLOW)}
-    items.sort(key=lambda item: places.get(next(item.iter_markers("xdist_group")).args[0], len(SLOW)))
+
+    def place(item: pytest.Item) -> int:
+        return next((place for name, place in places.items() if f"tests/{name}" in item.nodeid), len(SLOW))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
