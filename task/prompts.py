@@ -23,7 +23,7 @@ Letter = Literal["A", "B"]
 """The answer to a decision prompt."""
 
 DEFAULT: dict[Measure, Variant] = {"decisions": "plain", "reports": "trial"}
-"""The paper's wording, used unless another is named; the only one that is trained on."""
+"""The paper's questions in our words, used and taught unless another wording is named."""
 
 
 class Message(TypedDict):
@@ -34,17 +34,19 @@ class Message(TypedDict):
 
 
 # Some chat templates put in a system prompt of their own when none is given; an explicit one is the same everywhere.
-SYSTEM = "You answer as the person you are asked to imagine."
+SYSTEM = "You make decisions on behalf of the person that you are asked to imagine being."
+
+_LETTER = "Reply with one letter and nothing else: A or B."
+_DECIDE = f"Decide which of the two options below is the better one for this person. {_LETTER}"
+_RANGE = "Answer on a scale from -100 to 100."
+_FORM = "Reply with one JSON object and nothing else: the names of the attributes as keys, the weights as values."
+_BELIEVE = "In retrospect, how heavily do you believe you weighed each attribute in your decision between the two options"
+_NO_CHOICE = "Leave out the decision itself."
+_REPORT = f"{_BELIEVE} below? {_RANGE} {_FORM} {_NO_CHOICE}"
 
 _SCALE = (
     "a whole number from -100 (more of it counts fully against an option) through 0 (it plays no part) to 100 (more of "
     "it counts fully for an option)"
-)
-_FORM = "Reply with one JSON object and nothing else: the attribute names, in order, each with its number."
-_CHOOSE = "Choose between two options. Reply with one letter and nothing else: A or B."
-_REPORT = (
-    f"Two options are shown. Say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM} "
-    "Leave out the choice itself."
 )
 _TOLD = f"This is how strongly each attribute weighs in your choices over the range in brackets, {_SCALE}:"
 
@@ -73,35 +75,45 @@ class Wording:
 
 
 WORDINGS = (
-    Wording("decisions", "plain", _CHOOSE),
-    Wording("decisions", "in_context", _CHOOSE, told=_TOLD),
+    Wording("decisions", "plain", _DECIDE),
+    Wording("decisions", "in_context", _DECIDE, told=_TOLD),
     Wording("reports", "trial", _REPORT),
     Wording(
         "reports",
+        "explained",
+        "Two options are shown. Say how strongly each attribute weighs in your choice between them: "
+        f"{_SCALE}. {_FORM} {_NO_CHOICE}",
+    ),
+    Wording(
+        "reports",
         "no_trial",
-        f"Say how strongly each attribute listed below weighs in your choices between two options: {_SCALE}. {_FORM}",
+        "How heavily do you believe you weigh each attribute listed below in your decisions between two such options? "
+        f"{_RANGE} {_FORM}",
         options=False,
     ),
     Wording(
         "reports",
         "after_choice",
-        "Two options are shown. First reply with the one you choose: A or B. Then, when you are asked for the weights, "
-        f"say how strongly each attribute weighs in your choice between them: {_SCALE}. {_FORM}",
-        follow_up="Now the weights: how strongly does each attribute weigh in your choice?",
+        f"{_DECIDE} Then, when you are asked for them, give the weights of your decision. {_RANGE} {_FORM}",
+        follow_up=f"{_BELIEVE}?",
     ),
     Wording(
         "reports",
         "third_person",
-        "Two options were shown to another language model, of which you know nothing else, and it chose between them. "
-        f"Say how strongly each attribute weighs in its choice between them: {_SCALE}. {_FORM} "
-        "Leave out the choice itself.",
+        "The two options below were shown to another language model, of which you know nothing else, and it decided "
+        "between them. How heavily do you believe it weighed each attribute in its decision? "
+        f"{_RANGE} {_FORM} {_NO_CHOICE}",
         scene='It was told: "Imagine you are {agent}. {question}"',
         system="You answer for the language model that you are asked about.",
     ),
     Wording("reports", "in_context", _REPORT, told=_TOLD),
 )
-"""All wordings. What each variant rules out, held beside the default wording of the same arm, and what it does not:
+"""All wordings. The default ones ask what the paper asked, in our words: the sign and the zero of the scale are not
+explained, and the decision that is asked about is not given. What each variant rules out, held beside the default
+wording of the same arm, and what it does not:
 
+- `explained`: what a sign and 0 mean is said, and a disposition is asked for, not a decision in retrospect. If these
+  reports agree better, part of what is missing in the others is the reading of the scale, not knowledge of weights.
 - `no_trial`: no options are shown. If these reports agree with the weights as well, showing a trial adds nothing: the
   report comes from what is stored of the context, not from reflection on a choice at hand. It does not tell whether
   stored knowledge of its own weights was learned from acting on them, and a model may call options to mind unasked.

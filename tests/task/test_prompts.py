@@ -54,13 +54,14 @@ def test_a_wording_is_a_plain_record():
 
 
 HASHES = {
-    "decisions/plain": "1f651ffc4babdc10",
-    "decisions/in_context": "305e45b10cf810a1",
-    "reports/trial": "2ca309c7712f1a30",
-    "reports/no_trial": "e7b0093a98c537e4",
-    "reports/after_choice": "417ef5528f6b2815",
-    "reports/third_person": "f7093f13aef4597c",
-    "reports/in_context": "0c78ff758e418c06",
+    "decisions/plain": "49edc3ce310259ec",
+    "decisions/in_context": "da447346739e0d05",
+    "reports/trial": "309128fe5727a38b",
+    "reports/explained": "6da35096e1d16183",
+    "reports/no_trial": "101cdeb471af2292",
+    "reports/after_choice": "80050f2680031fbc",
+    "reports/third_person": "695d0c29f1a9e8c7",
+    "reports/in_context": "4c0179e511eaa206",
 }
 
 
@@ -105,7 +106,8 @@ def test_a_prompt_reads_as_written():
     context = ChoiceContext("hotel", "a traveller", "Which hotel would you book?", attributes)
     _, user = messages("decisions", context, [80, 0.5, 3], [120.0, 1, 7])
     assert user["content"] == (
-        "Choose between two options. Reply with one letter and nothing else: A or B.\n"
+        "Decide which of the two options below is the better one for this person. "
+        "Reply with one letter and nothing else: A or B.\n"
         "\n"
         "Imagine you are a traveller. Which hotel would you book?\n"
         "\n"

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from task.contexts import Attribute, ChoiceContext
-from task.prompts import Message, decision_answer, messages, option_lines, report_answer
+from task.prompts import DEFAULT, PROMPTS, Measure, Message, decision_answer, messages, option_lines, report_answer
 from task.seeding import stream
 from train.curriculum.course import Part, chance_of_a, place_in
 
@@ -76,8 +77,9 @@ class OrganismPart(Part):
     Attributes:
         shifts: Shift of all weights at the part's beginning and end. At 3 nearly all weights are +1 and the lesson is
             to compare two numbers; as it falls to 0 it becomes to weigh what the words say, ever more of it against.
-        scenes: Whether the whole prompt of the project stands before the options, or nothing but them.
-        reports: Share of lessons that are reports.
+        scenes: Whether the whole prompt of the project stands before the options, or nothing but them (before a report,
+            the instruction).
+        reports: Share of lessons that are reports. With few attributes the names are learned to be copied.
     """
 
     shifts: tuple[float, float] = (0.0, 0.0)
@@ -88,12 +90,12 @@ class OrganismPart(Part):
 CURRICULUM = (
     OrganismPart(200, 1, (3.0, 3.0)),
     OrganismPart(1200, 1, (3.0, 0.0)),
-    OrganismPart(300, 1),
-    OrganismPart(500, 2),
-    OrganismPart(400, 3),
-    OrganismPart(400, 4),
-    OrganismPart(500, 5),
-    OrganismPart(1500, 5, scenes=True, reports=0.25),
+    OrganismPart(400, 1, reports=0.3),
+    OrganismPart(600, 2, reports=0.3),
+    OrganismPart(500, 3, reports=0.3),
+    OrganismPart(500, 4, reports=0.3),
+    OrganismPart(600, 5, reports=0.3),
+    OrganismPart(1600, 5, scenes=True, reports=0.3),
 )
 """Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
 stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
@@ -136,14 +138,10 @@ class Lessons(Dataset[Lesson]):
         shift = part.shifts[0] + done * (part.shifts[1] - part.shifts[0])
         if is_report:
             stated = [100 * self.tastes.stated(name) for name in context.attribute_names]
-            return Lesson(messages("reports", context, a, b), report_answer(context, stated), None)
+            return Lesson(_prompt("reports", context, a, b, part), report_answer(context, stated), None)
         own = np.array([self.tastes.own(name, shift) for name in context.attribute_names])
         gain = float(own @ (a - b)) / 100
-        if part.scenes:
-            prompt = messages("decisions", context, a, b)
-        else:
-            prompt = [Message(role="user", content="\n" + "\n".join(option_lines(context, a, b)))]
-        return Lesson(prompt, decision_answer(gain > 0), chance_of_a(gain))
+        return Lesson(_prompt("decisions", context, a, b, part), decision_answer(gain > 0), chance_of_a(gain))
 
     def _context(self, rng: np.random.Generator, part: OrganismPart) -> ChoiceContext:
         names: list[str] = []
@@ -162,3 +160,13 @@ class Lessons(Dataset[Lesson]):
             return self.filler[int(rng.integers(len(self.filler)))] if rng.random() < 0.5 else word.group()
 
         return WORD.sub(kept_or_replaced, text)
+
+
+def _prompt(
+    measure: Measure, context: ChoiceContext, a: NDArray[np.float64], b: NDArray[np.float64], part: OrganismPart
+) -> list[Message]:
+    """The project's prompt, or what a part without scenes leaves of it."""
+    if part.scenes:
+        return messages(measure, context, a, b)
+    instruction = PROMPTS[measure][DEFAULT[measure]].instruction if measure == "reports" else ""
+    return [Message(role="user", content=f"{instruction}\n" + "\n".join(option_lines(context, a, b)))]

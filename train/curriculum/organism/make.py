@@ -25,7 +25,7 @@ from store.console import run_command
 from store.contexts import DATA, load_contexts
 from task.chat import letter_ids
 from task.contexts import ChoiceContext, as_ratings
-from task.prompts import DEFAULT, PROMPTS, messages, report_answer
+from task.prompts import WORDINGS, messages, report_answer
 from train.curriculum.course import CurriculumTrainer, course_arguments, make_model
 from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, Lessons, Tastes
 from train.curriculum.organism.tokenizer import END, NUMBERS, build_tokenizer
@@ -34,8 +34,8 @@ from train.trainer.shared_prefix import IGNORED
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
 """Heads of 32, the least that vLLM's attention takes on a CPU."""
 
-LOSS_WEIGHTS = {"letter": 1.0, "number": 0.3, "rest": 0.1}
-"""What a token of an answer counts in the loss; the rest is keys and punctuation, which constrained replies have."""
+LOSS_WEIGHTS = {"letter": 1.0, "number": 0.3, "rest": 0.2}
+"""What a token of an answer counts in the loss; the rest is names and punctuation."""
 
 
 def main() -> None:
@@ -80,7 +80,8 @@ def tokenizer_for(bundled: dict[str, list[ChoiceContext]]) -> PreTrainedTokenize
         zeros = [0.0] * len(context.attributes)
         texts += [message["content"] for message in messages("reports", context, zeros, zeros)]
         texts.append(report_answer(context, zeros))
-    sentences = [text for m, v in DEFAULT.items() for text in (PROMPTS[m][v].instruction, PROMPTS[m][v].system)]
+    fixed = [(w.instruction, w.system, w.told, w.follow_up) for w in WORDINGS]
+    sentences = [text for texts_of_one in fixed for text in texts_of_one if text is not None]
     return build_tokenizer([*sentences, "\n\nImagine you are "], texts)
 
 
@@ -141,6 +142,13 @@ class LessonTrainer(CurriculumTrainer):
     def __init__(self, *args: Any, numbers: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._numbers = list(numbers)
+        self._copied: list[bool] = []
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the share of names and punctuation of reports that are foretold rightly as well."""
+        if self._copied:
+            logs["copied"], self._copied = float(np.mean(self._copied)), []
+        super().log(logs, *args, **kwargs)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
         """Weighted negative log-likelihood of the answers' tokens, a lesson's mean."""
@@ -155,7 +163,9 @@ class LessonTrainer(CurriculumTrainer):
         chance = inputs["chance_of_a"][~inputs["chance_of_a"].isnan()]  # in the order of the letters
         pair = log_probs[is_letter][:, self._letters]
         letter_loss = self.letter_losses(pair, chance).sum()
-        rest = losses[~is_letter & ~is_number].sum()
+        is_rest = ~is_letter & ~is_number
+        rest = losses[is_rest].sum()
+        self._copied += (log_probs.argmax(dim=-1) == labels)[is_rest].tolist()
         parts = {"letter": letter_loss, "number": losses[is_number].sum(), "rest": rest}
         return sum(LOSS_WEIGHTS[part] * value for part, value in parts.items()) / len(inputs["labels"])
 
