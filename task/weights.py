@@ -14,18 +14,21 @@ from task.seeding import stream, uniforms
 LARGEST = 100.0
 """Weights are given on the scale on which the largest of a context has this magnitude."""
 
+SMALLEST = 1e-9
+"""What is not larger is rounding, on any scale that weights are estimated on."""
+
 
 def rescale(weights: ArrayLike) -> NDArray[np.float64]:
     """Scale weights, shape (..., attributes), so that a context's largest magnitude is 100; zeros or NaN become NaN.
 
-    A context whose weights are all zero has no direction: making it NaN keeps it out of every correlation, where
-    zeros would enter as if they had been measured.
+    A context whose weights are all zero, or so near it that only rounding tells them from it, has no direction: making
+    it NaN keeps it out of every correlation, where it would enter as if it had been measured.
     """
     weights = np.asarray(weights, dtype=float)
     largest = np.abs(weights).max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Dividing first makes the largest exactly 100: x / x is 1, x * (100 / x) may miss 100 by a float error.
-        return np.where(largest > 0, weights / largest * LARGEST, np.nan)
+        return np.where(largest > SMALLEST, weights / largest * LARGEST, np.nan)
 
 
 def sample_weights(seed: int, purpose: str, context: ChoiceContext) -> NDArray[np.float64]:

@@ -13,14 +13,14 @@ from scipy import stats
 from store.contexts import DATA, load_contexts
 from store.weights import load_weights, save_weights
 from task.errors import InputError
-from task.weights import rescale, sample_weights, shuffle_across, utilities
+from task.weights import SMALLEST, rescale, sample_weights, shuffle_across, utilities
 
 RELEASED = Path(__file__).resolve().parents[3] / "shared" / "released"
 NATIVE = load_contexts(DATA / "native.jsonl")
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6).filter(any))
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6).filter(lambda w: max(map(abs, w)) > SMALLEST))
 def test_the_largest_is_exactly_100(weights: list[float]):
     scaled = rescale(weights)
     assert np.abs(scaled).max() == 100
@@ -29,8 +29,12 @@ def test_the_largest_is_exactly_100(weights: list[float]):
 
 
 def test_each_context_is_scaled_by_itself():
-    scaled = rescale([[11.0, -5.5], [0.0, 0.0], [3.0, np.nan], [-1e-320, 0.0]])
+    scaled = rescale([[11.0, -5.5], [0.0, 0.0], [3.0, np.nan], [-1e-6, 0.0]])
     np.testing.assert_array_equal(scaled, [[100, -50], [np.nan] * 2, [np.nan] * 2, [-100, 0]])
+
+
+def test_what_is_nothing_but_rounding_has_no_direction():
+    assert np.isnan(rescale([[1e-12, -3e-13], [0.0, -1e-320]])).all()
 
 
 def test_sampled_weights_are_whole_numbers_with_one_at_100():
