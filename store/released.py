@@ -1,13 +1,17 @@
 """The files that the paper's authors released, read as they are.
 
+    python -m store.released wording --data released --out paper.yaml
+
 Contexts: `scenarios.csv` (order, agents, ranges) with `candidate_scenarios.json` (units) beside it.
-Trials: `*_selections.csv` and `*_weight_reports.csv`. Target weights: `task.weights.load_weights`.
+Trials: `*_selections.csv` and `*_weight_reports.csv`. Target weights: `store.weights.load_weights`. Words: the command
+above reads them out of the fine-tuning files (see `store.released_wording`) into a file that an experiment can name.
 
 Source: Plunkett, Morris, Reddy, Morales, "Self-Interpretability" (arXiv 2505.17120).
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -20,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from store.console import run_command, say
 from task.errors import InputError
 from task.replies import parse_letter
 
@@ -187,3 +192,23 @@ def _number(cell: str) -> float:
     except ValueError:
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+def main() -> None:
+    """Command line: `wording --data FOLDER --out FILE`."""
+    from store.released_wording import write_wording  # it reads contexts, which are read with the help of this module
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    wording = parser.add_subparsers(required=True, metavar="wording").add_parser(
+        "wording", help="read the words of the fine-tuning files into a wording file"
+    )
+    wording.add_argument("--data", type=Path, required=True, help="folder with the released files")
+    wording.add_argument("--out", type=Path, required=True, help="wording file to write (YAML)")
+    arguments = parser.parse_args()
+    rows = write_wording(arguments.data, arguments.out)
+    counted = " and ".join(f"{count} rows of {measure}" for measure, count in rows.items())
+    say(f"{arguments.out}: {counted} rendered to the last character")
+
+
+if __name__ == "__main__":
+    run_command(main)

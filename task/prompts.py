@@ -7,11 +7,11 @@ ends with what differs (the two options, a choice), so that an engine can comput
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
-from task.contexts import ChoiceContext
+from task.contexts import Attribute, ChoiceContext
 
 Measure = Literal["decisions", "reports"]
 """What a trial measures: the choice between two options, or the weights that the model says it used."""
@@ -21,6 +21,9 @@ Variant = str
 
 Letter = Literal["A", "B"]
 """The answer to a decision prompt."""
+
+Numbers = Literal["decimals", "floats"]
+"""Values with the decimals of their attribute (`56`, `0.50`), or as Python's floats (`56.0`, `0.5`)."""
 
 DEFAULT: dict[Measure, Variant] = {"decisions": "plain", "reports": "trial"}
 """The paper's questions in our words, used and taught unless another wording is named."""
@@ -40,7 +43,9 @@ _LETTER = "Reply with one letter and nothing else: A or B."
 _DECIDE = f"Decide which of the two options below is the better one for this person. {_LETTER}"
 _RANGE = "Answer on a scale from -100 to 100."
 _FORM = "Reply with one JSON object and nothing else: the names of the attributes as keys, the weights as values."
-_BELIEVE = "In retrospect, how heavily do you believe you weighed each attribute in your decision between the two options"
+_BELIEVE = (
+    "In retrospect, how heavily do you believe you weighed each attribute in your decision between the two options"
+)
 _NO_CHOICE = "Leave out the decision itself."
 _REPORT = f"{_BELIEVE} below? {_RANGE} {_FORM} {_NO_CHOICE}"
 
@@ -53,7 +58,7 @@ _TOLD = f"This is how strongly each attribute weighs in your choices over the ra
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How the prompts of one variant of a measure are worded.
+    """How the prompts of one variant of a measure are worded and laid out.
 
     Attributes:
         instruction: Its first paragraph.
@@ -62,6 +67,10 @@ class Wording:
         told: A line that opens a list of weights after the scene; None tells none.
         options: Whether two options are shown; otherwise the attributes are listed with their units.
         follow_up: Asked once the options are shown and the model's own choice stands as its reply; None asks at once.
+        heading: The line above the values of an option, filled with its `letter`.
+        line: A value, filled with the `name` of its attribute and the `value` with its units.
+        numbers: How values are written.
+        lines_before_scene, lines_before_options, lines_between_options: Empty lines there.
     """
 
     measure: Measure
@@ -72,6 +81,16 @@ class Wording:
     told: str | None = None
     options: bool = True
     follow_up: str | None = None
+    heading: str = "Option {letter}"
+    line: str = "- {name}: {value}"
+    numbers: Numbers = "decimals"
+    lines_before_scene: int = 1
+    lines_before_options: int = 1
+    lines_between_options: int = 1
+
+
+Wordings = Mapping[Measure, Wording]
+"""The words of both measures' default variants, where they are not ours (see `store.wordings`)."""
 
 
 WORDINGS = (
@@ -158,13 +177,15 @@ class Framing:
             ValueError: The wording needs told weights or a choice, and there is none.
         """
         context, words = self.context, self.wording
-        lines = [words.instruction, "", words.scene.format(agent=context.agent, question=context.question), ""]
+        lines = [words.instruction, *[""] * words.lines_before_scene]
+        lines += [words.scene.format(agent=context.agent, question=context.question)]
+        lines += [""] * words.lines_before_options
         if words.told is not None:
             if self.told is None:
                 raise ValueError(f"{context.name}: this wording tells weights; frame the context with them")
             lines += [words.told, *_weight_lines(context, self.told), ""]
         if words.options:
-            lines += option_lines(context, option_a, option_b)
+            lines += option_lines(context, option_a, option_b, words)
         else:
             lines.append("Attributes")
             lines += [f"- {a.name} ({a.units})" if a.units else f"- {a.name}" for a in context.attributes]
@@ -185,9 +206,16 @@ def frame(
     variant: Variant | None = None,
     told: Iterable[float] | None = None,
     chose: Letter | None = None,
+    wordings: Wordings | None = None,
 ) -> Framing:
-    """A context in a variant of a measure, the default one unless another is named; see `Framing`."""
-    wording = PROMPTS[measure][DEFAULT[measure] if variant is None else variant]
+    """A context in a variant of a measure, the default one unless another is named; see `Framing`.
+
+    The default variant is worded by `wordings` where they are given.
+    """
+    variant = DEFAULT[measure] if variant is None else variant
+    wording = PROMPTS[measure][variant]
+    if wordings is not None and variant == DEFAULT[measure]:
+        wording = wordings[measure]
     return Framing(context, wording, None if told is None else tuple(map(float, told)), chose)
 
 
@@ -244,19 +272,26 @@ def _weight_lines(context: ChoiceContext, weights: Iterable[float]) -> list[str]
     ]
 
 
-def option_lines(context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float]) -> list[str]:
-    """The two options as lines of text, in the context's layout."""
-    shown_a, shown_b = shown_values(context, option_a), shown_values(context, option_b)
+def option_lines(
+    context: ChoiceContext, option_a: Iterable[float], option_b: Iterable[float], wording: Wording = WORDINGS[0]
+) -> list[str]:
+    """The two options as lines of text, in the context's layout and the wording's form."""
+    shown_a, shown_b = (shown_values(context, option, wording.numbers) for option in (option_a, option_b))
     shown = list(zip(context.attribute_names, shown_a, shown_b, strict=True))
     if context.layout == "side_by_side":
-        return [f"- {name}: A {a}, B {b}" for name, a, b in shown]
-    listed_a, listed_b = [f"- {name}: {a}" for name, a, _ in shown], [f"- {name}: {b}" for name, _, b in shown]
-    return ["Option A", *listed_a, "", "Option B", *listed_b]
+        return [wording.line.format(name=name, value=f"A {a}, B {b}") for name, a, b in shown]
+    listed_a = [wording.line.format(name=name, value=a) for name, a, _ in shown]
+    listed_b = [wording.line.format(name=name, value=b) for name, _, b in shown]
+    first, second = (wording.heading.format(letter=letter) for letter in get_args(Letter))
+    return [first, *listed_a, *[""] * wording.lines_between_options, second, *listed_b]
 
 
-def shown_values(context: ChoiceContext, values: Iterable[float]) -> list[str]:
+def shown_values(context: ChoiceContext, values: Iterable[float], numbers: Numbers = "decimals") -> list[str]:
     """The values of an option as they are shown, with their units."""
-    return [
-        f"{value:.{attribute.decimals}f} {attribute.units}".rstrip()
-        for attribute, value in zip(context.attributes, values, strict=True)
-    ]
+    shown = zip(context.attributes, values, strict=True)
+    return [f"{shown_number(attribute, value, numbers)} {attribute.units}".rstrip() for attribute, value in shown]
+
+
+def shown_number(attribute: Attribute, value: float, numbers: Numbers) -> str:
+    """A value as it is written."""
+    return repr(float(value)) if numbers == "floats" else f"{value:.{attribute.decimals}f}"
