@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pydantic import JsonValue
 
@@ -19,10 +21,10 @@ from store.console import Progress
 from store.evaluation import EvalConfig
 from store.manifests import Answering
 from store.stages import Stage, begun, read_origin
-from store.trials import greedy_letters, trial_facts
+from store.trials import Report, trial_facts
 from task.errors import InputError
 from task.prompts import frame
-from task.replies import parse_report
+from task.replies import ParsedReport, parse_report
 from task.trials import ShownTrial
 
 
@@ -115,22 +117,51 @@ def _answering(spent: Counter[str], trials: int) -> Answering:
 def answer(engine: Engine, work: Work, rows: Sequence[tuple[str, ShownTrial]]) -> pa.Table:
     """Have an engine answer some rows, and lay the answers out as columns of a trial file.
 
-    Reports that follow the arm's own choice are asked for once it has decided on the same trials, in the same order.
+    Reports that follow the arm's own choice are asked for once it has decided on the same trials, in the same order,
+    and only where it has.
     """
-    arm, trials, logps = work.measurement.arm, [trial for _, trial in rows], None
+    arm, trials, decided = work.measurement.arm, [trial for _, trial in rows], None
     if work.columns.decides:
         # The question that every arm decides by, or the one of a variant of the decisions.
         asked = trials
         if work.measurement.measure == "reports":
             asked = [replace(trial, framing=frame("decisions", trial.context)) for trial in trials]
-        logps = engine.decide(arm, asked)
+        decided = engine.decide(arm, asked)
     if work.measurement.measure == "decisions":
-        return work.columns.table(rows, logps)
-    if logps is not None:
+        return work.columns.table(rows, decided)
+    asked_for = list(range(len(trials)))
+    if decided is not None:
+        letters = decided.letters
         trials = [
             replace(trial, framing=replace(trial.framing, chose=letter))
-            for trial, letter in zip(trials, greedy_letters(logps), strict=True)
+            for trial, letter in zip(trials, letters, strict=True)
         ]
-    replies = engine.report(arm, trials)
-    parsed = [parse_report(r, t.context.attribute_names) for r, t in zip(replies, trials, strict=True)]
-    return work.columns.table(rows, logps, list(zip(replies, parsed, strict=True)))
+        asked_for = [row for row in asked_for if letters[row] is not None]
+    asked = [trials[row] for row in asked_for]
+    reports: list[Report] = [NO_CHOICE] * len(trials)
+    if not work.measurement.constrained:
+        _fill(reports, asked_for, _reports(engine, arm, asked, False))
+        return work.columns.table(rows, decided, reports)
+    opening = np.zeros(len(trials))
+    opening[asked_for] = engine.opening(arm, asked)
+    _fill(reports, asked_for, _reports(engine, arm, asked, True))
+    sampled = [row for row in asked_for if trials[row].index < work.measurement.free_samples]
+    free: list[Report | None] = [None] * len(trials)
+    _fill(free, sampled, _reports(engine, arm, [trials[row] for row in sampled], False))
+    return work.columns.table(rows, decided, reports, opening, free)
+
+
+NO_CHOICE: Report = None, ParsedReport(None, "no_choice")
+"""Of a report that follows the arm's own choice where it made none."""
+
+
+def _reports(engine: Engine, arm: str, trials: Sequence[ShownTrial], constrained: bool) -> list[Report]:
+    if not trials:
+        return []
+    replies = engine.report(arm, trials, constrained)
+    return [(r, parse_report(r, t.context.attribute_names)) for r, t in zip(replies, trials, strict=True)]
+
+
+def _fill(reports: MutableSequence[Any], rows: Sequence[int], found: Sequence[Report]) -> None:
+    for row, report in zip(rows, found, strict=True):
+        reports[row] = report

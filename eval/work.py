@@ -81,7 +81,8 @@ def list_work(config: EvalConfig) -> list[Work]:
 def _work(config: EvalConfig, measurement: Measurement) -> Work:
     framings = config.framings_of(measurement)
     attributes = len(framings[0][1].context.attributes)
-    columns = TrialColumns(measure=measurement.measure, variant=measurement.variant, attributes=attributes)
+    asked = measurement.model_dump(include={"measure", "variant", "constrained"})
+    columns = TrialColumns(**asked, attributes=attributes)
     total = len(framings) * measurement.rows_per_context
     folder, shards = config.folder_of(measurement), config.engine.shards(total)
     return Work(config, measurement, framings, folder, columns, total, shards)

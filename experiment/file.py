@@ -58,6 +58,10 @@ class Training(Settings):
         labels: `target` weights, or `shuffled` across contexts (the control).
         folds: Number of folds; None trains once, on all contexts of the group.
         train_per_context, validation_per_context: Examples of each context.
+        validation_contexts: Reports only: so many of the contexts are not trained on but validated on, drawn by the
+            seed. A context that reports are trained on tells nothing of others, so it is not validated on.
+        rehearse: Reports only: decisions of the taught contexts among them, by the true target weights. Below 1 the
+            share of decisions among all training rows, from 1 on the number of decisions of each context.
         sft: Training settings, on top of the model file's.
     """
 
@@ -67,8 +71,26 @@ class Training(Settings):
     labels: Literal["target", "shuffled"] = "target"
     folds: int | None = Field(default=None, ge=2)
     train_per_context: int = Field(ge=1)
-    validation_per_context: int = Field(ge=1)
+    validation_per_context: int = Field(ge=0)
+    validation_contexts: int = Field(default=0, ge=0)
+    rehearse: float = Field(default=0.0, ge=0)
     sft: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_reports(self) -> Training:
+        if self.teach == "decisions" and (self.validation_contexts or self.rehearse):
+            raise ValueError("validation_contexts and rehearse belong to teach: reports; leave them out for decisions")
+        if self.teach == "reports" and bool(self.validation_per_context) != bool(self.validation_contexts):
+            raise ValueError(
+                f"validation_per_context {self.validation_per_context} and validation_contexts "
+                f"{self.validation_contexts}: reports are validated on contexts without training rows; set both, or "
+                "validation_per_context: 0 alone"
+            )
+        if self.rehearse >= 1 and not self.rehearse.is_integer():
+            raise ValueError(
+                f"rehearse {self.rehearse:g}: give a share below 1, or a whole number of decisions of each context"
+            )
+        return self
 
 
 class ArmMeasurement(MeasureSettings):
@@ -83,13 +105,17 @@ class ArmMeasurement(MeasureSettings):
 
 
 class Comparison(Settings):
-    """Reports of one arm held against the weights that drive the decisions of one, each in a variant of the prompts."""
+    """Reports of one arm held against the weights that drive the decisions of one, each in a variant of the prompts.
+
+    Reports are free ones unless `reports_constrained` is set.
+    """
 
     name: str
     reports: str
     weights: str
     contexts: str
     reports_variant: Variant = "trial"
+    reports_constrained: bool = False
     weights_variant: Variant = "plain"
 
     @model_validator(mode="after")
@@ -155,16 +181,20 @@ class Experiment(Settings):
 
     @model_validator(mode="after")
     def _check_measured(self) -> Experiment:
-        measured = {(m.arm, m.measure, m.variant) for m in self.measurements}
-        needed: list[tuple[str, str, Measure, Variant]] = [
-            (f"gate: {self.gate.arm} on {self.gate.contexts}", self.gate.arm, "decisions", DEFAULT["decisions"])
+        measured = {(m.arm, m.measure, m.variant, m.constrained) for m in self.measurements}
+        needed: list[tuple[str, str, Measure, Variant, bool]] = [
+            (f"gate: {self.gate.arm} on {self.gate.contexts}", self.gate.arm, "decisions", DEFAULT["decisions"], False)
         ]
         for c in self.comparisons:
-            needed.append((f"comparisons: {c.name}", c.reports, "reports", c.reports_variant))
-            needed.append((f"comparisons: {c.name}", c.weights, "decisions", c.weights_variant))
-        for where, arm, measure, variant in needed:
-            if (arm, measure, variant) not in measured:
-                raise ValueError(f"{where} needs {measure} of {arm} ({variant}); add the measurement")
+            needed.append((f"comparisons: {c.name}", c.reports, "reports", c.reports_variant, c.reports_constrained))
+            needed.append((f"comparisons: {c.name}", c.weights, "decisions", c.weights_variant, False))
+        for where, arm, measure, variant, constrained in needed:
+            if (arm, measure, variant, constrained) not in measured:
+                how = f"{variant}, constrained" if constrained else variant
+                other = ""
+                if (arm, measure, variant, not constrained) in measured:
+                    other = f", or set reports_constrained: {str(not constrained).lower()}"
+                raise ValueError(f"{where} needs {measure} of {arm} ({how}); add the measurement{other}")
         if self.gate.contexts != self.target_contexts:
             raise ValueError(
                 f"gate: contexts {self.gate.contexts!r} have no target weights; give {self.target_contexts!r}"
@@ -191,12 +221,19 @@ class Experiment(Settings):
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of a run: trained on `trained_on`, with `held_out` left for testing (empty without folds)."""
+    """One arm of a run.
+
+    Attributes:
+        trained_on: Contexts with training rows.
+        held_out: Contexts left for testing; empty without folds.
+        validated_on: Contexts that only its training is validated on.
+    """
 
     name: str
     training: str | None
     trained_on: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
+    validated_on: list[str] = field(default_factory=list)
 
 
 def training_order(trainings: Mapping[str, Training]) -> list[str]:
@@ -246,7 +283,7 @@ def expand_arms(experiment: Experiment, groups: Mapping[str, list[ChoiceContext]
     for name, training in experiment.trainings.items():
         names = [c.name for c in groups[training.contexts]]
         if training.folds is None:
-            arms[name] = [Arm(name, name, names)]
+            arms[name] = [_trained_arm(name, name, training, names, [], seed)]
             continue
         if training.folds > len(names):
             raise InputError(f"trainings.{name}: {training.folds} folds of {len(names)} contexts; use fewer folds")
@@ -256,5 +293,18 @@ def expand_arms(experiment: Experiment, groups: Mapping[str, list[ChoiceContext]
         for number in range(training.folds):
             out = {names[i] for i in order[number :: training.folds]}
             kept, held = [n for n in names if n not in out], [n for n in names if n in out]
-            arms[name].append(Arm(f"{name}_fold_{number + 1}", name, kept, held))
+            arms[name].append(_trained_arm(f"{name}_fold_{number + 1}", name, training, kept, held, seed))
     return arms
+
+
+def _trained_arm(arm: str, name: str, training: Training, kept: list[str], held: list[str], seed: int) -> Arm:
+    """An arm of a training on `kept`, of which those that are only validated on are drawn."""
+    if not (count := training.validation_contexts):
+        return Arm(arm, name, kept, held)
+    if count >= len(kept):
+        raise InputError(
+            f"trainings.{name}: validation_contexts {count} leave none of {len(kept)} to train on; use fewer"
+        )
+    # The same contexts for every training on the same ones: the arms that are compared learn from the same contexts.
+    drawn = {kept[i] for i in stream(seed, "validation_contexts", "\n".join(kept)).permutation(len(kept))[:count]}
+    return Arm(arm, name, [n for n in kept if n not in drawn], held, [n for n in kept if n in drawn])

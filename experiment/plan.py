@@ -8,12 +8,12 @@ from functools import cached_property
 
 from experiment.file import HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms, training_order
 from store.evaluation import ContextGroup, EngineSettings, EvalConfig, Measurement, ModelSettings
-from store.examples import ExamplesConfig
+from store.examples import ExamplesConfig, rehearsed_decisions
 from store.model_file import ModelFile
 from store.run import ArmRecord, ComparisonRecord, RunFolder, RunRecord, Source
 from store.state import StagePlan
 from task.contexts import ChoiceContext
-from task.prompts import DEFAULT, PROMPTS, Measure, Variant
+from task.prompts import DEFAULT, PROMPTS, Measure, Variant, longest_report
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TrialTokens:
     Attributes:
         prompt, reply: Of a typical trial.
         shared: What the prompts have in common from their beginning on.
-        longest_prompt, longest_reply: Bounds on those of any trial.
+        longest_prompt, longest_reply: Bounds on those of any trial with a free reply.
     """
 
     prompt: int
@@ -106,13 +106,13 @@ def run_record(run: Run) -> RunRecord:
     """What the analysis reads of a run: arms, comparisons with the contexts of each arm, the gate."""
     names = {group: [c.name for c in contexts] for group, contexts in run.groups.items()}
 
-    def sources(arm_name: str, group: str, variant: Variant) -> list[Source]:
+    def sources(arm_name: str, group: str, variant: Variant, constrained: bool = False) -> list[Source]:
         # An arm trained with folds speaks for the contexts held out from it, and for no other of its group.
         taught = {n for arm in run.arms[arm_name] for n in arm.held_out}
         found = []
         for arm in run.arms[arm_name]:
             own = [name for name in names[group] if name in arm.held_out or name not in taught]
-            found.append(Source(arm=arm.name, variant=variant, contexts=own))
+            found.append(Source(arm=arm.name, variant=variant, constrained=constrained, contexts=own))
         return found
 
     experiment = run.experiment
@@ -126,7 +126,7 @@ def run_record(run: Run) -> RunRecord:
             ComparisonRecord(
                 name=c.name,
                 contexts=c.contexts,
-                reports=sources(c.reports, c.contexts, c.reports_variant),
+                reports=sources(c.reports, c.contexts, c.reports_variant, c.reports_constrained),
                 weights=sources(c.weights, c.contexts, c.weights_variant),
             )
             for c in experiment.comparisons
@@ -150,14 +150,37 @@ def _examples_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         seed=run.seed,
         train_per_context=training.train_per_context,
         validation_per_context=training.validation_per_context,
-        only=arm.trained_on,
+        only=[c.name for c in run.groups[training.contexts] if c.name in {*arm.trained_on, *arm.validated_on}],
         shuffle_weights=training.labels == "shuffled",
+        validation_contexts=arm.validated_on,
+        rehearse=training.rehearse,
     )
-    contexts = len(_taught(run, arm, training))
-    size = f"{contexts * training.train_per_context} examples, {contexts * training.validation_per_context} held out"
+    held_out = len(arm.validated_on or arm.trained_on) * training.validation_per_context
+    size = f"{_rows_in_words(arm, training)}, {held_out} held out"
     return PlannedStage(
         f"{arm.name}.examples", "examples", config.model_dump(mode="json"), run.folder.examples(arm.name), size
     )
+
+
+def _rows_in_words(arm: Arm, training: Training) -> str:
+    contexts, reports = len(arm.trained_on), training.train_per_context
+    rehearsed = sum(rehearsed_decisions(training.rehearse, reports, contexts))
+    more = f" ({rehearsed} of them rehearsed decisions)" if rehearsed else ""
+    return f"{contexts * reports + rehearsed} examples{more}"
+
+
+def _training_tokens(run: Run, arm: Arm, training: Training) -> int:
+    """Tokens of an epoch."""
+    taught = _taught(run, arm, training)
+    rehearsed = rehearsed_decisions(training.rehearse, training.train_per_context, len(taught))
+    total = 0
+    for context, decisions in zip(taught, rehearsed, strict=True):
+        rows: dict[Measure, int] = {"decisions": decisions}
+        rows[training.teach] = training.train_per_context
+        for measure, count in rows.items():
+            found = run.tokens(measure, DEFAULT[measure], context)
+            total += count * (found.prompt + found.reply)
+    return total
 
 
 def _training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
@@ -180,7 +203,7 @@ def _training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         "gpus": gpus if gpus and "per_device_train_batch_size" not in training.sft else None,
         "adapter": run.adapter(start),
         "train_file": str(examples / "train.jsonl"),
-        "validation_file": str(examples / "validation.jsonl"),
+        "validation_file": str(examples / "validation.jsonl") if training.validation_per_context else None,
         "probe_contexts": str(run.folder.contexts_file(training.contexts)) if decisions else None,
         "output_dir": run.adapter(arm),
         "run_name": f"{run.folder.name}/{arm.name}",
@@ -188,26 +211,24 @@ def _training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         "seed": run.seed,
         **settings,
     }
-    taught = _taught(run, arm, training)
     epochs = float(settings.get("num_train_epochs", 3))
-    counted = [run.tokens(training.teach, DEFAULT[training.teach], c) for c in taught]
     return PlannedStage(
         f"{arm.name}.sft",
         "sft",
         {k: v for k, v in config.items() if v is not None},
         run.folder.adapter(arm.name),
-        f"{len(taught) * training.train_per_context} examples x {epochs:g} epochs from {start.name}",
-        round(epochs * training.train_per_context * sum(t.prompt + t.reply for t in counted)),
+        f"{_rows_in_words(arm, training)} x {epochs:g} epochs from {start.name}",
+        round(epochs * _training_tokens(run, arm, training)),
     )
 
 
 def _evaluation_stage(run: Run) -> PlannedStage:
-    measurements: dict[tuple[str, Measure, Variant], Measurement] = {}
+    measurements: dict[tuple[str, Measure, Variant, bool], Measurement] = {}
     used: dict[str, str | None] = {}
     size = _Size()
     for wanted in run.experiment.measurements:
         for arm in run.arms[wanted.arm]:
-            if (key := (arm.name, wanted.measure, wanted.variant)) in measurements:
+            if (key := (arm.name, wanted.measure, wanted.variant, wanted.constrained)) in measurements:
                 raise ValueError(f"measurements: {wanted.measure} of {arm.name} are asked for twice; join the entries")
             measurements[key] = _measurement(run, wanted, arm)
             used[arm.name] = run.adapter(arm)
@@ -255,9 +276,7 @@ def _measurement(run: Run, wanted: ArmMeasurement, arm: Arm) -> Measurement:
         name = _taught_group(run, arm) if group == HELD_OUT else group
         only = arm.held_out if group == HELD_OUT else None
         groups.append(ContextGroup(name=name, file=str(run.folder.contexts_file(name)), only=only))
-    return Measurement(
-        arm=arm.name, measure=wanted.measure, variant=wanted.variant, contexts=groups, per_context=wanted.per_context
-    )
+    return Measurement(**wanted.model_dump(exclude={"arm", "contexts"}), arm=arm.name, contexts=groups)
 
 
 @dataclass
@@ -271,18 +290,24 @@ class _Size:
     longest_reply: int = 0
 
     def add(self, count: TokenCount, wanted: ArmMeasurement, context: ChoiceContext) -> None:
-        """Add a context's trials; a report after the arm's own choice asks for that choice first."""
-        rows = wanted.rows_per_context
+        """Add a context's trials; a report after the arm's own choice asks for that choice first.
+
+        Beside constrained reports a few free ones are asked for.
+        """
+        rows = wanted.rows_per_context + (wanted.free_samples if wanted.constrained else 0)
         asked: list[tuple[Measure, Variant]] = [(wanted.measure, wanted.variant)]
         if PROMPTS[wanted.measure][wanted.variant].follow_up is not None:
             asked.append(("decisions", DEFAULT["decisions"]))
-        self.trials += rows
+        self.trials += wanted.rows_per_context
         for measure, variant in asked:
             found = count(measure, variant, context)
             self.tokens += rows * (found.prompt + found.reply)
             self.unique += found.shared + rows * (found.prompt - found.shared + found.reply)
             self.longest_prompt = max(self.longest_prompt, found.longest_prompt)
             self.longest_reply = max(self.longest_reply, found.longest_reply)
+        if wanted.constrained:
+            # Within a grammar a reply may be spelled in any tokens that make up the text, single bytes even.
+            self.longest_reply = max(self.longest_reply, longest_report(context))
 
 
 def _taught_group(run: Run, arm: Arm) -> str:

@@ -15,7 +15,7 @@ from store.model_file import ModelFile
 from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
-from task.prompts import PROMPTS, Measure, Message, Variant, decision_answer, frame, longest_report, report_answer
+from task.prompts import PROMPTS, Measure, Message, Variant, decision_answer, frame, report_answer
 from task.trials import round_to_grid, sample_trials
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -60,8 +60,7 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
         reply, longest_reply = length(decision_answer(True)), 1
         if measure == "reports":
             reply = length(report_answer(context, [-50.0] * len(context.attributes)))
-            # Within a grammar a reply may be spelled in any tokens that make up the text, single bytes even.
-            longest_reply = longest_report(context) if engine.constrain_reports else engine.report_tokens
+            longest_reply = engine.report_tokens
         return TrialTokens(len(prompts[0]), reply, common_length(prompts), bound, longest_reply)
 
     return count

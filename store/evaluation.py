@@ -40,7 +40,6 @@ class EngineSettings(Settings):
             installed, transformers otherwise.
         batch_size: Prompts in one forward pass (transformers; vLLM fills its batches itself).
         shard_size: Rows written at a time; what a kill loses at most.
-        constrain_reports: Whether reports are forced into the JSON schema of their context.
         report_tokens: Most tokens of a free report; a constrained one ends by itself.
         processes: Processes that share the trials, each with GPUs of its own where there are any.
         max_prompt_tokens, max_reply_tokens: Bounds on the tokens of any prompt and of any reply, derived from the
@@ -52,7 +51,6 @@ class EngineSettings(Settings):
     name: Literal["auto", "transformers", "vllm", "simulated"] = "auto"
     batch_size: int = Field(default=16, ge=1)
     shard_size: int = Field(default=64, ge=2)
-    constrain_reports: bool = True
     report_tokens: int = Field(default=160, ge=8)
     processes: int = Field(default=1, ge=1)
     max_prompt_tokens: int | None = Field(default=None, ge=1)
@@ -68,23 +66,34 @@ class PlantedArm(Settings):
     """How an arm of the simulated engine answers.
 
     Attributes:
-        sharpness: Log-odds of the better option per unit of utility difference divided by 100.
+        sharpness: Log-odds of the better option per unit of utility difference divided by 100; below 0 it takes the
+            worse one.
         noise: Standard deviation of the noise on the log-odds of each shown trial.
-        position_bias: Added to the log-odds of letter A.
+        position_bias: Added to the log-odds of letter A; a large one answers one letter throughout.
+        decided_contexts: Share of the contexts with planted weights in which decisions depend on the options; in the
+            others the arm answers one letter.
+        no_letter: Share of shown trials to which the likeliest answer is no letter.
+        not_finite: Share of shown trials whose log-probabilities are not finite.
         report_accuracy: Correlation of the reports with the weights that they are about.
         report_noise: Standard deviation of the noise on each single report, on the scale of the weights.
         report_about: `own` weights, or those of `another` context (what shuffled labels teach).
-        unreadable: Share of reports that are no JSON.
+        unreadable: Share of free replies that are no JSON. Within a grammar the arm always reports, and it opens such
+            a reply with probability 1 - `unreadable`.
+        unreadable_reply: What it says then: `A`, say, where reports have collapsed into letters.
         third_person_accuracy: Correlation of what it says of another model with the same weights (common sense).
     """
 
     sharpness: float = 5.0
     noise: float = Field(default=0.0, ge=0)
     position_bias: float = 0.0
+    decided_contexts: float = Field(default=1.0, ge=0, le=1)
+    no_letter: float = Field(default=0.0, ge=0, le=1)
+    not_finite: float = Field(default=0.0, ge=0, le=1)
     report_accuracy: float = Field(default=0.0, ge=-1, le=1)
     report_noise: float = Field(default=10.0, ge=0)
     report_about: Literal["own", "another"] = "own"
     unreadable: float = Field(default=0.0, ge=0, le=1)
+    unreadable_reply: str = "I would rather not say."
     third_person_accuracy: float = Field(default=0.0, ge=-1, le=1)
 
 
@@ -102,12 +111,27 @@ class MeasureSettings(Settings):
     Attributes:
         variant: Wording of the prompts, see `task.prompts.WORDINGS`.
         per_context: Pairs a context (each shown in both orders) or reports a context.
+        constrained: Whether reports are forced into the JSON form that is asked for. Free ones are the measurement:
+            within a grammar every reply can be read, also that of an arm that no longer reports.
+        free_samples: Beside constrained reports: how many free replies a context, to the first of its prompts.
     """
 
     arm: str
     measure: Measure
     variant: Variant = Field(default_factory=lambda found: DEFAULT[found["measure"]])
     per_context: int = Field(ge=1)
+    constrained: bool = False
+    free_samples: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _check_constrained(self) -> Self:
+        if self.constrained and self.measure == "decisions":
+            raise ValueError("constrained: decisions are read from the letters' probabilities; leave it out")
+        if self.free_samples > 1 and not self.constrained:
+            raise ValueError(f"free_samples {self.free_samples}: all reports are free unless constrained: true is set")
+        if self.free_samples > self.per_context:
+            raise ValueError(f"free_samples {self.free_samples}: a context has only {self.per_context} reports")
+        return self
 
     @model_validator(mode="after")
     def _check_variant(self) -> Self:
@@ -156,9 +180,10 @@ class Measurement(MeasureSettings):
         return len(self.load()) * self.rows_per_context
 
 
-def measure_folder(measure: Measure, variant: Variant) -> str:
-    """Name of the folder of an arm's trials: the measure, followed by the variant where it is not the default."""
-    return measure if variant == DEFAULT[measure] else f"{measure}-{variant}"
+def measure_folder(measure: Measure, variant: Variant, constrained: bool = False) -> str:
+    """Name of the folder of an arm's trials: the measure, the variant where it is not the default, `constrained`."""
+    parts = [measure, *([variant] if variant != DEFAULT[measure] else []), *(["constrained"] if constrained else [])]
+    return "-".join(parts)
 
 
 class EvalConfig(Settings):
@@ -196,7 +221,8 @@ class EvalConfig(Settings):
 
     def folder_of(self, measurement: Measurement) -> Path:
         """Folder of a measurement's trial file."""
-        return Path(self.output) / measurement.arm / measure_folder(measurement.measure, measurement.variant)
+        asked = measurement.measure, measurement.variant, measurement.constrained
+        return Path(self.output) / measurement.arm / measure_folder(*asked)
 
     def framings_of(self, measurement: Measurement) -> list[tuple[str, Framing]]:
         """Group and context of all that an arm is asked about, in the measurement's wording, with weights it tells."""
@@ -221,19 +247,20 @@ class EvalConfig(Settings):
             "contexts": [[g.name, hash_file(Path(g.file)), g.only] for g in measurement.contexts],
             "prompts": self._prompt_hash(measurement),
             "shard_size": self.engine.shard_size,
+            **(self._reply_inputs(measurement) if measurement.measure == "reports" else {}),
             **told,
         }
+
+    def _reply_inputs(self, measurement: Measurement) -> dict[str, JsonValue]:
+        """How reports are asked for; every measurement of them has free replies, all or a sample."""
+        limit = {} if self.engine.name == "simulated" else {"report_tokens": self.engine.report_tokens}
+        sample = {"free_samples": measurement.free_samples} if measurement.constrained else {}
+        return {"constrained": measurement.constrained, **sample, **limit}
 
     def model_inputs(self) -> dict[str, JsonValue]:
         """What a model's answers depend on besides weights and trials; what only decides about speed is left out."""
         assert self.model is not None  # checked where the engine runs a model
-        constrained = self.engine.constrain_reports
-        return {
-            "dtype": self.model.dtype,
-            "template": self.model.template,
-            "constrain_reports": constrained,
-            "report_tokens": None if constrained else self.engine.report_tokens,
-        }
+        return {"dtype": self.model.dtype, "template": self.model.template}
 
     def _prompt_hash(self, measurement: Measurement) -> str:
         """Hash of the first prompt: trials measured in other words are other trials."""

@@ -29,10 +29,16 @@ class InputFacts(Facts):
 
 
 class ExampleFacts(Facts):
-    """Of training examples: rows of `train.jsonl` and `validation.jsonl`."""
+    """Of training examples.
+
+    Attributes:
+        train, validation: Rows of `train.jsonl` and `validation.jsonl`.
+        rehearsed: Training rows that are decisions, where the others teach reports.
+    """
 
     train: int
     validation: int
+    rehearsed: int = 0
 
 
 class BaseModelRecord(Facts):
@@ -95,21 +101,45 @@ class Answering(Facts):
 
 
 class DecisionFacts(Facts):
-    """Of a trial file of decisions: rows, share of A, mean P(A) + P(B)."""
+    """Of a trial file of decisions.
+
+    Attributes:
+        rows: Shown trials.
+        share_a: Share of A among the decisions that were made; None if none was.
+        mean_letter_mass: Mean P(A) + P(B) of all rows; 0 where a log-probability is not finite.
+        undecided: Rows without a decision, by reason.
+        answering: How fast.
+    """
 
     rows: int
-    share_a: float
+    share_a: float | None
     mean_letter_mass: float
+    undecided: dict[str, int] = {}
     answering: Answering
 
 
 class ReportFacts(Facts):
-    """Of a trial file of reports: rows, how many could be read, the others by reason, readable ones beyond +-100."""
+    """Of a trial file of reports.
+
+    Attributes:
+        rows: Reports.
+        readable: Those that could be read.
+        unreadable: The others, by reason.
+        outside: Readable ones with a value beyond +-100.
+        constrained: Whether they were forced into the grammar of their context.
+        mean_opening: Mean probability that the model itself opens such a reply; None where reports are free.
+        free_total, free_readable: Free replies beside the constrained ones, and those that could be read.
+        answering: How fast.
+    """
 
     rows: int
     readable: int
     unreadable: dict[str, int]
     outside: int
+    constrained: bool = False
+    mean_opening: float | None = None
+    free_total: int = 0
+    free_readable: int = 0
     answering: Answering
 
 

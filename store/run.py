@@ -94,9 +94,9 @@ class RunFolder:
         """All trials, a folder an arm."""
         return self.path / "trials"
 
-    def trials_of(self, arm: str, measure: Measure, variant: Variant) -> Path:
-        """The trials of an arm in one measure and variant."""
-        return self.trials / arm / measure_folder(measure, variant)
+    def trials_of(self, arm: str, measure: Measure, variant: Variant, constrained: bool = False) -> Path:
+        """The trials of an arm in one measure and variant, free or constrained."""
+        return self.trials / arm / measure_folder(measure, variant, constrained)
 
     @property
     def analysis(self) -> Path:
@@ -120,6 +120,7 @@ class Source(Settings):
 
     arm: str
     variant: Variant
+    constrained: bool = False
     contexts: list[str]
 
 

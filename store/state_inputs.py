@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,21 +15,22 @@ from task.prompts import PROMPTS, Measure, Variant
 
 
 class TrialFolder(NamedTuple):
-    """The trials of an arm in one measure and variant."""
+    """The trials of an arm in one measure and variant, free or constrained."""
 
     arm: str
     measure: Measure
     variant: Variant
     path: Path
+    constrained: bool = False
 
 
 def finished_trials(run: RunFolder, record: RunRecord) -> Iterator[TrialFolder]:
-    """The finished trial folders of a run's arms: by measure and variant, then by name of the arm."""
+    """The finished trial folders of a run's arms: by measure, variant, free or constrained, then by name of the arm."""
     for measure, variants in PROMPTS.items():
-        for variant in variants:
+        for variant, constrained in product(variants, (False, True) if measure == "reports" else (False,)):
             for arm in sorted(record.arms):
-                if begun(path := run.trials_of(arm, measure, variant)) == "finished":
-                    yield TrialFolder(arm, measure, variant, path)
+                if begun(path := run.trials_of(arm, measure, variant, constrained)) == "finished":
+                    yield TrialFolder(arm, measure, variant, path, constrained)
 
 
 def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:

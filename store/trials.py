@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,14 +22,19 @@ from store.settings import Settings, describe
 from store.stages import begun
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import PROMPTS, Letter, Measure, Variant
-from task.replies import ParsedReport
+from task.prompts import PROMPTS, Measure, Variant
+from task.replies import Decided, ParsedReport
 from task.trials import ShownTrial
 
 TRIALS = "trials.parquet"
 
-FORMAT: Final = 2
-"""Of trial files. Format 1 did not say what it holds."""
+FORMAT: Final = 3
+"""Of trial files. Format 2 did not say which decisions were made, nor whether reports were free. Format 1 did not say
+what it holds."""
+
+HALF = 0.5
+"""Rule for format 2: a decision was made where P(A) + P(B) reaches this. Both letters together are then likelier than
+all other tokens together, though one of them need not be the likeliest token."""
 
 METADATA = b"trials"
 """Key in a trial file's schema metadata: `TrialColumns` as JSON."""
@@ -42,15 +47,19 @@ class TrialColumns(Settings):
     """Columns of a trial file.
 
     All files: context, group, index, first_as_a (whether the pair's first option was shown as A), first_1.. and
-    second_1.. (attribute values). Decisions: logp_a, logp_b (natural log-probabilities over the whole vocabulary) and
-    letter (the likelier of the two). Reports: reply (raw), reason (why it could not be read, null if it was),
-    value_1.. (as given, null if unreadable), outside (a value beyond +-100). Reports that follow the arm's own decision
-    have the columns of both. `attributes` is the number of attributes of each option.
+    second_1.. (attribute values). Decisions: logp_a, logp_b (natural log-probabilities over the whole vocabulary),
+    top_is_letter (whether a letter is the likeliest token of all), letter (the likelier of the two, null if there is no
+    decision) and undecided (why there is none, null if there is one). Reports: reply (raw), reason (why there is none
+    that can be read, null if there is), value_1.. (as given, null if unreadable), outside (a value beyond +-100).
+    Reports that follow the arm's own decision have the columns of both. Constrained reports: opening (the probability
+    that the model itself opens its reply as the grammar asks), free_sampled (whether a free reply was asked for, too),
+    free_reply and free_reason (null where none was). `attributes` is the number of attributes of each option.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[2, 3] = FORMAT
     measure: Measure
     variant: Variant
+    constrained: bool = False
     attributes: int = Field(ge=1)
 
     @model_validator(mode="after")
@@ -75,21 +84,32 @@ class TrialColumns(Settings):
         columns += [(name, pa.float64()) for name in (*self.of("first"), *self.of("second"))]
         if self.decides:
             columns += [("logp_a", pa.float64()), ("logp_b", pa.float64()), ("letter", pa.string())]
+            if self.format > 2:
+                columns += [("top_is_letter", pa.bool_()), ("undecided", pa.string())]
         if self.measure == "reports":
             columns += [("reply", pa.string()), ("reason", pa.string())]
             columns += [*((name, pa.float64()) for name in self.of("value")), ("outside", pa.bool_())]
+        if self.constrained:
+            columns += [("opening", pa.float64()), ("free_sampled", pa.bool_())]
+            columns += [("free_reply", pa.string()), ("free_reason", pa.string())]
         return pa.schema(columns, metadata={METADATA: self.model_dump_json()})
 
     def table(
         self,
         trials: Sequence[tuple[str, ShownTrial]],
-        logps: NDArray[np.float64] | None = None,
-        reports: Sequence[tuple[str, ParsedReport]] | None = None,
+        decided: Decided | None = None,
+        reports: Sequence[Report] | None = None,
+        opening: NDArray[np.float64] | None = None,
+        free: Sequence[Report | None] | None = None,
     ) -> pa.Table:
-        """Answers as rows of the file; `trials` are group and trial of each row.
+        """Answers as rows of the file.
 
-        `logps` are log P(A) and log P(B), shape (rows, 2), where the arm decided; `reports` the raw replies and what
-        was read of them, where it reported.
+        Args:
+            trials: Group and trial of each row.
+            decided: The decisions, where the arm decides.
+            reports: The reports, where it reports.
+            opening: Of constrained reports: P(the model opens its reply as the grammar asks), shape (rows,).
+            free: Of constrained reports: the free reply to the same prompt, None where none was asked for.
         """
         shown = [trial for _, trial in trials]
         columns: dict[str, Any] = {
@@ -100,8 +120,9 @@ class TrialColumns(Settings):
             **dict(zip(self.of("first"), np.array([trial.first for trial in shown]).T, strict=True)),
             **dict(zip(self.of("second"), np.array([trial.second for trial in shown]).T, strict=True)),
         }
-        if logps is not None:
-            columns |= {"logp_a": logps[:, 0], "logp_b": logps[:, 1], "letter": greedy_letters(logps)}
+        if decided is not None:
+            columns |= {"logp_a": decided.logps[:, 0], "logp_b": decided.logps[:, 1], "letter": decided.letters}
+            columns |= {"top_is_letter": decided.top_is_letter, "undecided": decided.undecided}
         if reports is not None:
             values = [report.values or (None,) * self.attributes for _, report in reports]
             columns |= {
@@ -110,37 +131,51 @@ class TrialColumns(Settings):
                 **dict(zip(self.of("value"), zip(*values, strict=True), strict=True)),
                 "outside": [report.outside for _, report in reports],
             }
+        if free is not None:
+            columns |= {
+                "opening": opening,
+                "free_sampled": [found is not None for found in free],
+                "free_reply": [found and found[0] for found in free],
+                "free_reason": [found and found[1].reason for found in free],
+            }
         return pa.table(columns, schema=self.schema)
 
 
-def greedy_letters(logps: NDArray[np.float64]) -> list[Letter]:
-    """The likelier letter by log P(A) and log P(B), shape (rows, 2)."""
-    return ["A" if a > b else "B" for a, b in logps]
+Report = tuple[str | None, ParsedReport]
+"""A raw reply, None where there is none, and what was read of it."""
 
 
 @dataclass(frozen=True)
 class DecisionTrials:
-    """Decisions of one arm, pairs by context in file order; NaN pads contexts with fewer pairs.
+    """Decisions of one arm, pairs by context in file order; contexts with fewer pairs are padded.
 
     Attributes:
         difference: (first - second) / range, shape (contexts, pairs, attributes); 0 where padded.
-        log_odds: log P(A) - log P(B), shape (contexts, pairs, 2): the first option shown as A, then as B.
-        letter_mass: P(A) + P(B), same shape.
+        log_odds: log P(A) - log P(B), shape (contexts, pairs, 2): the first option shown as A, then as B. NaN where
+            padded and where no decision was made.
+        letter_mass: P(A) + P(B), same shape: NaN where padded, 0 where a log-probability is not finite.
+        shown: Whether the trial was shown, same shape; False where padded.
+        reasons: Why decisions were not made, one entry a shown trial without one, for each context.
     """
 
     contexts: list[str]
     difference: NDArray[np.float64]
     log_odds: NDArray[np.float64]
     letter_mass: NDArray[np.float64]
+    shown: NDArray[np.bool_]
+    reasons: list[list[str]]
 
     @property
     def chose_a(self) -> NDArray[np.float64]:
-        """1 where the greedy letter is A, 0 where it is B, NaN where padded; shape (contexts, pairs, 2)."""
+        """1 where the decision is A, 0 where it is B, NaN where there is none; shape (contexts, pairs, 2)."""
         return np.where(np.isnan(self.log_odds), np.nan, self.log_odds > 0)
 
     @property
     def preference(self) -> NDArray[np.float64]:
-        """Log odds of the first option without position bias, half of [first as A - first as B], (contexts, pairs)."""
+        """Log odds of the first option without position bias, half of [first as A - first as B], (contexts, pairs).
+
+        NaN where a decision in either order is missing.
+        """
         return (self.log_odds[..., 0] - self.log_odds[..., 1]) / 2
 
 
@@ -153,6 +188,11 @@ class ReportTrials:
         total: Reports asked for in each context, shape (contexts,).
         outside: Readable reports with a value beyond +-100, shape (contexts,).
         reasons: Why reports could not be read, one entry an unreadable report, for each context.
+        constrained: Whether replies were forced into a grammar.
+        opening: Of constrained reports: the probability that the model itself opens its reply as the grammar asks,
+            shape (contexts, trials), NaN as padding. None for free reports and for files that do not say it.
+        free_total: Free replies that were asked for beside the constrained ones.
+        free_reasons: Why some of them could not be read, one entry each.
     """
 
     contexts: list[str]
@@ -160,6 +200,10 @@ class ReportTrials:
     total: NDArray[np.int64]
     outside: NDArray[np.int64]
     reasons: list[list[str]]
+    constrained: bool = False
+    opening: NDArray[np.float64] | None = None
+    free_total: int = 0
+    free_reasons: list[str] = field(default_factory=list)
 
 
 def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> DecisionTrials:
@@ -168,7 +212,7 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
     Raises:
         InputError: The file is missing, cut, of another version or not as it says, or a pair lacks one of its orders.
     """
-    columns, table = _read(folder, DecisionFacts)
+    columns, table, _ = _read(folder, DecisionFacts)
     names, context, row = _places(table)
     pair, order = row // 2, 1 - np.array(table["first_as_a"]).astype(int)
     shape = len(names), int(pair.max()) + 1
@@ -179,26 +223,55 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
     first, second = _stacked(table, columns.of("first")), _stacked(table, columns.of("second"))
     difference = np.zeros((*shape, columns.attributes))
     difference[context, pair] = (first - second) / np.stack([contexts[name].spans for name in names])[context]
+    decided = _decided(table)
+    made = np.array([missing is None for missing in decided.undecided])
     log_odds, mass = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
-    logp_a, logp_b = np.array(table["logp_a"]), np.array(table["logp_b"])
-    log_odds[context, pair, order] = logp_a - logp_b
-    mass[context, pair, order] = np.exp(logp_a) + np.exp(logp_b)
-    return DecisionTrials(names, difference, log_odds, mass)
+    log_odds[context[made], pair[made], order[made]] = decided.logps[made, 0] - decided.logps[made, 1]
+    mass[context, pair, order] = _letter_mass(decided)
+    reasons = _by_context(context, decided.undecided, len(names))
+    return DecisionTrials(names, difference, log_odds, mass, shown, reasons)
 
 
 def read_reports(folder: Path) -> ReportTrials:
     """Read the reports of one arm from `trials/<arm>/reports` of a run; fails as `read_decisions` does."""
-    columns, table = _read(folder, ReportFacts)
+    columns, table, constrained = _read(folder, ReportFacts)
     names, context, trial = _places(table)
-    values = np.full((len(names), int(trial.max()) + 1, columns.attributes), np.nan)
+    shape = len(names), int(trial.max()) + 1
+    values = np.full((*shape, columns.attributes), np.nan)
     values[context, trial] = _stacked(table, columns.of("value"))
     total = np.bincount(context)
     outside = np.bincount(context, weights=np.array(table["outside"])).astype(int)
-    reasons: list[list[str]] = [[] for _ in names]
-    for place, reason in zip(context, table["reason"].to_pylist(), strict=True):
+    reasons = _by_context(context, table["reason"].to_pylist(), len(names))
+    if not columns.constrained:
+        return ReportTrials(names, values, total, outside, reasons, constrained)
+    opening = np.full(shape, np.nan)
+    opening[context, trial] = np.array(table["opening"])
+    free_reasons = table["free_reason"].drop_null().to_pylist()
+    free = table["free_sampled"].to_pylist().count(True)
+    return ReportTrials(names, values, total, outside, reasons, constrained, opening, free, free_reasons)
+
+
+def _decided(table: pa.Table) -> Decided:
+    """The decisions of a trial file; where it does not say what the likeliest token was, by `HALF`."""
+    logps = _stacked(table, ["logp_a", "logp_b"])
+    if "top_is_letter" in table.column_names:
+        return Decided(logps, np.array(table["top_is_letter"]))
+    return Decided(logps, np.exp(logps).sum(axis=1) >= HALF)
+
+
+def _letter_mass(decided: Decided) -> NDArray[np.float64]:
+    """P(A) + P(B), 0 where one of them is not a finite number, shape (rows,)."""
+    mass = np.exp(decided.logps).sum(axis=1)
+    return np.where(np.isfinite(mass), mass, 0.0)
+
+
+def _by_context(context: NDArray[np.int64], reasons: Sequence[str | None], contexts: int) -> list[list[str]]:
+    """The reasons of each context, from those of each row."""
+    found: list[list[str]] = [[] for _ in range(contexts)]
+    for place, reason in zip(context, reasons, strict=True):
         if reason is not None:
-            reasons[place].append(reason)
-    return ReportTrials(names, values, total, outside, reasons)
+            found[place].append(reason)
+    return found
 
 
 def _stacked(table: pa.Table, columns: Sequence[str]) -> NDArray[np.float64]:
@@ -216,12 +289,16 @@ def _places(table: pa.Table) -> tuple[list[str], NDArray[np.int64], NDArray[np.i
     return encoded.dictionary.to_pylist(), context, row
 
 
-def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple[TrialColumns, pa.Table]:
-    """A finished trial file, held against its manifest and its own metadata."""
+def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple[TrialColumns, pa.Table, bool]:
+    """A finished trial file, held against its manifest and its own metadata, and whether its replies are constrained.
+
+    Where the file does not say the last, its manifest does.
+    """
     path = folder / TRIALS
     if begun(folder) != "finished":
         raise InputError(f"{folder}: no finished trials here; run the evaluation (again): it goes on where it was")
-    wanted = read_manifest(folder, facts).facts.rows
+    manifest = read_manifest(folder, facts)
+    wanted = manifest.facts.rows
     try:
         with pq.ParquetFile(path) as file:
             columns = _check_columns(file.schema_arrow, path)
@@ -233,7 +310,8 @@ def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple
         raise InputError(
             f"{path}: {len(table)} rows, its manifest says {wanted}; delete {folder} and run the evaluation again"
         )
-    return columns, table
+    constrained = columns.constrained or (columns.format == 2 and bool(manifest.depends_on.get("constrain_reports")))
+    return columns, table, constrained
 
 
 def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
@@ -242,7 +320,7 @@ def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
     try:
         columns = TrialColumns.model_validate_json((schema.metadata or {}).get(METADATA, b'{"format": 1}'))
     except ValidationError as error:
-        raise InputError(f"{path}: not a trial file of format {FORMAT} ({describe(error)}); {remedy}") from None
+        raise InputError(f"{path}: not a trial file of format 2 or {FORMAT} ({describe(error)}); {remedy}") from None
     found, wanted = ({field.name: str(field.type) for field in s} for s in (schema, columns.schema))
     if differing := [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]:
         name = differing[0]
@@ -255,22 +333,44 @@ def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
 
 def trial_facts(folder: Path, columns: TrialColumns, answering: Answering) -> DecisionFacts | ReportFacts:
     """What a manifest says of a trial file: how the trials turned out."""
-    wanted = ["letter", "logp_a", "logp_b"] if columns.measure == "decisions" else ["reason", "outside"]
+    wanted = ["letter", "logp_a", "logp_b", "top_is_letter"]
+    if columns.measure == "reports":
+        wanted = ["reason", "outside", *(["opening", "free_sampled", "free_reason"] if columns.constrained else [])]
     try:
         table = pq.read_table(folder / TRIALS, columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{folder / TRIALS}: cannot be read ({error}); measure it again with --overwrite") from None
-    if columns.measure == "decisions":
-        share_a = float(np.mean(np.array(table["letter"]) == "A"))
-        mass = float(np.mean(np.exp(table["logp_a"]) + np.exp(table["logp_b"])))
-        return DecisionFacts(
-            rows=len(table), share_a=round(share_a, 4), mean_letter_mass=round(mass, 4), answering=answering
-        )
+    return (_decision_facts if columns.measure == "decisions" else _report_facts)(table, columns, answering)
+
+
+def _decision_facts(table: pa.Table, columns: TrialColumns, answering: Answering) -> DecisionFacts:
+    decided = _decided(table)
+    letters = table["letter"].drop_null().to_pylist()
+    return DecisionFacts(
+        rows=len(table),
+        share_a=round(letters.count("A") / len(letters), 4) if letters else None,
+        mean_letter_mass=round(float(_letter_mass(decided).mean()), 4),
+        undecided=dict(Counter(sorted(missing for missing in decided.undecided if missing))),
+        answering=answering,
+    )
+
+
+def _report_facts(table: pa.Table, columns: TrialColumns, answering: Answering) -> ReportFacts:
     unreadable = Counter(sorted(table["reason"].drop_null().to_pylist()))
-    return ReportFacts(
+    facts = ReportFacts(
         rows=len(table),
         readable=len(table) - unreadable.total(),
         unreadable=dict(unreadable),
         outside=table["outside"].to_pylist().count(True),
+        constrained=columns.constrained,
         answering=answering,
     )
+    if not columns.constrained:
+        return facts
+    free = table["free_sampled"].to_pylist().count(True)
+    more = {
+        "mean_opening": round(float(np.mean(table["opening"])), 4),
+        "free_total": free,
+        "free_readable": free - len(table["free_reason"].drop_null()),
+    }
+    return facts.model_copy(update=more)

@@ -1,4 +1,4 @@
-"""Replies parsed into a value or a named reason; an unreadable reply is missing, never a value."""
+"""Answers read as a value or a named reason; what cannot be read or was not decided is missing, never a value."""
 
 from __future__ import annotations
 
@@ -8,15 +8,86 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 LIMIT = 100.0
 """Reports are asked for on the scale from -100 to 100."""
 
-Reason = Literal[
-    "empty", "no_json", "truncated", "not_an_object", "repeated_key", "missing_key", "extra_key", "not_a_number"
-]
-"""Why a reply could not be read."""
+Undecided = Literal["no_letter", "not_finite"]
+"""Why a decision was not made."""
 
+UNDECIDED: dict[Undecided, str] = {
+    "no_letter": "The likeliest next token is no letter.",
+    "not_finite": "A log-probability is not a finite number.",
+}
+"""What each reason means, for people."""
+
+Reason = Literal[
+    "empty",
+    "letter",
+    "no_json",
+    "truncated",
+    "not_an_object",
+    "several_objects",
+    "repeated_key",
+    "missing_key",
+    "extra_key",
+    "not_a_number",
+    "not_finite",
+    "no_choice",
+]
+"""Why there is no report: the rule that its reply failed."""
+
+REASONS: dict[Reason, str] = {
+    "empty": "The reply is empty.",
+    "letter": "The reply is a letter, as if a decision had been asked for.",
+    "no_json": "The reply holds no JSON object.",
+    "truncated": "The reply ends before its JSON object does.",
+    "not_an_object": "The reply is JSON, but a list or a text instead of an object.",
+    "several_objects": "The reply holds more than one JSON object, so which one was meant is a guess.",
+    "repeated_key": "An attribute is given more than once.",
+    "missing_key": "An attribute is not given.",
+    "extra_key": "Something is given that is no attribute.",
+    "not_a_number": "A value is no number.",
+    "not_finite": "The model's scores of the next token are not finite numbers, so there is no reply.",
+    "no_choice": "The report is about the model's own choice, and it made none.",
+}
+"""What each reason means, for people."""
+
+_LETTERS = re.compile(r"\W*((option\s+)?[AB]\W*)+", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*[+-]?\d{1,9}(\.\d{1,9})?\s*")
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Answers to decision prompts, by the next token.
+
+    Attributes:
+        logps: log P(A) and log P(B) over the whole vocabulary, shape (trials, 2).
+        top_is_letter: Whether A or B is the likeliest token of all, shape (trials,); a letter as likely as another
+            token counts as the likeliest.
+    """
+
+    logps: NDArray[np.float64]
+    top_is_letter: NDArray[np.bool_]
+
+    @property
+    def undecided(self) -> list[Undecided | None]:
+        """Why each decision was not made, None where it was."""
+        finite = [bool(np.isfinite(row).all()) for row in self.logps]
+        return [
+            "not_finite" if not known else None if letter else "no_letter"
+            for known, letter in zip(finite, self.top_is_letter, strict=True)
+        ]
+
+    @property
+    def letters(self) -> list[Literal["A", "B"] | None]:
+        """The likelier letter, None where no decision was made."""
+        return [
+            None if missing else "A" if a > b else "B"
+            for (a, b), missing in zip(self.logps, self.undecided, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -43,23 +114,41 @@ def parse_letter(reply: str) -> Literal["A", "B"] | None:
     return match.group(1) if match else None  # type: ignore[return-value]
 
 
-def parse_report(reply: str, names: Sequence[str]) -> ParsedReport:
-    """Read the first JSON object of a reply as one number for each attribute name.
+def parse_report(reply: str | None, names: Sequence[str]) -> ParsedReport:
+    """Read the JSON object of a reply as one number for each attribute name.
 
     Text and code fences around the object are passed over. Keys match without regard to case, spaces, `_` and `-`.
-    Numbers in quotes count as numbers; true, null, NaN and arithmetic do not. A repeated, missing or further key makes
-    the report unreadable, since which number was meant is then a guess.
+    Numbers in quotes count as numbers; true, null, NaN and arithmetic do not. A repeated, missing or further key, or a
+    second object, makes the report unreadable, since which number was meant is then a guess. `reply` is None where the
+    model's scores were not finite.
     """
+    if reply is None:
+        return ParsedReport(None, "not_finite")
     if not reply.strip():
         return ParsedReport(None, "empty")
     start = reply.find("{")
     if start < 0:
+        if _LETTERS.fullmatch(reply):
+            return ParsedReport(None, "letter")
         return ParsedReport(None, "not_an_object" if reply.lstrip()[:1] in ("[", '"') else "no_json")
     try:
-        pairs, _ = _DECODER.raw_decode(reply, start)
+        pairs, end = _DECODER.raw_decode(reply, start)
     except (json.JSONDecodeError, RecursionError):
         return ParsedReport(None, "no_json" if "}" in reply[start:] else "truncated")
+    if _holds_object(reply[end:]):
+        return ParsedReport(None, "several_objects")
     return _match(pairs, names)
+
+
+def _holds_object(text: str) -> bool:
+    """Whether there is a whole JSON object in a text."""
+    for found in re.finditer("{", text):
+        try:
+            _DECODER.raw_decode(text, found.start())
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        return True
+    return False
 
 
 def _match(pairs: list[tuple[str, Any]], names: Sequence[str]) -> ParsedReport:

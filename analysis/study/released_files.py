@@ -143,7 +143,8 @@ def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> DecisionTrials
     difference[row, trial] = (selections.option_a - selections.option_b) / spans[row]
     log_odds = np.full((*difference.shape[:2], 2), np.nan)
     log_odds[row, trial, 0] = np.inf * (selections.chose_a - 0.5)
-    return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan))
+    shown = ~np.isnan(log_odds)
+    return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan), shown, [[] for _ in names])
 
 
 def _add_reports(data: ReleasedData, name: str, contexts: list[str], paths: list[Path]) -> None:

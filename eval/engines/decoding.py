@@ -24,6 +24,7 @@ class Reply:
 
     Attributes:
         ended: Whether it is complete, or cannot go on.
+        not_finite: Whether it ended because the scores of its next token are no numbers to choose by.
         stuck: Whether it ended because no token goes on with what the grammar asks for.
         dictated: Whether a guess is taken as it is, whatever the model would spell instead.
     """
@@ -33,7 +34,7 @@ class Reply:
     ) -> None:
         self.tokens: list[int] = []
         self.guess: list[int] = []
-        self.ended = self.stuck = False
+        self.ended = self.stuck = self.not_finite = False
         self.dictated = dictated
         self._tokenizer, self._stop_ids = tokenizer, stop_ids
         self._matcher = None if grammar is None else xgrammar.GrammarMatcher(grammar)
@@ -64,6 +65,14 @@ class Reply:
         except UnicodeDecodeError:  # what comes next begins within a character
             return
         self.guess = self._tokenizer.encode(text, add_special_tokens=False)
+
+
+def not_finite(scores: Tensor) -> Tensor:
+    """Rows in which no probability of a next token is a finite number: a score is NaN or plus infinity, shape (rows,).
+
+    Minus infinity is a token that cannot come, and leaves the others what they are.
+    """
+    return ~scores.amax(dim=-1).isfinite()
 
 
 def greedy_replies(
@@ -97,10 +106,15 @@ def _read(logits: Tensor, replies: Sequence[Reply], limit: int, batch: Batch) ->
             if going_on[row]:
                 reply.mask(bitmask, row)
         scores = logits[:, column].float().contiguous()
+        broken = not_finite(scores).tolist()
         xgrammar.apply_token_bitmask_inplace(scores, bitmask.to(scores.device))
         for row, token in enumerate(scores.argmax(dim=-1).tolist()):
             reply = replies[row]
             if not going_on[row] or reply.ended:
+                going_on[row] = False
+                continue
+            if broken[row]:
+                reply.ended = reply.not_finite = True
                 going_on[row] = False
                 continue
             within = column < len(reply.guess)

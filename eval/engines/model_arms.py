@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xgrammar
 from transformers import AutoTokenizer
 
 from store.checkpoints import ADAPTER
@@ -16,7 +18,15 @@ from store.files import hash_file
 from store.models import check_adapter, fingerprint, model_folder
 from store.paths import project_file
 from task.chat import letter_ids, prompt_ids
+from task.errors import InputError
+from task.replies import Decided
 from task.trials import ShownTrial
+
+COMPARED = 8
+"""Prompts by which an arm is told from its base model."""
+
+BASE = ""
+"""An arm without an adapter; no arm of an experiment has this name."""
 
 
 class ModelArms:
@@ -33,6 +43,7 @@ class ModelArms:
         folder = model_folder(self.model.name, self.model.revision)
         self._fingerprint = fingerprint(folder)
         self.tokens: Counter[str] = Counter()
+        self._compared: set[str] = set()
         for adapter in self.adapters.values():
             check_adapter(Path(adapter), folder, self.model.name)
 
@@ -50,11 +61,46 @@ class ModelArms:
         """Token ids of the prompt of each trial."""
         return [prompt_ids(self.tokenizer, trial.prompt, self.model.template) for trial in trials]
 
+    def ask(self, arm: str, trials: Sequence[ShownTrial]) -> Decided:
+        """The next token after each prompt; what a subclass computes."""
+        raise NotImplementedError
+
+    def decide(self, arm: str, trials: Sequence[ShownTrial]) -> Decided:
+        """How likely the letters are as the next token, and whether one is the likeliest."""
+        self.compare_with_base(arm, trials)
+        return self.ask(arm, trials)
+
+    def compare_with_base(self, arm: str, trials: Sequence[ShownTrial]) -> None:
+        """Refuse an adapter that changes nothing, once an arm, when its first trials are answered.
+
+        Raises:
+            InputError: The arm and its base model answer the first prompts the same, to the last digit.
+        """
+        if arm not in self.adapters or arm in self._compared or not trials:
+            return
+        self._compared.add(arm)
+        counted = self.tokens.copy()  # what is asked here is no trial
+        own, base = (self.ask(one, trials[:COMPARED]).logps for one in (arm, BASE))
+        self.tokens = counted
+        if np.array_equal(own, base):
+            raise InputError(
+                f"{self.adapters[arm]}: arm {arm!r} answers as its base model does, to the last digit, so the adapter "
+                "changes nothing; train it again, or look whether its keys are those of this model"
+            )
+
     def take_token_counts(self) -> dict[str, int]:
         """Tokens since the last call, see `eval.engines.base.Engine`."""
         found = dict(self.tokens)
         self.tokens.clear()
         return found
+
+    def opening_tokens(self, grammar: xgrammar.CompiledGrammar, vocabulary: int) -> list[int]:
+        """Token ids that a grammar allows first."""
+        bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
+        xgrammar.GrammarMatcher(grammar).fill_next_token_bitmask(bitmask)
+        words = bitmask[0].numpy().view(np.uint32)
+        bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+        return np.flatnonzero(bits.ravel()[:vocabulary]).tolist()
 
     def identity(self, arm: str) -> dict[str, Any]:
         """Base model, adapter and generation settings."""

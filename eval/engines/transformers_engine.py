@@ -12,6 +12,7 @@ import torch
 import xgrammar
 from numpy.typing import NDArray
 from peft import PeftModel
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
@@ -23,6 +24,7 @@ from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
+from task.replies import Decided
 from task.trials import ShownTrial
 
 
@@ -72,31 +74,54 @@ class TransformersEngine(ModelArms):
         return xgrammar.GrammarCompiler(known)
 
     @torch.inference_mode()
-    def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
-        """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2)."""
-        answers = np.empty((len(trials), 2))
-        with self._switched_to(arm):
-            for rows, batch, rest in self._batches(arm, trials):
-                logits = batch.feed(in_columns(rest, left=True), logits=1)[:, -1]
-                answers[rows] = logits.float().log_softmax(dim=-1)[:, self.letters].cpu().numpy()
-        return answers
+    def ask(self, arm: str, trials: Sequence[ShownTrial]) -> Decided:
+        """The letters in the distribution of the next token over the whole vocabulary."""
+        logps, top = np.empty((len(trials), 2)), np.empty(len(trials), dtype=bool)
+        for rows, found in self._next_token(arm, trials):
+            letters = found[:, self.letters]
+            logps[rows] = letters.cpu().numpy()
+            top[rows] = (letters.amax(dim=-1) >= found.amax(dim=-1)).cpu().numpy()
+        return Decided(logps, top)
 
     @torch.inference_mode()
-    def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
-        """Greedy replies, within the grammar of each trial's context if reports are constrained."""
+    def opening(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
+        """P(the next token is one that the grammar of the trial's context allows first), shape (trials,)."""
+        self.compare_with_base(arm, trials)
+        found = np.empty(len(trials))
+        for rows, logps in self._next_token(arm, trials):
+            for row, probabilities in zip(rows, logps.exp(), strict=True):
+                opens = self.opening_tokens(self._grammar(trials[row].context), len(probabilities))
+                found[row] = float(probabilities[opens].sum())
+        return np.nan_to_num(found, nan=0.0)
+
+    def _next_token(self, arm: str, trials: Sequence[ShownTrial]) -> Iterator[tuple[list[int], Tensor]]:
+        """Batches of rows with the log-probabilities of their next token, shape (rows, vocabulary)."""
         with self._switched_to(arm):
-            replies = self._replies(arm, trials)
+            for rows, batch, rest in self._batches(arm, trials):
+                yield rows, batch.feed(in_columns(rest, left=True), logits=1)[:, -1].float().log_softmax(dim=-1)
+
+    @torch.inference_mode()
+    def report(self, arm: str, trials: Sequence[ShownTrial], constrained: bool) -> list[str | None]:
+        """Greedy replies, within the grammar of each trial's context if constrained; None where logits are broken."""
+        self.compare_with_base(arm, trials)
+        with self._switched_to(arm):
+            replies = self._replies(arm, trials, constrained)
             if stuck := [i for i, reply in enumerate(replies) if reply.stuck]:
-                again = self._replies(arm, [trials[i] for i in stuck], dictated=True)
+                again = self._replies(arm, [trials[i] for i in stuck], constrained, dictated=True)
                 for i, reply in zip(stuck, again, strict=True):
                     replies[i] = reply
-        return list(self.tokenizer.batch_decode([r.tokens for r in replies], skip_special_tokens=True))
+        texts = self.tokenizer.batch_decode([r.tokens for r in replies], skip_special_tokens=True)
+        return [None if reply.not_finite else text for reply, text in zip(replies, texts, strict=True)]
 
-    def _replies(self, arm: str, trials: Sequence[ShownTrial], dictated: bool = False) -> list[Reply]:
-        grammars = [self._grammar(trial.context) for trial in trials]
+    def _replies(
+        self, arm: str, trials: Sequence[ShownTrial], constrained: bool, dictated: bool = False
+    ) -> list[Reply]:
+        grammars = [self._grammar(trial.context) if constrained else None for trial in trials]
         replies = [Reply(grammar, self.tokenizer, self._stop_ids, dictated) for grammar in grammars]
         for rows, batch, rest in self._batches(arm, trials):
-            limit = self._limit([trials[row].context for row in rows])
+            limit = self.engine.report_tokens
+            if constrained:
+                limit = max(longest_report(trials[row].context) for row in rows)
             greedy_replies(batch, rest, [replies[row] for row in rows], limit, ahead=not self._windowed)
         self.tokens["reply"] += sum(len(reply.tokens) for reply in replies)
         return replies
@@ -143,13 +168,7 @@ class TransformersEngine(ModelArms):
         """
         return getattr(self._model.config.get_text_config(), "sliding_window", None) is not None
 
-    def _limit(self, contexts: Sequence[ChoiceContext]) -> int:
-        """Most tokens of a reply."""
-        return max(map(longest_report, contexts)) if self.engine.constrain_reports else self.engine.report_tokens
-
-    def _grammar(self, context: ChoiceContext) -> xgrammar.CompiledGrammar | None:
-        if not self.engine.constrain_reports:
-            return None
+    def _grammar(self, context: ChoiceContext) -> xgrammar.CompiledGrammar:
         return self._compiler.compile_grammar(report_grammar(context))  # which keeps what it has compiled
 
     def _switched_to(self, arm: str) -> AbstractContextManager[Any]:

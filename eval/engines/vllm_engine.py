@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
+import xgrammar
 from numpy.typing import NDArray
 from vllm import LLM, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
@@ -16,7 +18,9 @@ from vllm.sampling_params import StructuredOutputsParams
 from eval.engines.model_arms import ModelArms
 from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
 from store.evaluation import EvalConfig
+from task.contexts import ChoiceContext
 from task.prompts import longest_report, report_grammar, report_keys
+from task.replies import Decided
 from task.trials import ShownTrial
 
 NUMBER = re.compile(r"-?\d+")
@@ -37,6 +41,7 @@ class VllmEngine(ModelArms):
         super().__init__(config)
         numbered = enumerate(self.adapters.items(), start=1)
         self._requests = {arm: LoRARequest(arm, i, path) for i, (arm, path) in numbered}
+        self._opened: tuple[str, list[list[int]]] | None = None
 
     @cached_property
     def _llm(self) -> LLM:
@@ -45,32 +50,64 @@ class VllmEngine(ModelArms):
         )
         return LLM(**derived | lora_arguments(list(self.adapters.values())) | self.engine.vllm)
 
-    def decide(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
-        """log P(A) and log P(B) of the next token over the whole vocabulary, shape (trials, 2).
+    def ask(self, arm: str, trials: Sequence[ShownTrial]) -> Decided:
+        """The letters in the distribution of the next token over the whole vocabulary.
 
-        `allowed_token_ids` acts after the log-probabilities are taken, so they are those of the whole vocabulary.
+        The token that vLLM answers with is the likeliest one, since nothing forbids it any, and its log-probability
+        comes with those of the letters.
         """
-        params = SamplingParams(
-            temperature=0, max_tokens=1, allowed_token_ids=self.letters, logprob_token_ids=self.letters
-        )
-        outputs = self._generate(arm, self.prompts(trials), params)
-        found = [[output.outputs[0].logprobs[0][letter].logprob for letter in self.letters] for output in outputs]
-        return np.array(found)
+        params = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=self.letters)
+        outputs = [output.outputs[0] for output in self._generate(arm, self.prompts(trials), params)]
+        logps = np.array([[output.logprobs[0][letter].logprob for letter in self.letters] for output in outputs])
+        top = np.array([output.logprobs[0][output.token_ids[0]].logprob for output in outputs])
+        return Decided(logps.reshape(-1, 2), logps.reshape(-1, 2).max(axis=1) >= top)
 
-    def report(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
-        """Greedy replies, within the grammar of each trial's context if reports are constrained."""
-        params = [self._report_params(trial) for trial in trials]
-        outputs = self._generate(arm, self.prompts(trials), params)
-        replies = [output.outputs[0].text for output in outputs]
+    def opening(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
+        """P(the next token is one that the grammar of the trial's context allows first), shape (trials,)."""
+        self.compare_with_base(arm, trials)
+        prompts, tokens = self.prompts(trials), [self._opening(trial.context) for trial in trials]
+        params = [SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=asked) for asked in tokens]
+        outputs = self._generate(arm, prompts, params)
+        # The constrained reports to the same prompts come next, and find them computed.
+        self._opened = arm, prompts
+        found = [
+            sum(math.exp(output.outputs[0].logprobs[0][token].logprob) for token in asked)
+            for output, asked in zip(outputs, tokens, strict=True)
+        ]
+        return np.nan_to_num(np.array(found), nan=0.0)
+
+    def _opening(self, context: ChoiceContext) -> list[int]:
+        return self.opening_tokens(self._compiler.compile_grammar(report_grammar(context)), self._vocabulary)
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return int(load_config(self.model).vocab_size)
+
+    @cached_property
+    def _compiler(self) -> xgrammar.GrammarCompiler:
+        return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, self._vocabulary))
+
+    def report(self, arm: str, trials: Sequence[ShownTrial], constrained: bool) -> list[str | None]:
+        """Greedy replies, within the grammar of each trial's context if constrained; None where logits are broken.
+
+        vLLM shows no logits, so they are judged by the log-probability of each chosen token: NaN or infinite where some
+        logit is NaN or plus infinity. Within a grammar it is taken after the grammar's mask, so that a broken logit of
+        a token that the grammar forbids is not seen.
+        """
+        self.compare_with_base(arm, trials)
+        prompts, params = self.prompts(trials), [self._report_params(trial, constrained) for trial in trials]
+        opened, self._opened = constrained and self._opened == (arm, prompts), None
+        outputs = [output.outputs[0] for output in self._generate(arm, prompts, params, keep=opened)]
+        replies = [output.text if math.isfinite(output.cumulative_logprob) else None for output in outputs]
         # A vocabulary of whole words can spell itself into a corner (`eval.engines.decoding`); vLLM then cuts it off.
-        stuck = [i for i, text in enumerate(replies) if self.engine.constrain_reports and not text.endswith("}")]
+        stuck = [i for i, text in enumerate(replies) if constrained and text is not None and not text.endswith("}")]
         for i, text in zip(stuck, self._dictated(arm, [trials[i] for i in stuck]), strict=True):
             replies[i] = text
         return replies
 
-    def _report_params(self, trial: ShownTrial) -> SamplingParams:
-        if not self.engine.constrain_reports:
-            return SamplingParams(temperature=0, max_tokens=self.engine.report_tokens)
+    def _report_params(self, trial: ShownTrial, constrained: bool) -> SamplingParams:
+        if not constrained:
+            return SamplingParams(temperature=0, max_tokens=self.engine.report_tokens, logprobs=0)
         return _within(report_grammar(trial.context), longest_report(trial.context))
 
     def _dictated(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
@@ -96,10 +133,16 @@ class VllmEngine(ModelArms):
         return list(tokens[: max(ends, default=0)])
 
     def _generate(
-        self, arm: str, prompts: Sequence[list[int]], params: SamplingParams | Sequence[SamplingParams]
+        self,
+        arm: str,
+        prompts: Sequence[list[int]],
+        params: SamplingParams | Sequence[SamplingParams],
+        keep: bool = False,
     ) -> list[RequestOutput]:
-        # Answers may not depend on earlier calls, not even in the last digits, which what is in the cache decides.
-        self._llm.reset_prefix_cache()
+        # Answers may not depend on earlier calls, not even in the last digits, which what is in the cache decides;
+        # `keep` says that the call before asked for another part of the same answers.
+        if not keep:
+            self._llm.reset_prefix_cache()
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
         # In the order of their tokens, so that prompts with the same beginning follow each other.
         order = sorted(range(len(prompts)), key=lambda i: prompts[i])
@@ -118,4 +161,6 @@ class VllmEngine(ModelArms):
 
 def _within(grammar: str, tokens: int) -> SamplingParams:
     """Greedy decoding within a grammar."""
-    return SamplingParams(temperature=0, max_tokens=tokens, structured_outputs=StructuredOutputsParams(grammar=grammar))
+    return SamplingParams(
+        temperature=0, max_tokens=tokens, logprobs=0, structured_outputs=StructuredOutputsParams(grammar=grammar)
+    )

@@ -106,6 +106,10 @@ def test_trial_files_hold_every_trial_and_what_became_of_it(settings: dict[str, 
         "readable": 35 - int(unread.sum()),
         "unreadable": {"no_json": int(unread.sum())},
         "outside": int(table["outside"].sum()),
+        "constrained": False,
+        "mean_opening": None,
+        "free_total": 0,
+        "free_readable": 0,
     }
     assert facts.answering.trials_per_second > 0 and facts.answering.prompt_tokens is None
 
@@ -128,6 +132,9 @@ class Killed(Engine):
 
     def report(self, *args: Any) -> Any:
         return self._next().report(*args)
+
+    def opening(self, *args: Any) -> Any:
+        return self._next().opening(*args)
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3, 5, 7])
