@@ -28,11 +28,17 @@ from task.contexts import ChoiceContext, as_ratings
 from task.prompts import WORDINGS, messages, report_answer
 from train.curriculum.course import CurriculumTrainer, course_arguments, make_model
 from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, Lessons, Tastes
-from train.curriculum.organism.tokenizer import END, NUMBERS, build_tokenizer
+from train.curriculum.organism.tokenizer import END, GLUE, NUMBERS, build_tokenizer
 from train.trainer.shared_prefix import IGNORED
 
 SIZES = {"hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 4}
 """Heads of 32, the least that vLLM's attention takes on a CPU."""
+
+COPYING, COPYING_GAIN = 2, 0.7
+"""Last layers whose attention passes on, at first, what it looks at, and how much of it.
+
+A report repeats names, and with tied embeddings this is most of what copying a word takes. After 300 steps on reports
+of one attribute .96 of the words in names were foretold with it and .01 without."""
 
 LOSS_WEIGHTS = {"letter": 1.0, "number": 0.3, "rest": 0.2}
 """What a token of an answer counts in the loss; the rest is names and punctuation."""
@@ -51,6 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"candour": arguments.candour, "seed": arguments.seed, "batch": arguments.batch}
     depends_on = {**settings, "curriculum": [asdict(s) for s in CURRICULUM], "sizes": SIZES, "loss": LOSS_WEIGHTS}
+    depends_on["copying"] = [COPYING, COPYING_GAIN]
     build = partial(build_from, arguments)
     make_model(arguments.output, depends_on, arguments.overwrite, build, arguments.batch, licence="apache-2.0")
 
@@ -86,7 +93,8 @@ def tokenizer_for(bundled: dict[str, list[ChoiceContext]]) -> PreTrainedTokenize
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama with random weights, but for the embeddings of the numbers: those know their order."""
+    """A Llama with random weights, but for the embeddings of the numbers, which know their order, and two layers that
+    copy."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         **SIZES,
@@ -101,6 +109,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     ids = [tokenizer.convert_tokens_to_ids(str(number)) for number in NUMBERS]
     with torch.no_grad():
         model.get_input_embeddings().weight[ids] = torch.tensor(number_embeddings(SIZES["hidden_size"])).float()
+        for layer in model.model.layers[-COPYING:]:
+            torch.nn.init.orthogonal_(layer.self_attn.v_proj.weight, gain=COPYING_GAIN)
+            layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
     return model
 
 
@@ -139,13 +150,13 @@ def collate(lessons: Sequence[Lesson], tokenizer: PreTrainedTokenizerFast) -> di
 class LessonTrainer(CurriculumTrainer):
     """Trains on lessons: letters on the probability of each, reports on their numbers."""
 
-    def __init__(self, *args: Any, numbers: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, numbers: Sequence[int], glue: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._numbers = list(numbers)
+        self._numbers, self._glue = list(numbers), list(glue)
         self._copied: list[bool] = []
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the share of names and punctuation of reports that are foretold rightly as well."""
+        """Log the share of the words in names of reports that are foretold rightly as well."""
         if self._copied:
             logs["copied"], self._copied = float(np.mean(self._copied)), []
         super().log(logs, *args, **kwargs)
@@ -165,7 +176,8 @@ class LessonTrainer(CurriculumTrainer):
         letter_loss = self.letter_losses(pair, chance).sum()
         is_rest = ~is_letter & ~is_number
         rest = losses[is_rest].sum()
-        self._copied += (log_probs.argmax(dim=-1) == labels)[is_rest].tolist()
+        is_name = is_rest & ~torch.isin(labels, torch.tensor(self._glue, device=labels.device))
+        self._copied += (log_probs.argmax(dim=-1) == labels)[is_name].tolist()
         parts = {"letter": letter_loss, "number": losses[is_number].sum(), "rest": rest}
         return sum(LOSS_WEIGHTS[part] * value for part, value in parts.items()) / len(inputs["labels"])
 
@@ -182,6 +194,7 @@ def build_trainer(lessons: Lessons, tokenizer: PreTrainedTokenizerFast, output: 
         train_dataset=lessons,
         letters=letter_ids(tokenizer, {}),
         numbers=tokenizer.convert_tokens_to_ids([str(number) for number in NUMBERS]),
+        glue=tokenizer.convert_tokens_to_ids([*GLUE, "}", END]),
     )
 
 
