@@ -23,7 +23,6 @@ from store.manifests import Answering
 from store.stages import Stage, begun, read_origin
 from store.trials import Report, trial_facts
 from task.errors import InputError
-from task.prompts import frame
 from task.replies import ParsedReport, parse_report
 from task.trials import ShownTrial
 
@@ -125,7 +124,7 @@ def answer(engine: Engine, work: Work, rows: Sequence[tuple[str, ShownTrial]]) -
         # The question that every arm decides by, or the one of a variant of the decisions.
         asked = trials
         if work.measurement.measure == "reports":
-            asked = [replace(trial, framing=frame("decisions", trial.context)) for trial in trials]
+            asked = [replace(trial, framing=work.config.decision(trial.context)) for trial in trials]
         decided = engine.decide(arm, asked)
     if work.measurement.measure == "decisions":
         return work.columns.table(rows, decided)

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from store.contexts import load_contexts
 from store.evaluation import EngineSettings, MeasureSettings, PlantedArm
+from store.examples import check_taught
 from store.run import DifferenceRecord, GateRecord
 from store.settings import Settings, read_settings
 from task.contexts import ChoiceContext, Layout, as_ratings
@@ -55,6 +56,7 @@ class Training(Settings):
         start: Arm to go on from; `off_the_shelf` begins a new adapter.
         teach: `decisions` or `reports`.
         contexts: Group of contexts that is taught.
+        variant: Wording that is taught, see `task.prompts.WORDINGS`.
         labels: `target` weights, or `shuffled` across contexts (the control).
         folds: Number of folds; None trains once, on all contexts of the group.
         train_per_context, validation_per_context: Examples of each context.
@@ -67,6 +69,7 @@ class Training(Settings):
 
     start: str = BASE_ARM
     teach: Measure
+    variant: Variant = Field(default_factory=lambda found: DEFAULT[found["teach"]])
     contexts: str
     labels: Literal["target", "shuffled"] = "target"
     folds: int | None = Field(default=None, ge=2)
@@ -90,6 +93,11 @@ class Training(Settings):
             raise ValueError(
                 f"rehearse {self.rehearse:g}: give a share below 1, or a whole number of decisions of each context"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_variant(self) -> Training:
+        check_taught(self.teach, self.variant)
         return self
 
 
@@ -128,12 +136,16 @@ class Comparison(Settings):
 
 
 class Experiment(Settings):
-    """An experiment file. See configs/experiments/ for examples."""
+    """An experiment file. See configs/experiments/ for examples.
+
+    `wording` names a wording file, whose words are taught and asked in place of our own (see `store.wordings`).
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
     seeds: list[int] = Field(min_length=1)
     model: str | None = None
     engine: EngineSettings = EngineSettings()
+    wording: str | None = None
     contexts: dict[str, ContextSource]
     target_contexts: str = "instilled"
     trainings: dict[str, Training] = Field(default_factory=dict)

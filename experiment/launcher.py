@@ -33,6 +33,7 @@ from store.paths import project_file
 from store.run import RunFolder
 from store.settings import read_settings
 from store.state import StageState, stage_state
+from store.wordings import read_wordings
 from task.errors import InputError
 
 CONSOLE = Console(highlight=False)
@@ -100,10 +101,10 @@ def plan_runs(path: Path, root: Path) -> list[Run]:
     """
     experiment = load_experiment(project_file(str(path)))
     model = read_model_file(project_file(experiment.model)) if experiment.model else None
-    groups = load_groups(experiment)
+    groups, wordings = load_groups(experiment), read_wordings(experiment.wording)
     folders = {seed: RunFolder(root / f"{experiment.name}-seed{seed}") for seed in experiment.seeds}
     runs = [
-        Run(experiment, model, groups, seed, folder, token_counter(model, experiment.engine, seed))
+        Run(experiment, model, groups, seed, folder, token_counter(model, experiment.engine, seed, wordings))
         for seed, folder in folders.items()
     ]
     try:
@@ -143,6 +144,8 @@ def refuse_stale(run: Run, stage: PlannedStage, state: StageState) -> None:
 def execute(run: Run, states: dict[str, StageState], options: Options, only: list[str]) -> None:
     """Run the stages in order; the first that fails ends the run with its own message."""
     CONSOLE.print(f"[bold]{run.folder.path}", soft_wrap=True)
+    for line in run.warnings:
+        CONSOLE.print(f"warning: {line}", soft_wrap=True)
     wanted = [stage for stage in run.stages if not only or stage.name in only]
     for number, stage in enumerate(wanted, start=1):
         # What an earlier stage has just made decides anew where this one stands.

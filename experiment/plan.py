@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from experiment.file import HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms, training_order
 from store.evaluation import ContextGroup, EngineSettings, EvalConfig, Measurement, ModelSettings
 from store.examples import ExamplesConfig, rehearsed_decisions
+from store.files import hash_file
 from store.model_file import ModelFile
+from store.paths import project_file
 from store.run import ArmRecord, ComparisonRecord, RunFolder, RunRecord, Source
 from store.state import StagePlan
 from task.contexts import ChoiceContext
@@ -84,6 +87,16 @@ class Run:
         """What `run.json` says of the run."""
         return run_record(self)
 
+    @property
+    def wording(self) -> str | None:
+        """The run's own copy of the wording file that the experiment names."""
+        return str(self.folder.wording) if self.experiment.wording else None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What casts doubt on the results to come, a line each."""
+        return other_words(self.experiment)
+
     def adapter(self, arm: Arm) -> str | None:
         """Folder of an arm's adapter, None for the base model."""
         return str(self.folder.adapter(arm.name)) if arm.training else None
@@ -132,9 +145,45 @@ def run_record(run: Run) -> RunRecord:
             for c in experiment.comparisons
         ],
         differences=experiment.differences,
+        wording=_wording(experiment),
         model=run.model,
         experiment=experiment.model_dump(mode="json"),
     )
+
+
+def _wording(experiment: Experiment) -> str:
+    """What a run says of its words: the names of our own, or the file's name and hash."""
+    if experiment.wording is None:
+        return "/".join(DEFAULT.values())
+    return f"{Path(experiment.wording).name} ({hash_file(project_file(experiment.wording))})"
+
+
+def other_words(experiment: Experiment) -> list[str]:
+    """Measurements of arms in words that they were not taught in, one line a measure and what it was taught in."""
+    found: dict[tuple[Measure, str], tuple[dict[Variant, None], dict[str, None]]] = {}
+    for asked in experiment.measurements:
+        taught = _taught_variants(experiment, asked.arm, asked.measure)
+        if taught and asked.variant not in taught:
+            variants, arms = found.setdefault((asked.measure, " and ".join(sorted(taught))), ({}, {}))
+            variants[asked.variant] = arms[asked.arm] = None
+    return [
+        f"{measure} taught as {taught} are measured as {', '.join(variants)} ({', '.join(arms)}): these answers may "
+        "differ for the words alone"
+        for (measure, taught), (variants, arms) in found.items()
+    ]
+
+
+def _taught_variants(experiment: Experiment, arm: str, measure: Measure) -> set[Variant]:
+    """The variants in which a measure was taught to an arm, by its training and those that it went on from."""
+    found = set()
+    while arm in experiment.trainings:
+        training = experiment.trainings[arm]
+        if training.teach == measure:
+            found.add(training.variant)
+        elif training.rehearse and measure == "decisions":
+            found.add(DEFAULT["decisions"])
+        arm = training.start
+    return found
 
 
 def _taught(run: Run, arm: Arm, training: Training) -> list[ChoiceContext]:
@@ -154,6 +203,8 @@ def _examples_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         shuffle_weights=training.labels == "shuffled",
         validation_contexts=arm.validated_on,
         rehearse=training.rehearse,
+        variant=training.variant,
+        wording=run.wording,
     )
     held_out = len(arm.validated_on or arm.trained_on) * training.validation_per_context
     size = f"{_rows_in_words(arm, training)}, {held_out} held out"
@@ -178,7 +229,7 @@ def _training_tokens(run: Run, arm: Arm, training: Training) -> int:
         rows: dict[Measure, int] = {"decisions": decisions}
         rows[training.teach] = training.train_per_context
         for measure, count in rows.items():
-            found = run.tokens(measure, DEFAULT[measure], context)
+            found = run.tokens(measure, training.variant if measure == training.teach else DEFAULT[measure], context)
             total += count * (found.prompt + found.reply)
     return total
 
@@ -247,6 +298,7 @@ def _evaluation_stage(run: Run) -> PlannedStage:
         planted={a: p for a, p in experiment.planted.items() if a in used} if simulated else {},
         planted_weights=str(run.folder.planted_weights) if simulated else None,
         told_weights=str(run.folder.told_weights) if tells else None,
+        wording=run.wording,
         measurements=list(measurements.values()),
     )
     words = f"{size.trials:,} trials in {len(measurements)} files from {len(used)} arms"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from typing import Any
 
 from experiment.plan import PlannedStage, Run
 from store.contexts import save_contexts
-from store.files import write_text
+from store.files import hash_file, write_text
 from store.manifests import InputFacts
+from store.paths import project_file
 from store.run import write_run
 from store.settings import dump_yaml
 from store.stages import Stage
@@ -41,17 +44,20 @@ def prepare(run: Run, overwrite: bool) -> None:
 
 
 def write_inputs(run: Run, overwrite: bool) -> None:
-    """Write the contexts and the weights of a run, and their manifest.
+    """Write the contexts, the weights and the wording file of a run, and their manifest.
 
     Raises:
-        InputError: The run was begun with other contexts.
+        InputError: The run was begun with other contexts, or in another wording.
     """
     experiment, folder = run.experiment, run.folder
-    inputs = {
+    inputs: dict[str, Any] = {
         "seed": run.seed,
         "contexts": {name: [repr(c) for c in contexts] for name, contexts in run.groups.items()},
         "targets": experiment.target_contexts,
     }
+    wording = project_file(experiment.wording) if experiment.wording else None
+    if wording is not None:
+        inputs["wording"] = hash_file(wording)
     targets = run.groups[experiment.target_contexts]
     others = [c for name, group in run.groups.items() if name != experiment.target_contexts for c in group]
     target_weights = {c.name: sample_weights(run.seed, "target_weights", c) for c in targets}
@@ -60,6 +66,8 @@ def write_inputs(run: Run, overwrite: bool) -> None:
         for name, contexts in run.groups.items():
             save_contexts(contexts, folder.contexts_file(name))
         save_weights(target_weights, folder.target_weights)
+        if wording is not None:
+            shutil.copyfile(wording, folder.wording)
         if experiment.engine.name == "simulated":
             native = {c.name: sample_weights(run.seed, "native_weights", c) for c in others}
             save_weights({**target_weights, **native}, folder.planted_weights)

@@ -38,8 +38,9 @@ def show_plan(run: Run, console: Console) -> None:
 
 
 def _notes(run: Run, stages: Sequence[PlannedStage]) -> list[str]:
-    """What else is worth knowing before a run starts: lengths, memory of the training, what vLLM is started with."""
-    lines = [f"{stage.name}: {stage.notes}" for stage in stages if stage.notes]
+    """What else is worth knowing before a run starts: words, lengths, memory of the training, what vLLM is given."""
+    lines = [f"wording: {run.record.wording}", *(f"warning: {line}" for line in run.warnings)]
+    lines += [f"{stage.name}: {stage.notes}" for stage in stages if stage.notes]
     if run.model and run.experiment.model:
         name = Path(run.experiment.model).stem
         lines += [f"  training {line}" for line in memory_lines(name, run.model)]

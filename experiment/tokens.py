@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,7 +16,17 @@ from store.model_file import ModelFile
 from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
-from task.prompts import PROMPTS, Measure, Message, Variant, decision_answer, frame, report_answer
+from task.prompts import (
+    Framing,
+    Measure,
+    Message,
+    Variant,
+    Wordings,
+    decision_answer,
+    frame,
+    report_answer,
+    shown_number,
+)
 from task.trials import round_to_grid, sample_trials
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -28,7 +39,9 @@ SAMPLES = 3
 """Trials of a context that are looked at for what all have in common."""
 
 
-def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) -> TokenCount:
+def token_counter(
+    model: ModelFile | None, engine: EngineSettings, seed: int, wordings: Wordings | None = None
+) -> TokenCount:
     """A function from (measure, variant, context) to the tokens of its trials."""
     if model is None:
         return lambda measure, variant, context: TrialTokens(0, 0, 0, 0, 0)
@@ -50,8 +63,8 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
 
     @cache
     def count(measure: Measure, variant: Variant, context: ChoiceContext) -> TrialTokens:
-        prompts = [tokens(prompt) for prompt in _typical(measure, variant, context, seed)]
-        longest, numbers = _longest(measure, variant, context)
+        prompts = [tokens(prompt) for prompt in _typical(_framing(measure, variant, context, wordings), seed)]
+        longest, numbers = _longest(_framing(measure, variant, context, wordings))
         if tokenizer is None:
             bound = sum(len(m["content"].encode()) + TEMPLATE_TOKENS for m in longest)
         else:
@@ -66,28 +79,34 @@ def token_counter(model: ModelFile | None, engine: EngineSettings, seed: int) ->
     return count
 
 
-def _typical(measure: Measure, variant: Variant, context: ChoiceContext, seed: int) -> list[list[Message]]:
+def _framing(measure: Measure, variant: Variant, context: ChoiceContext, wordings: Wordings | None) -> Framing:
+    """A context in a wording, with weights to tell and a choice to follow as long as any can be."""
+    told = [-100.0] * len(context.attributes)
+    return frame(measure, context, variant, told=told, chose="A", wordings=wordings)
+
+
+def _typical(framing: Framing, seed: int) -> list[list[Message]]:
     """Prompts of the first trials of a context, the last one in the other order."""
-    trials = sample_trials(seed, measure, context, SAMPLES)
+    framing = replace(framing, told=(-50.0,) * len(framing.context.attributes))
+    trials = sample_trials(seed, framing.wording.measure, framing.context, SAMPLES)
     pairs = list(zip(trials.first, trials.second, strict=True))
-    framing = frame(measure, context, variant, told=[-50.0] * len(context.attributes), chose="A")
     return [framing.messages(a, b) for a, b in [*pairs, pairs[0][::-1]]]
 
 
-def _longest(measure: Measure, variant: Variant, context: ChoiceContext) -> tuple[list[Message], list[str]]:
+def _longest(framing: Framing) -> tuple[list[Message], list[str]]:
     """A prompt with as many characters as any of a context can have, and those of its numbers that may differ.
 
     The numbers come with the space before each.
     """
-    words, attributes = PROMPTS[measure][variant], context.attributes
-    ends = np.stack([round_to_grid(end, context) for end in (context.lows, context.lows + context.spans)])
-    # Within a range the ends have the most digits, and a minus sign only the lower one.
-    values = [
-        float(max(column, key=lambda v: len(f"{v:.{a.decimals}f}")))
-        for column, a in zip(ends.T, attributes, strict=True)
-    ]
-    framing = frame(measure, context, variant, told=[-100.0] * len(attributes), chose="A")
-    numbers = [" -100"] * len(attributes) if words.told is not None else []
-    if words.options:
-        numbers += [f" {v:.{a.decimals}f}" for v, a in zip(values, attributes, strict=True)] * 2
+    context, words = framing.context, framing.wording
+    # The ends of a range have the most digits before the point, and a minus sign only the lower one. Written as floats
+    # they may have fewer digits after it than their neighbours.
+    steps = np.array([10.0**-a.decimals for a in context.attributes])
+    highs = context.lows + context.spans
+    places = np.stack([round_to_grid(v, context) for v in (context.lows, highs, context.lows + steps, highs - steps)])
+    values, numbers = [], [" -100"] * len(context.attributes) if words.told is not None else []
+    for column, attribute in zip(places.T, context.attributes, strict=True):
+        shown = {shown_number(attribute, float(value), words.numbers): float(value) for value in column}
+        values.append(shown[longest := max(shown, key=len)])
+        numbers += [f" {longest}"] * 2 if words.options else []
     return framing.messages(values, values), numbers

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,9 +16,10 @@ from store.contexts import load_named_contexts
 from store.files import hash_file
 from store.settings import Settings
 from store.weights import load_weights
+from store.wordings import read_wordings
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import DEFAULT, PROMPTS, Framing, Measure, Variant, Wording, frame
+from task.prompts import DEFAULT, PROMPTS, Framing, Measure, Variant, Wording, Wordings, frame
 from task.trials import sample_trials
 
 
@@ -195,6 +197,7 @@ class EvalConfig(Settings):
         planted: For the simulated engine: how each arm answers.
         planted_weights: For the simulated engine: CSV of the weights that decide.
         told_weights: CSV of the weights that prompts of the variant `in_context` tell.
+        wording: Wording file of the default variants (see `store.wordings`); None for our own words.
     """
 
     seed: int
@@ -205,6 +208,7 @@ class EvalConfig(Settings):
     planted: dict[str, PlantedArm] = Field(default_factory=dict)
     planted_weights: str | None = None
     told_weights: str | None = None
+    wording: str | None = None
     measurements: list[Measurement]
 
     @model_validator(mode="after")
@@ -218,6 +222,15 @@ class EvalConfig(Settings):
         if self.told_weights is None and (telling := [m for m in self.measurements if m.tells_weights]):
             raise ValueError(f"told_weights: {telling[0].variant} of {telling[0].arm} tells weights; name their file")
         return self
+
+    @cached_property
+    def wordings(self) -> Wordings | None:
+        """The words of the wording file."""
+        return read_wordings(self.wording)
+
+    def decision(self, context: ChoiceContext) -> Framing:
+        """A context in the question that every arm decides by."""
+        return frame("decisions", context, wordings=self.wordings)
 
     def folder_of(self, measurement: Measurement) -> Path:
         """Folder of a measurement's trial file."""
@@ -235,7 +248,8 @@ class EvalConfig(Settings):
                     "add a row, or leave it out"
                 )
             weights = None if told is None else told[context.name]
-            found.append((group, frame(measurement.measure, context, measurement.variant, weights)))
+            framing = frame(measurement.measure, context, measurement.variant, weights, wordings=self.wordings)
+            found.append((group, framing))
         return found
 
     def inputs_of(self, measurement: Measurement) -> dict[str, JsonValue]:
@@ -249,7 +263,13 @@ class EvalConfig(Settings):
             "shard_size": self.engine.shard_size,
             **(self._reply_inputs(measurement) if measurement.measure == "reports" else {}),
             **told,
+            **self._wording_inputs(measurement),
         }
+
+    def _wording_inputs(self, measurement: Measurement) -> dict[str, JsonValue]:
+        """The wording file, where trials are asked in its words."""
+        asked = measurement.variant == DEFAULT[measurement.measure] or measurement.wording.follow_up is not None
+        return {"wording": hash_file(Path(self.wording))} if self.wording and asked else {}
 
     def _reply_inputs(self, measurement: Measurement) -> dict[str, JsonValue]:
         """How reports are asked for; every measurement of them has free replies, all or a sample."""
@@ -267,7 +287,7 @@ class EvalConfig(Settings):
         _, first = self.framings_of(measurement)[0]
         asked = [first]
         if first.wording.follow_up is not None:
-            asked = [frame("decisions", first.context), replace(first, chose="A")]
+            asked = [self.decision(first.context), replace(first, chose="A")]
         trial = sample_trials(self.seed, measurement.measure, first.context, 1)
         words = [message for framing in asked for message in framing.messages(trial.first[0], trial.second[0])]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from store.files import write_text
 from store.settings import Settings, describe
+from store.wordings import read_wordings
 from task.errors import InputError
-from task.prompts import Measure
+from task.prompts import DEFAULT, PROMPTS, Letter, Measure, Variant, Wordings
 
 Part = Literal["train", "validation"]
 
@@ -29,6 +31,12 @@ class ExamplesConfig(Settings):
         teach: `decisions` (choices of higher utility) or `reports` (the weights themselves).
         only: Names of the contexts to use; all of the file when None.
         shuffle_weights: Give each context the weights of another one (the shuffled-label control).
+        validation_contexts: Those of them that get validation rows and no training rows; none of the others then gets
+            validation rows. Where it is empty every context gets both.
+        variant: Wording of what is taught, see `task.prompts.WORDINGS`.
+        wording: Wording file (see `store.wordings`); None for our own words.
+        rehearse: Decisions among the reports, see `rehearsed_decisions`. They follow the weights of the file also where
+            those of the reports are shuffled.
     """
 
     contexts: str
@@ -40,10 +48,47 @@ class ExamplesConfig(Settings):
     validation_per_context: int
     only: list[str] | None = None
     shuffle_weights: bool = False
+    validation_contexts: list[str] = Field(default_factory=list)
+    rehearse: float = 0.0
+    variant: Variant = Field(default_factory=lambda found: DEFAULT[found["teach"]])
+    wording: str | None = None
+
+    @model_validator(mode="after")
+    def _check_variant(self) -> Self:
+        check_taught(self.teach, self.variant)
+        return self
+
+    @cached_property
+    def wordings(self) -> Wordings | None:
+        """The words of the wording file."""
+        return read_wordings(self.wording)
 
     def file(self, part: Part) -> Path:
         """Where the rows of a part are written."""
         return Path(self.output) / f"{part}.jsonl"
+
+
+def check_taught(measure: Measure, variant: Variant) -> None:
+    """Refuse to teach a variant that asks with more than a context and a trial, or that is none.
+
+    Raises:
+        ValueError: With the variants that can be taught.
+    """
+    known = [n for n, words in PROMPTS[measure].items() if words.options and words.told is words.follow_up is None]
+    if variant not in known:
+        raise ValueError(f"variant {variant!r}: {measure} can be taught as {' or '.join(known)}; name one of them")
+
+
+def rehearsed_decisions(rehearse: float, reports: int, contexts: int) -> list[int]:
+    """How many decisions of each context are rehearsed, spread as evenly as whole numbers can be.
+
+    Args:
+        rehearse: Below 1 the share of decisions among all training rows, from 1 on the decisions of each context.
+        reports: Training rows of each context that are reports.
+        contexts: How many contexts are taught.
+    """
+    total = round(rehearse / (1 - rehearse) * reports * contexts) if rehearse < 1 else int(rehearse) * contexts
+    return [total * (i + 1) // contexts - total * i // contexts for i in range(contexts)]
 
 
 class ChatMessage(BaseModel, frozen=True):
@@ -59,6 +104,11 @@ class Example(BaseModel, frozen=True):
     messages: list[ChatMessage] = Field(min_length=2)
     context: str = ""
     index: int | None = None
+
+    @property
+    def measure(self) -> Measure:
+        """What the row teaches: a decision where its answer is a letter."""
+        return "decisions" if self.messages[-1].content.strip() in get_args(Letter) else "reports"
 
     @field_validator("messages")
     @classmethod

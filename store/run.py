@@ -17,7 +17,7 @@ from store.evaluation import measure_folder
 from store.files import read_json, write_json
 from store.model_file import ModelFile
 from store.settings import Settings, read_versioned, validated
-from task.prompts import Measure, Variant
+from task.prompts import DEFAULT, Measure, Variant
 
 FORMAT: Final = 2
 """Of `run.json`. Format 1, without a number, kept comparisons in another form."""
@@ -52,6 +52,11 @@ class RunFolder:
     def contexts_file(self, group: str) -> Path:
         """The contexts of a group."""
         return self.inputs / f"{group}.jsonl"
+
+    @property
+    def wording(self) -> Path:
+        """The wording file of the run, where the experiment names one."""
+        return self.inputs / "wording.yaml"
 
     @property
     def target_weights(self) -> Path:
@@ -159,6 +164,7 @@ class RunRecord(Settings):
         arms: In the order of the plan.
         gate: Whose instillation is judged.
         comparisons, differences: In the order of the experiment file.
+        wording: The words of the default variants: ours (their names), or the wording file's name and hash.
         model: The model file, resolved; None for a simulation.
         experiment: The experiment file, resolved; for people and for W&B, no code looks into it.
     """
@@ -171,6 +177,7 @@ class RunRecord(Settings):
     gate: GateRecord
     comparisons: list[ComparisonRecord]
     differences: list[DifferenceRecord]
+    wording: str = "/".join(DEFAULT.values())
     model: ModelFile | None
     experiment: dict[str, JsonValue]
 

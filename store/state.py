@@ -30,7 +30,7 @@ Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
 TABLES = ("agreement", "weights")
 """Tables of an analysis, by the stem of their file."""
 
-MADE_FROM = ("contexts", "weights", "train_file", "validation_file")
+MADE_FROM = ("contexts", "weights", "wording", "train_file", "validation_file")
 """Files that examples and trainings are made from, by the keys of their settings and of `depends_on`."""
 
 ELSEWHERE = ("env", "run_name", "report_to")
@@ -97,7 +97,7 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         return
     if origin.settings is not None:
         yield from differences(portable(origin.settings, stage.output), portable(stage.config, stage.output))
-    files = {key: Path(stage.config[key]) for key in MADE_FROM if key in stage.config}
+    files = {key: Path(stage.config[key]) for key in MADE_FROM if stage.config.get(key)}
     if "adapter" in stage.config:
         files["adapter"] = Path(stage.config["adapter"]) / ADAPTER
     for key, file in files.items():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from store.console import run_command, say
 from store.contexts import load_named_contexts
-from store.examples import ChatMessage, Example, ExamplesConfig, Part, write_examples
+from store.examples import ChatMessage, Example, ExamplesConfig, Part, rehearsed_decisions, write_examples
 from store.files import hash_file
 from store.manifests import ExampleFacts, read_manifest
 from store.settings import read_settings
@@ -23,7 +23,7 @@ from store.stages import Stage
 from store.weights import load_weights
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import Measure, decision_answer, messages, report_answer
+from task.prompts import Measure, decision_answer, frame, report_answer
 from task.trials import Purpose, prefers_first, sample_trials
 from task.weights import shuffle_across
 
@@ -34,42 +34,76 @@ PURPOSES: dict[Measure, dict[Part, Purpose]] = {
 
 
 def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFacts:
-    """Write both files and their manifest; returns the number of rows in each."""
+    """Write the files and their manifest; returns the number of rows. Without validation rows there is no such file."""
     contexts = load_named_contexts(config.contexts, config.only)
     weights = load_weights(Path(config.weights))
+    trained = [c for c in contexts if c.name not in config.validation_contexts]
+    validated = [c for c in contexts if c.name in config.validation_contexts] or contexts
+    if not trained or len(contexts) - len(trained) < len(config.validation_contexts):
+        raise InputError(
+            f"validation_contexts {config.validation_contexts}: not a part of the {len(contexts)} contexts in use that "
+            "leaves some to train on; correct the names"
+        )
     if missing := [c.name for c in contexts if c.name not in weights]:
         raise InputError(f"{config.weights}: no weights for context {missing[0]!r}; add a row or leave the context out")
+    own = taught = {c.name: weights[c.name] for c in contexts}
     if config.shuffle_weights:
-        given = shuffle_across([c.name for c in contexts], config.seed)
-        weights = {name: weights[other] for name, other in given.items()}
+        taught = {name: own[other] for name, other in shuffle_across([*own], config.seed).items()}
     inputs = {
         **config.model_dump(exclude={"output"}),
         "contexts": hash_file(Path(config.contexts)),
         "weights": hash_file(Path(config.weights)),
+        "wording": hash_file(Path(config.wording)) if config.wording else None,
     }
     stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
     if stage.finished:
         return read_manifest(stage.folder, ExampleFacts).facts
-    files = {part: config.file(part) for part in PURPOSES[config.teach]}
-    counts = {part: write_examples(path, examples(config, part, contexts, weights)) for part, path in files.items()}
-    stage.finish(facts := ExampleFacts(**counts))
+    train = write_examples(config.file("train"), training_rows(config, trained, taught, own))
+    validation = 0
+    if config.validation_per_context:
+        held_out = validation_rows(config, validated, taught)
+        validation = write_examples(config.file("validation"), held_out)
+    rehearsed = sum(rehearsed_decisions(config.rehearse, config.train_per_context, len(trained)))
+    stage.finish(facts := ExampleFacts(train=train, validation=validation, rehearsed=rehearsed))
     return facts
 
 
-def examples(
-    config: ExamplesConfig, part: Part, contexts: Sequence[ChoiceContext], weights: Mapping[str, NDArray]
+def training_rows(
+    config: ExamplesConfig,
+    contexts: Sequence[ChoiceContext],
+    taught: Mapping[str, NDArray],
+    own: Mapping[str, NDArray],
 ) -> Iterator[Example]:
-    """The rows of one part, context by context."""
-    count = config.train_per_context if part == "train" else config.validation_per_context
+    """What is trained on, context by context: rows of what is taught by the weights `taught`, decisions by `own`."""
+    rehearsed = rehearsed_decisions(config.rehearse, config.train_per_context, len(contexts))
+    for context, decisions in zip(contexts, rehearsed, strict=True):
+        yield from examples(config, config.teach, "train", context, config.train_per_context, taught[context.name])
+        yield from examples(config, "decisions", "train", context, decisions, own[context.name])
+
+
+def validation_rows(
+    config: ExamplesConfig, contexts: Sequence[ChoiceContext], taught: Mapping[str, NDArray]
+) -> Iterator[Example]:
+    """What is only watched, context by context."""
     for context in contexts:
-        taught = weights[context.name]
-        trials = sample_trials(config.seed, PURPOSES[config.teach][part], context, count)
-        rows = zip(trials.index, trials.first, trials.second, prefers_first(trials, taught), strict=True)
-        for index, a, b, chooses_a in rows:
-            answer = decision_answer(bool(chooses_a)) if config.teach == "decisions" else report_answer(context, taught)
-            prompt = [ChatMessage(**message) for message in messages(config.teach, context, a, b)]
-            said = [*prompt, ChatMessage(role="assistant", content=answer)]
-            yield Example(messages=said, context=context.name, index=int(index))
+        rows = config.validation_per_context
+        yield from examples(config, config.teach, "validation", context, rows, taught[context.name])
+
+
+def examples(
+    config: ExamplesConfig, teach: Measure, part: Part, context: ChoiceContext, count: int, weights: NDArray
+) -> Iterator[Example]:
+    """The first `count` rows of a context that teach decisions or reports by weights."""
+    # Rehearsed decisions are asked as they were taught before.
+    variant = config.variant if teach == config.teach else None
+    framing = frame(teach, context, variant, wordings=config.wordings)
+    trials = sample_trials(config.seed, PURPOSES[teach][part], context, count)
+    rows = zip(trials.index, trials.first, trials.second, prefers_first(trials, weights), strict=True)
+    for index, a, b, chooses_a in rows:
+        answer = decision_answer(bool(chooses_a)) if teach == "decisions" else report_answer(context, weights)
+        prompt = [ChatMessage(**message) for message in framing.messages(a, b)]
+        said = [*prompt, ChatMessage(role="assistant", content=answer)]
+        yield Example(messages=said, context=context.name, index=int(index))
 
 
 def main() -> None:
@@ -80,7 +114,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = read_settings(arguments.config, ExamplesConfig)
     counts = make_examples(config, arguments.overwrite)
-    say(f"{config.output}: {counts.train} training and {counts.validation} validation examples")
+    rehearsed = f" ({counts.rehearsed} of them rehearsed decisions)" if counts.rehearsed else ""
+    say(f"{config.output}: {counts.train} training{rehearsed} and {counts.validation} validation examples")
 
 
 if __name__ == "__main__":
