@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from pydantic import JsonValue
 from transformers.hf_argparser import HfArg
+from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from store.checkpoints import ADAPTER
@@ -159,6 +160,8 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
         raise InputError(f"{_config_file() or 'command line'}: {error}") from None
     if sft.load_best_model_at_end and not teaching.validation_file:
         raise InputError("load_best_model_at_end: there is no validation_file to choose by; name one, or leave it out")
+    if not teaching.validation_file:
+        sft.eval_strategy = IntervalStrategy.NO  # a model's settings say when to evaluate, an experiment whether
     if not lora.model_name_or_path:
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
     fit_to_hardware(teaching, sft, lora)

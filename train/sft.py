@@ -59,12 +59,13 @@ def main() -> None:
     if not stage.finished:
         trainer = build_trainer(teaching, sft, lora, train_rows, validation_rows)
         origin = BaseModelRecord(name=lora.model_name_or_path, revision=lora.model_revision, fingerprint=inputs.base)
-        counts = ExampleFacts(train=len(train_rows), validation=len(validation_rows))
+        decisions = trainer.letters.count(trainer.train_dataset)
+        rehearsed = decisions if decisions < len(train_rows) else 0
+        counts = ExampleFacts(train=len(train_rows), validation=len(validation_rows), rehearsed=rehearsed)
         facts = teach(trainer, teaching, sft, origin, counts)
         save_adapter(trainer)
         if state.is_main_process:
             write_json(stage.folder / LOG, trainer.state.log_history)
-            decisions = trainer.letters.count(trainer.train_dataset)
             write_card(stage.folder, name, teaching.licence, decisions, inputs, facts)
             stage.finish(facts)
             held_out = [f"{m.removeprefix('eval_')} {facts.metrics[m]:.3f}" for m in SHOWN if m in facts.metrics]

@@ -37,8 +37,8 @@ def test_folds_are_tested_on_what_they_were_not_trained_on(straight: Path):
         trained = {json.loads(line)["context"] for line in lines}
         reports = pd.read_parquet(straight / "trials" / f"introspection_fold_{fold}" / "reports" / "trials.parquet")
         assert not trained & set(reports["context"])
-        lines = (straight / "examples" / f"introspection_fold_{fold}" / "validation.jsonl").read_text().splitlines()
-        assert {json.loads(line)["context"] for line in lines} == trained, "checkpoints are chosen inside the fold"
+        held_out = straight / "examples" / f"introspection_fold_{fold}" / "validation.jsonl"
+        assert not held_out.exists(), "nothing is chosen, so nothing is held out"
         tested += reports["context"].unique().tolist()
     instilled = (straight / "inputs" / "instilled.jsonl").read_text().splitlines()
     assert sorted(tested) == sorted(json.loads(line)["name"] for line in instilled)

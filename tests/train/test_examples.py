@@ -7,7 +7,7 @@ import pytest
 
 from store.console import run_command
 from store.contexts import DATA, load_contexts, save_contexts
-from store.examples import Example, ExamplesConfig, Part, read_examples
+from store.examples import Example, ExamplesConfig, Part, read_examples, rehearsed_decisions
 from store.manifests import ExampleFacts
 from store.weights import save_weights
 from task.contexts import ChoiceContext
@@ -122,3 +122,41 @@ def test_an_unknown_key_is_one_clear_line(
         run_command(main)
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and "unknown key 'sed'" in line
+
+
+def test_rehearsed_decisions_are_those_of_the_instillation_also_where_labels_are_shuffled(config: ExamplesConfig):
+    make_examples(config)
+    instilled = rows(config, "train")
+    rehearsing = changed(config, teach="reports", train_per_context=2, validation_per_context=0, rehearse=3.0)
+    for name, more in (("true", {}), ("shuffled", {"shuffle_weights": True})):
+        written = changed(rehearsing, output=f"{config.output}-{name}", **more)
+        assert make_examples(written) == ExampleFacts(train=30, validation=0, rehearsed=18)
+        assert not written.file("validation").exists()
+        found = rows(written, "train")
+        decisions = [row for row in found if row.measure == "decisions"]
+        assert decisions == [row for row in instilled if row.index is not None and row.index < 3]
+        assert len(found) - len(decisions) == 12
+
+
+@pytest.mark.parametrize(
+    ("rehearse", "reports", "contexts", "found"),
+    [
+        (0.0, 8, 3, [0, 0, 0]),
+        (0.5, 8, 3, [8, 8, 8]),
+        (2 / 3, 4, 2, [8, 8]),
+        (0.2, 1, 6, [0, 0, 1, 0, 0, 1]),
+        (4.0, 1, 2, [4, 4]),
+    ],
+)
+def test_a_share_or_a_number_of_decisions_is_rehearsed(rehearse: float, reports: int, contexts: int, found: list[int]):
+    assert rehearsed_decisions(rehearse, reports, contexts) == found
+
+
+def test_contexts_that_are_validated_on_have_no_training_row(config: ExamplesConfig, contexts: list[ChoiceContext]):
+    apart = [contexts[1].name, contexts[4].name]
+    more = {"train_per_context": 2, "validation_per_context": 1, "rehearse": 1.0}
+    make_examples(changed(config, teach="reports", validation_contexts=apart, **more))
+    assert {row.context for row in rows(config, "train")} == {c.name for c in contexts} - {*apart}
+    assert [row.context for row in rows(config, "validation")] == apart
+    with pytest.raises(InputError, match=r"validation_contexts \['nowhere'\]: not a part of the 6 contexts"):
+        make_examples(changed(config, teach="reports", validation_contexts=["nowhere"]))

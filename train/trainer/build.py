@@ -47,7 +47,7 @@ def build_trainer(
         processing_class=tokenizer,
         peft_config=None if teaching.adapter else get_peft_config(lora),
         callbacks=[CollapseWarning()],
-        sharing=plan_sharing(model.config, [row.context for row in train_rows], teaching.share_prefixes),
+        sharing=plan_sharing(model.config, [(r.context, r.measure) for r in train_rows], teaching.share_prefixes),
     )
     show_progress(trainer)
     if teaching.letter_only:

@@ -57,7 +57,7 @@ class LetterTrainer(SFTTrainer):
     the completion's tokens), computed from the logits of the rows' ends only: TRL's own head scores every position of
     the prompt too where there is no Triton, which made a step of a two-layer model on a CPU 20 times slower.
 
-    With `sharing`, the rows of a batch are one tree of tokens, and those of a context are dealt together
+    With `sharing`, the rows of a batch are one tree of tokens, and those of a context and measure are dealt together
     (`train.trainer.shared_prefix`); loss and metrics are computed as without.
     """
 
@@ -71,9 +71,7 @@ class LetterTrainer(SFTTrainer):
         if self.sharing is None:
             return super()._get_train_sampler(train_dataset)
         # The epoch is asked for when it begins: a resumed one is not announced to the sampler of several processes.
-        return ContextOrder(
-            self.sharing.contexts, self.sharing.rows, self.args.seed, lambda: int(self.state.epoch or 0)
-        )
+        return ContextOrder(self.sharing.groups, self.sharing.rows, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None, **_: Any

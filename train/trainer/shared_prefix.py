@@ -8,7 +8,7 @@ LoRA has none of here), and there is no padding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,13 @@ class Sharing:
     """How a training shares prefixes.
 
     Attributes:
-        contexts: The context of each training row, in their order; rows without one count as one context.
-        rows: Rows of a context that are dealt together.
+        groups: What each training row belongs to, in their order: its context, and whether it is a decision or a
+            report, whose prompts begin differently. Rows without a context count as one context.
+        rows: Rows of a group that are dealt together.
         additive: Whether the attention adds its mask to the scores (eager) instead of reading it as yes and no.
     """
 
-    contexts: Sequence[str]
+    groups: Sequence[Hashable]
     rows: int
     additive: bool
 
@@ -125,35 +126,42 @@ def shared_log_probs(model: torch.nn.Module, inputs: dict[str, Any]) -> Tensor:
 
 
 class ContextOrder(Sampler[int]):
-    """The order of the rows in an epoch: rows of one context lie together, a few at a time.
+    """The order of the rows in an epoch: rows of one group lie together, a few at a time.
 
-    Each context's rows are shuffled and cut into groups of `size`; the groups of all contexts are shuffled, and those
-    that came out smaller are put last, so that no other group is cut in two by a batch of a multiple of `size`. Each
-    row comes once. The order is a function of (seed, epoch) alone, the same in every process and after a resumption.
+    Each group's rows are shuffled and dealt in packs of `size`. What is left of the groups, in an order by chance,
+    makes up further packs: put last, few rehearsed decisions of each context would all be taught at the end. All packs
+    are shuffled; only one that came out smaller is put last, so that no other is cut in two by a batch of a multiple
+    of `size`. Each row comes once. The order is a function of (seed, epoch) alone, the same in every process and after
+    a resumption.
     """
 
-    def __init__(self, contexts: Sequence[str], size: int, seed: int, epoch: Callable[[], int]) -> None:
+    def __init__(self, groups: Sequence[Hashable], size: int, seed: int, epoch: Callable[[], int]) -> None:
         self.size, self.seed, self.epoch = size, seed, epoch
-        self.rows: dict[str, list[int]] = {}
-        for row, context in enumerate(contexts):
-            self.rows.setdefault(context, []).append(row)
+        self.rows: dict[Hashable, list[int]] = {}
+        for row, group in enumerate(groups):
+            self.rows.setdefault(group, []).append(row)
 
     def __len__(self) -> int:
         return sum(map(len, self.rows.values()))
 
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng([self.seed, self.epoch()])
-        groups: list[list[int]] = []
+        packs: list[list[int]] = []
+        rests: list[list[int]] = []
         for rows in self.rows.values():
             mixed = rng.permutation(rows).tolist()
-            groups += [mixed[start : start + self.size] for start in range(0, len(mixed), self.size)]
-        for is_full in (True, False):
-            alike = [group for group in groups if (len(group) == self.size) == is_full]
-            for number in rng.permutation(len(alike)):
-                yield from alike[number]
+            full = len(mixed) - len(mixed) % self.size
+            packs += [mixed[start : start + self.size] for start in range(0, full, self.size)]
+            rests.append(mixed[full:])
+        left = [row for number in rng.permutation(len(rests)) for row in rests[number]]
+        full = len(left) - len(left) % self.size
+        packs += [left[start : start + self.size] for start in range(0, full, self.size)]
+        for number in rng.permutation(len(packs)):
+            yield from packs[number]
+        yield from left[full:]
 
 
-def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: int | None) -> Sharing | None:
+def plan_sharing(config: PreTrainedConfig, groups: Sequence[Hashable], together: int | None) -> Sharing | None:
     """How the rows of a training share their prefixes, so many `together`; None where they are not to."""
     if together is None:
         return None
@@ -162,7 +170,7 @@ def plan_sharing(config: PreTrainedConfig, contexts: Sequence[str], together: in
         raise InputError(f"share_prefixes: attn_implementation {found} cannot take its mask; use sdpa or leave it out")
     if config.model_type not in MODEL_TYPES:
         raise InputError(f"share_prefixes: works with {', '.join(MODEL_TYPES)}, not {config.model_type}; leave it out")
-    return Sharing(contexts, together, found == "eager")
+    return Sharing(groups, together, found == "eager")
 
 
 def check_window(config: PreTrainedConfig, longest: int) -> None:

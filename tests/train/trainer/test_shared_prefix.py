@@ -137,20 +137,29 @@ def order(epoch: int, seed: int = 0, size: int = 4) -> list[int]:
     return list(ContextOrder(CONTEXTS, size, seed, lambda: epoch))
 
 
-def test_an_epoch_has_every_row_once_and_full_groups_first():
+def test_an_epoch_has_every_row_once_and_full_packs_first():
     found = order(0)
     assert sorted(found) == list(range(25)) and len(ContextOrder(CONTEXTS, 4, 0, lambda: 0)) == 25
-    groups = [found[start : start + 4] for start in range(0, 20, 4)]
-    assert Counter(CONTEXTS[g[0]] for g in groups) == {"bees": 2, "boats": 1, "bread": 2}
-    assert all(len({CONTEXTS[row] for row in group}) == 1 for group in groups)
-    assert [CONTEXTS[row] for row in found[20:]] in (["bees"] * 2 + ["boats"] * 3, ["boats"] * 3 + ["bees"] * 2)
+    packs = [[CONTEXTS[row] for row in found[start : start + 4]] for start in range(0, 24, 4)]
+    assert Counter(p[0] for p in packs if len(set(p)) == 1) == {"bees": 2, "boats": 1, "bread": 2}
+    [left] = [[*p, CONTEXTS[found[24]]] for p in packs if len(set(p)) > 1]
+    assert left in (["bees"] * 2 + ["boats"] * 3, ["boats"] * 3 + ["bees"] * 2)
+
+
+def test_few_decisions_of_each_context_are_rehearsed_throughout_an_epoch():
+    """Two decisions beside 8 reports of each of 30 contexts: in every quarter of an epoch, in packs of their own."""
+    groups = [(context, "reports" if row < 8 else "decisions") for context in range(30) for row in range(10)]
+    found = [groups[row] for row in ContextOrder(groups, 8, 0, lambda: 0)]
+    for start in range(0, 296, 8):
+        assert len({measure for _, measure in found[start : start + 8]}) == 1
+    quarters = [sum(m == "decisions" for _, m in found[start : start + 75]) for start in range(0, 300, 75)]
+    assert min(quarters) > 0 and quarters[3] < 40
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     assert order(1) == order(1)
     assert order(0) != order(1) != order(1, seed=1)
-    first, second = (set(order(epoch)[20:]) for epoch in (0, 1))
-    assert first != second, "other rows are left over"
+    assert len({order(epoch)[-1] for epoch in range(9)}) > 1, "other rows are left over"
 
 
 def test_rows_without_a_context_are_one_context():
@@ -167,7 +176,7 @@ def test_what_cannot_share_is_refused_in_one_line():
 
     assert plan_sharing(config("llama", "sdpa"), rows, None) is None
     sharing = plan_sharing(config("llama", "sdpa"), rows, 2)
-    assert sharing is not None and sharing.contexts == ["bees"] and not sharing.additive
+    assert sharing is not None and sharing.groups == ["bees"] and not sharing.additive
     assert plan_sharing(config("qwen3", "eager"), rows, 2).additive  # type: ignore[union-attr]
     for attention in ("flash_attention_2", "flex_attention"):
         with pytest.raises(InputError, match=f"attn_implementation {attention} cannot take its mask"):
