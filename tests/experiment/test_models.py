@@ -73,12 +73,10 @@ def test_a_model_file_has_no_problem(stem: str):
 
 
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_training_keeps_the_weights_that_do_best_on_held_out_rows(path: Path):
-    for stage, measure in zip(STAGES, ("letter_loss", None), strict=True):
+def test_no_training_chooses_its_weights_by_what_is_held_out(path: Path):
+    for stage in STAGES:
         settings = read_model_file(path).training(stage)
-        assert settings["load_best_model_at_end"] is True and settings.get("metric_for_best_model") == measure
-        assert settings["eval_strategy"] == settings.get("save_strategy", "steps")
-        assert settings.get("eval_steps") == settings.get("save_steps")
+        assert not {"load_best_model_at_end", "metric_for_best_model"} & settings.keys()
 
 
 def test_problems_are_found():
