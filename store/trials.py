@@ -260,9 +260,9 @@ def _decided(table: pa.Table) -> Decided:
 
 
 def _letter_mass(decided: Decided) -> NDArray[np.float64]:
-    """P(A) + P(B), 0 where one of them is not a finite number, shape (rows,)."""
-    mass = np.exp(decided.logps).sum(axis=1)
-    return np.where(np.isfinite(mass), mass, 0.0)
+    """P(A) + P(B), 0 where a log-probability is not finite, shape (rows,)."""
+    finite = np.isfinite(decided.logps).all(axis=1, keepdims=True)
+    return np.exp(np.where(finite, decided.logps, -np.inf)).sum(axis=1)
 
 
 def _by_context(context: NDArray[np.int64], reasons: Sequence[str | None], contexts: int) -> list[list[str]]:

@@ -55,7 +55,7 @@ REASONS: dict[Reason, str] = {
 }
 """What each reason means, for people."""
 
-_LETTERS = re.compile(r"\W*((option\s+)?[AB]\W*)+", re.IGNORECASE)
+_LETTERS = re.compile(r"\W*(([Oo]ption\s+)?[AB]\W*)+")
 _NUMBER = re.compile(r"\s*[+-]?\d{1,9}(\.\d{1,9})?\s*")
 
 

@@ -62,9 +62,9 @@ def shown(measure: Any, count: int, contexts: Sequence[ChoiceContext]) -> list[S
     ]
 
 
-def plain_reports(engine: TransformersEngine, model: Any, trials: list[ShownTrial]) -> list[str]:
+def plain_reports(engine: TransformersEngine, model: Any, trials: list[ShownTrial]) -> list[str | None]:
     """Greedy replies one prompt and one token at a time, by the libraries' own generation within the same grammar."""
-    found = []
+    found: list[str | None] = []
     for trial, ids in zip(trials, engine.prompts(trials), strict=True):
         within = LogitsProcessor([engine._grammar(trial.context)])
         output = model.generate(
@@ -97,9 +97,9 @@ def test_answers_are_those_of_the_plain_computation(
     contexts = [*CONTEXTS, AWKWARD]
     trials = shown("decisions", 4, contexts)
     expected = plain_decisions(model, engine.tokenizer, trials)
-    assert np.abs(engine.decide(arm, trials) - expected).max() < 1e-4
+    assert np.abs(engine.decide(arm, trials).logps - expected).max() < 1e-4
     reported = shown("reports", 2, contexts)
-    assert engine.report(arm, reported) == plain_reports(engine, model, reported)
+    assert engine.report(arm, reported, True) == plain_reports(engine, model, reported)
 
 
 def test_a_real_model_reports_the_same_with_fewer_passes(monkeypatch: pytest.MonkeyPatch):
@@ -107,13 +107,13 @@ def test_a_real_model_reports_the_same_with_fewer_passes(monkeypatch: pytest.Mon
     trials = shown("reports", 1, [CONTEXTS[0], AWKWARD])
     passes = []
     engine._model.register_forward_pre_hook(lambda *_: passes.append(1))
-    ahead = engine.report("base", trials)
+    ahead = engine.report("base", trials, True)
     with_guesses = len(passes)
     counts = engine.take_token_counts()
     assert ahead == plain_reports(engine, AutoModelForCausalLM.from_pretrained(SMALL_MODEL), trials)
     passes.clear()
     monkeypatch.setattr(Reply, "look_ahead", lambda self: None)
-    assert engine.report("base", trials) == ahead
+    assert engine.report("base", trials, True) == ahead
     assert with_guesses < 0.6 * len(passes), "text that the grammar forces takes no pass of its own"
     assert counts["reply"] == engine.take_token_counts()["reply"]
 
@@ -168,9 +168,10 @@ def test_the_manifest_says_what_sharing_saved(tiny_model: Path, tmp_path: Path):
 def test_an_answer_is_the_same_to_the_last_bit_whatever_was_asked_before(tiny_model: Path, adapters: dict[str, Path]):
     shards = [shown("decisions", 5, contexts) for contexts in (CONTEXTS[:2], CONTEXTS[1:3], CONTEXTS[2:])]
     warm = make_engine(tiny_model, {"base": None, "one": adapters["one"]})
-    together = [warm.decide("one", shard) for shard in shards]
+    together = [warm.decide("one", shard).logps for shard in shards]
     for shard, answers in zip(shards, together, strict=True):
-        assert (make_engine(tiny_model, {"base": None, "one": adapters["one"]}).decide("one", shard) == answers).all()
+        fresh = make_engine(tiny_model, {"base": None, "one": adapters["one"]})
+        assert (fresh.decide("one", shard).logps == answers).all()
 
 
 def test_a_beginning_that_ends_within_a_token_of_some_prompts(engine: TransformersEngine, tiny_model: Path):
@@ -185,7 +186,7 @@ def test_a_beginning_that_ends_within_a_token_of_some_prompts(engine: Transforme
     assert spaced == {True}, "the space belongs to what differs"
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     expected = plain_decisions(model, engine.tokenizer, trials)
-    assert np.abs(engine.decide("base", trials) - expected).max() < 1e-4
+    assert np.abs(engine.decide("base", trials).logps - expected).max() < 1e-4
 
 
 def test_a_model_that_looks_back_only_so_far_shares_nothing(tmp_path: Path):
@@ -209,11 +210,11 @@ def test_a_model_that_looks_back_only_so_far_shares_nothing(tmp_path: Path):
     tokenizer.save_pretrained(tmp_path)
     windowed, trials = make_engine(tmp_path, {"base": None}), shown("decisions", 3, CONTEXTS)
     model = AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert np.abs(windowed.decide("base", trials) - plain_decisions(model, tokenizer, trials)).max() < 1e-4
+    assert np.abs(windowed.decide("base", trials).logps - plain_decisions(model, tokenizer, trials)).max() < 1e-4
     counts = windowed.take_token_counts()
     assert counts["prompt"] == counts["computed"]
     reported = shown("reports", 1, CONTEXTS)
-    assert windowed.report("base", reported) == plain_reports(windowed, model, reported)
+    assert windowed.report("base", reported, True) == plain_reports(windowed, model, reported)
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=6), st.data())
@@ -295,7 +296,7 @@ def test_an_engine_answers_a_stuck_report_again(tmp_path: Path):
     contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "native.jsonl", 24)]
     trials = shown("reports", 2, contexts)
     with engine._switched_to("base"):
-        first = engine._replies("base", trials)
+        first = engine._replies("base", trials, True)
     assert any(reply.stuck for reply in first), "else this test shows nothing"
-    for trial, text in zip(trials, engine.report("base", trials), strict=True):
+    for trial, text in zip(trials, engine.report("base", trials, True), strict=True):
         assert parse_report(text, trial.context.attribute_names).values is not None, text

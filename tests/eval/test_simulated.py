@@ -50,7 +50,7 @@ def reports(simulated: SimulatedEngine, count: int, arm: str = "arm") -> np.ndar
     """Reported values, shape (contexts, reports, attributes)."""
     found = []
     for context in CONTEXTS:
-        replies = simulated.report(arm, shown(context, count))
+        replies = simulated.report(arm, shown(context, count), False)
         found.append([parse_report(r, context.attribute_names).values for r in replies])
     return np.array(found)
 
@@ -60,7 +60,7 @@ def test_a_noiseless_chooser_takes_the_option_of_higher_utility(tmp_path: Path):
     for context in CONTEXTS[:10]:
         trials = sample_trials(0, "decisions", context, 50)
         for first_as_a in (True, False):
-            logp = simulated.decide("arm", shown(context, 50, first_as_a))
+            logp = simulated.decide("arm", shown(context, 50, first_as_a)).logps
             assert np.allclose(np.exp(logp).sum(axis=1), 1)
             says_first = (logp[:, 0] > logp[:, 1]) == first_as_a
             assert (says_first == prefers_first(trials, weights(context))).all()
@@ -72,7 +72,7 @@ def test_position_bias_and_noise_are_as_planted(tmp_path: Path):
     errors = []
     for context in CONTEXTS[:20]:
         for order in (True, False):
-            with_noise, without = (e.decide("arm", shown(context, 50, order)) for e in (simulated, clean))
+            with_noise, without = (e.decide("arm", shown(context, 50, order)).logps for e in (simulated, clean))
             errors.append((with_noise[:, 0] - with_noise[:, 1]) - (without[:, 0] - without[:, 1]))
     assert np.mean(errors) == pytest.approx(0.7, abs=0.15)
     assert np.std(errors) == pytest.approx(2.0, rel=0.05)
@@ -106,7 +106,7 @@ def test_unreadable_replies_come_as_often_as_planted(tmp_path: Path):
     parsed = [
         parse_report(reply, context.attribute_names)
         for context in CONTEXTS
-        for reply in simulated.report("arm", shown(context, 20))
+        for reply in simulated.report("arm", shown(context, 20), False)
     ]
     assert np.mean([p.values is None for p in parsed]) == pytest.approx(0.25, abs=0.04)
 
@@ -114,19 +114,26 @@ def test_unreadable_replies_come_as_often_as_planted(tmp_path: Path):
 def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path):
     simulated = engine(tmp_path, noise=1.0, report_accuracy=0.5, unreadable=0.2)
     trials = shown(CONTEXTS[0], 10) + shown(CONTEXTS[1], 10)
-    together, alone = simulated.report("arm", trials), [simulated.report("arm", [t])[0] for t in reversed(trials)]
+    together, alone = (
+        simulated.report("arm", trials, False),
+        [simulated.report("arm", [t], False)[0] for t in reversed(trials)],
+    )
     assert together == alone[::-1]
-    one_by_one = np.concatenate([simulated.decide("arm", [t]) for t in trials])
-    assert (simulated.decide("arm", trials) == one_by_one).all()
+    one_by_one = np.concatenate([simulated.decide("arm", [t]).logps for t in trials])
+    assert (simulated.decide("arm", trials).logps == one_by_one).all()
 
 
 def test_told_weights_decide_and_are_reported_without_error(tmp_path: Path):
     simulated = engine(tmp_path, report_accuracy=0.2, report_noise=0.0)
     for context in CONTEXTS[:10]:
         told = sample_weights(9, "told_weights", context)
-        logp = simulated.decide("arm", shown(context, 30, framing=frame("decisions", context, "in_context", told)))
+        logp = simulated.decide(
+            "arm", shown(context, 30, framing=frame("decisions", context, "in_context", told))
+        ).logps
         assert ((logp[:, 0] > logp[:, 1]) == prefers_first(sample_trials(0, "decisions", context, 30), told)).all()
-        [reply] = simulated.report("arm", shown(context, 1, framing=frame("reports", context, "in_context", told)))
+        [reply] = simulated.report(
+            "arm", shown(context, 1, framing=frame("reports", context, "in_context", told)), False
+        )
         said = parse_report(reply, context.attribute_names).values
         assert np.corrcoef(said, told)[0, 1] > 0.999
 
@@ -135,7 +142,9 @@ def test_what_is_said_of_another_model_is_another_belief(tmp_path: Path):
     simulated = engine(tmp_path, report_accuracy=1.0, report_noise=0.0, third_person_accuracy=0.0)
     said = {}
     for variant in ("trial", "third_person", "no_trial"):
-        replies = [simulated.report("arm", shown(c, 1, framing=frame("reports", c, variant)))[0] for c in CONTEXTS]
+        replies = [
+            simulated.report("arm", shown(c, 1, framing=frame("reports", c, variant)), False)[0] for c in CONTEXTS
+        ]
         said[variant] = np.array(
             [parse_report(r, c.attribute_names).values for r, c in zip(replies, CONTEXTS, strict=True)]
         )

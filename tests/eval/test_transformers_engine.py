@@ -44,27 +44,27 @@ def test_decisions_equal_the_plain_computation(
     if arm in adapters:
         model = PeftModel.from_pretrained(model, adapters[arm])
     reference = plain_decisions(model, engine.tokenizer, trials)
-    assert np.allclose(engine.decide(arm, trials), reference, atol=1e-4)
+    assert np.allclose(engine.decide(arm, trials).logps, reference, atol=1e-4)
 
 
 def test_arms_differ_and_do_not_leak_into_each_other(engine: TransformersEngine):
     trials = shown(2)
-    before = {arm: engine.decide(arm, trials) for arm in ("base", "one", "two")}
+    before = {arm: engine.decide(arm, trials).logps for arm in ("base", "one", "two")}
     assert np.abs(before["base"] - before["one"]).max() > 0.01 < np.abs(before["one"] - before["two"]).max()
     for arm in ("two", "base", "one", "base"):
-        assert (engine.decide(arm, trials) == before[arm]).all()
+        assert (engine.decide(arm, trials).logps == before[arm]).all()
 
 
 def test_an_answer_hardly_depends_on_its_batch(engine: TransformersEngine):
     trials = shown(3)
-    together = engine.decide("one", trials)
-    alone = np.concatenate([engine.decide("one", [t]) for t in trials])
+    together = engine.decide("one", trials).logps
+    alone = np.concatenate([engine.decide("one", [t]).logps for t in trials])
     assert np.allclose(together, alone, atol=1e-4)
 
 
 def test_constrained_reports_are_always_readable_and_in_range(engine: TransformersEngine):
     trials = shown(1, measure="reports")
-    for trial, reply in zip(trials, engine.report("two", trials), strict=True):
+    for trial, reply in zip(trials, engine.report("two", trials, True), strict=True):
         parsed = parse_report(reply, trial.context.attribute_names)
         assert parsed.reason is None and not parsed.outside, reply
         assert reply == reply.strip() and reply.startswith('{"') and '": ' in reply
@@ -75,14 +75,14 @@ def test_awkward_attribute_names_work(engine: TransformersEngine):
     attributes = tuple(Attribute(name, "points", 0, 10) for name in names)
     context = ChoiceContext("awkward", "a tester", "Which would you pick?", attributes)
     trials = shown(1, [context], "reports")
-    [reply] = engine.report("base", trials)
+    [reply] = engine.report("base", trials, True)
     assert parse_report(reply, names).reason is None, reply
 
 
 def test_free_reports_end_at_their_limit(tiny_model: Path):
-    free = make_engine(tiny_model, {"base": None}, constrain_reports=False, report_tokens=12)
+    free = make_engine(tiny_model, {"base": None}, report_tokens=12)
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    for reply in free.report("base", shown(1, measure="reports")[:3]):
+    for reply in free.report("base", shown(1, measure="reports")[:3], False):
         assert 0 < len(tokenizer(reply)["input_ids"]) <= 20, "12 tokens, give or take how the text splits again"
 
 

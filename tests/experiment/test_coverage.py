@@ -44,7 +44,8 @@ def test_the_bootstrap_interval_covers_the_planted_accuracy(tmp_path: Path, accu
     covered = 0
     for study in arms:
         parsed = [
-            parse_report(r, s.context.attribute_names) for r, s in zip(engine.report(study, shown), shown, strict=True)
+            parse_report(r, s.context.attribute_names)
+            for r, s in zip(engine.report(study, shown, False), shown, strict=True)
         ]
         values = np.array([p.values or (np.nan,) * 5 for p in parsed]).reshape(len(CONTEXTS), 3, 5)
         low, high = bootstrap_r(mean_reports(values)[0], true, seed=0, resamples=1000)

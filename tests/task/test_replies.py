@@ -7,13 +7,24 @@ import math
 import re
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from task.contexts import Attribute, ChoiceContext
 from task.prompts import report_answer
-from task.replies import LIMIT, Reason, parse_letter, parse_report, report_key
+from task.replies import (
+    LIMIT,
+    REASONS,
+    UNDECIDED,
+    Decided,
+    Reason,
+    Undecided,
+    parse_letter,
+    parse_report,
+    report_key,
+)
 
 PRICE_SIZE = ["price", "room size"]
 
@@ -80,7 +91,8 @@ def test_values_are_read_if_and_only_if_all_are_numbers(drawn: tuple[tuple[Any, 
     [
         '{"price": -40, "room size": 100}',
         '```json\n{"price": -40, "room size": 100}\n```',
-        'Sure! Here you go:\n{"price": -40, "room size": 100}\nI hope that helps. {"price": 1}',
+        'Sure! Here you go:\n{"price": -40, "room size": 100}\nI hope that helps. {price}',
+        '```\n{"price": -40, "room size": 100}\n```\n',
         '{"room size": 100, "price": -40}',
         '{"Price": -40, "ROOM_SIZE": 100}',
         '{" price ": -40, "room-size": 100}',
@@ -98,7 +110,17 @@ def test_wrapping_spelling_and_order_do_not_matter(reply: str):
 UNREADABLE: list[tuple[str, Reason]] = [
     ("", "empty"),
     (" \n\t", "empty"),
-    ("A", "no_json"),
+    ("A", "letter"),
+    (" B.\n", "letter"),
+    ('"A"', "letter"),
+    ("A\n\nB\nA", "letter"),
+    ("Option B", "letter"),
+    ("**A**", "letter"),
+    ("AABBA", "letter"),
+    ("C", "no_json"),
+    ("I choose A", "no_json"),
+    ("A because it is cheap", "no_json"),
+    ("A" * 100_000 + "!?" * 1000 + "z", "no_json"),
     ("price: 5, room size: 6", "no_json"),
     ("{price: 5, room size: 6}", "no_json"),
     ("{'price': 5, 'room size': 6}", "no_json"),
@@ -111,6 +133,11 @@ UNREADABLE: list[tuple[str, Reason]] = [
     ('{"price": ' + "[" * 100_000 + "}", "no_json"),
     ("[5, 6]", "not_an_object"),
     ('"five"', "not_an_object"),
+    ('{"price": 5, "room size": 6} {"price": 7, "room size": 8}', "several_objects"),
+    ('{"price": 5, "room size": 6}\n\n```json\n{"price": 5, "room size": 6}\n```', "several_objects"),
+    ('[{"price": 5, "room size": 6}, {"price": 5}]', "several_objects"),
+    ('{"price": 5} {"room size": 6}', "several_objects"),
+    ('{"price": 5, "room size": 6} or {so} {}', "several_objects"),
     ('{"price": 5, "price": 6, "room size": 7}', "repeated_key"),
     ('{"price": 5, "Price": 5, "room size": 7}', "repeated_key"),
     ('{"price": 5}', "missing_key"),
@@ -141,8 +168,41 @@ def test_an_unreadable_report_has_its_reason(reply: str, reason: Reason):
     assert parsed.reason == reason
 
 
-def test_every_reason_is_tested():
-    assert {reason for _, reason in UNREADABLE} == {*get_args(Reason)}
+def test_a_reply_that_does_not_exist_is_missing():
+    assert parse_report(None, PRICE_SIZE).reason == "not_finite"
+
+
+def test_every_reason_is_tested_and_explained():
+    assert {reason for _, reason in UNREADABLE} | {"not_finite", "no_choice"} == {*get_args(Reason)} == {*REASONS}
+    assert {*get_args(Undecided)} == {*UNDECIDED}
+    assert all(text.endswith(".") and "\n" not in text for text in (*REASONS.values(), *UNDECIDED.values()))
+
+
+NAN, INF = math.nan, math.inf
+DECISIONS: list[tuple[float, float, bool, str | None, str | None]] = [
+    (-0.1, -3.0, True, "A", None),
+    (-3.0, -0.1, True, "B", None),
+    (-0.7, -0.7, True, "B", None),
+    (-0.8, -1.1, False, None, "no_letter"),  # P(A) + P(B) is .78, and yet another token is likelier than either
+    (-2.0, -2.5, True, "A", None),  # P(A) + P(B) is .22, spread over a vocabulary without a likelier token
+    (NAN, NAN, False, None, "not_finite"),
+    (-0.1, NAN, True, None, "not_finite"),
+    (-0.1, -INF, True, None, "not_finite"),
+    (INF, -0.1, True, None, "not_finite"),
+]
+
+
+@pytest.mark.parametrize(("logp_a", "logp_b", "top", "letter", "reason"), DECISIONS)
+def test_a_decision_is_a_letter_or_a_reason(
+    logp_a: float, logp_b: float, top: bool, letter: str | None, reason: str | None
+):
+    decided = Decided(np.array([[logp_a, logp_b]]), np.array([top]))
+    assert (decided.letters, decided.undecided) == ([letter], [reason])
+
+
+def test_no_decisions_at_all():
+    nothing = Decided(np.empty((0, 2)), np.empty(0, dtype=bool))
+    assert nothing.letters == nothing.undecided == []
 
 
 def test_every_cut_of_an_answer_is_truncated():
