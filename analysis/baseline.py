@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.pages.text import interval, number
+from analysis.pages.text import NOT_TESTABLE, interval, number
 from analysis.stats.guessing import FEWEST, PENALTIES, PERMUTATIONS, Baseline, baseline
 from analysis.study.comparisons import points_table
 from analysis.study.output import output_folder
@@ -42,20 +42,32 @@ Sources = list[tuple[str, str, list[ChoiceContext], Array]]
 
 
 def weights_of(findings: Findings) -> Sources:
-    """Target weights, and the weights of every arm with decisions, by group of contexts."""
+    """Target weights, and the weights of every arm, by group of contexts on which it passes its answer gate."""
     tables = {"target": findings.targets}
     for arm, measured in findings.measured.items():
         tables[arm] = dict(zip(measured.contexts, measured.weights, strict=True))
     found = []
     for label, table in tables.items():
         for group, members in findings.groups.items():
-            if known := [findings.contexts[name] for name in members if name in table]:
+            known = [findings.contexts[name] for name in members if name in table]
+            if known and not findings.undecided(label, group):
                 found.append((label, group, known, np.stack([table[c.name] for c in known])))
     return found
 
 
-def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any], seed: int) -> list[Baseline]:
-    """Fit every set of weights and write `summary.json`, `baseline.csv` and `predictions.csv`."""
+def withheld(findings: Findings) -> dict[str, str]:
+    """Why there are no weights of an arm on a group of contexts, by `arm/group`."""
+    reasons = {f"{arm}/{group}": findings.undecided(arm, group) for arm, group in findings.decisions}
+    return {name: f"{NOT_TESTABLE}, {reason}" for name, reason in reasons.items() if reason}
+
+
+def write_baseline(
+    out: Path, sources: Sources, inputs: Mapping[str, Any], seed: int, reasons: Mapping[str, str]
+) -> list[Baseline]:
+    """Fit every set of weights and write `summary.json`, `baseline.csv` and `predictions.csv`.
+
+    `reasons` tell of weights that are not there why not, see `withheld`.
+    """
     settings = {"permutations": PERMUTATIONS, "penalties": PENALTIES.tolist()}
     with output_folder(out, COMMAND, {**inputs, **settings}) as draft:
         fits = [baseline(*source, seed=seed) for source in sources]
@@ -69,7 +81,8 @@ def write_baseline(out: Path, sources: Sources, inputs: Mapping[str, Any], seed:
         write_text(draft / "baseline.csv", pd.DataFrame([f.as_dict() for f in found]).to_csv(index=False))
         write_text(draft / "predictions.csv", pd.concat(tables).to_csv(index=False))
         by_name = {f"{f.weights}/{f.contexts}": f.as_dict() for f in found}
-        write_json(draft / "summary.json", {**inputs, **settings, "baselines": by_name, **provenance()})
+        found_and_not = {"baselines": by_name, "not_testable": {**reasons}}
+        write_json(draft / "summary.json", {**inputs, **settings, **found_and_not, **provenance()})
     return found
 
 
@@ -88,8 +101,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_subject(parser, FOLDER)
     results, out = read_subject(parser.parse_args(), FOLDER, COMMAND)
-    for found in write_baseline(out, weights_of(results), results.inputs, results.seed):
+    reasons = withheld(results)
+    for found in write_baseline(out, weights_of(results), results.inputs, results.seed, reasons):
         say(_line(found))
+    for name, reason in reasons.items():
+        say(f"{name}: {reason}")
     say(str(out / "summary.json"))
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from analysis.pages.cross_model_figure import draw_heatmap
 from analysis.pages.drawing import house_style, save_picture
-from analysis.pages.text import interval, number
+from analysis.pages.text import NOT_TESTABLE, interval, number
 from analysis.stats.advantage import SEED, Advantage, cross_model
 from analysis.study.comparisons import table_of
 from analysis.study.output import check_replaceable, output_folder
@@ -62,14 +62,14 @@ def read_model(run: Path, comparison: str) -> Model:
     """One run's reports and weights.
 
     Raises:
-        InputError: No such run or comparison, or the run did not pass the gate.
+        InputError: No such run or comparison, or it is not testable there.
     """
     results = analyse(run)
     found = {c.name: c for c in results.comparisons}
     if comparison not in found:
         raise InputError(f"{run}: no comparison {comparison!r}; it has: {', '.join(found)}")
-    if not results.gate.passed:
-        raise InputError(f"{run}: not testable, it did not pass the gate ({results.gate.reasons[0]}); leave it out")
+    if reason := results.untestable(found[comparison]):
+        raise InputError(f"{run}: {comparison} is {NOT_TESTABLE}, {reason}; leave it out")
     points = found[comparison].points
     contexts = [results.contexts[name] for name in dict.fromkeys(points["context"])]
     sides = table_of(points, "x"), table_of(points, "y")

@@ -20,8 +20,7 @@ import argparse
 import importlib
 from typing import Any
 
-from analysis.pages.text import interval, number
-from analysis.study.gate import GateResult
+from analysis.pages.text import NOT_TESTABLE, interval, number
 from analysis.study.joint import Case, case_of
 from analysis.study.output import output_folder
 from analysis.study.subject import add_subject, read_subject
@@ -39,8 +38,10 @@ FEWEST = 100
 """Warm-up and draws below which neither the sampler's step nor R-hat means anything."""
 
 
-def fit_case(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS) -> dict[str, Any]:
-    """Fit one comparison, unless the gate was not passed.
+def fit_case(
+    case: Case, untestable: str | None, *, seed: int, warmup: int = WARMUP, draws: int = DRAWS
+) -> dict[str, Any]:
+    """Fit one comparison, unless there is a reason why it is not testable.
 
     Returns:
         JSON values; `rho` is None, with the `reason`, where nothing was fitted or the data say nothing of rho.
@@ -50,8 +51,8 @@ def fit_case(case: Case, gate: GateResult, *, seed: int, warmup: int = WARMUP, d
     """
     plain = case.result.agreement.as_dict()
     counts = {key: plain[key] for key in ("valid_reports", "total_reports")}
-    if not gate.passed:
-        return {"testable": False, "rho": None, "reason": "not testable, the gate was not passed", **counts}
+    if untestable:
+        return {"testable": False, "rho": None, "reason": f"{NOT_TESTABLE}, {untestable}", **counts}
     sampler = import_sampler()
     try:
         fit = sampler.fit(case.chose_a, case.difference, case.reports, seed=seed, warmup=warmup, draws=draws)
@@ -113,7 +114,7 @@ def main() -> None:
         found = {}
         for name in names:
             case = case_of(results, name)
-            found[name] = fit_case(case, results.gate, seed=results.seed, **chains)
+            found[name] = fit_case(case, results.untestable(case.result), seed=results.seed, **chains)
             say(f"{name}: {_line(found[name], case)}")
         gate = {"passed": results.gate.passed, "reasons": results.gate.reasons}
         made = {**results.inputs, "sampler": settings, "gate": gate, "comparisons": found, **provenance()}

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from analysis.pages.figures import save_figures
 from analysis.pages.report import write_report
-from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
-from analysis.study.comparisons import ComparisonResult, MeasuredWeights
+from analysis.pages.text import NOT_TESTABLE, counts, with_ends, with_interval
+from analysis.study.comparisons import ComparisonResult, Difference, MeasuredWeights
 from analysis.study.output import output_folder
 from analysis.study.results import Findings, RunResults, analyse
 from store.console import run_command, say
@@ -41,42 +41,68 @@ from store.summary import (
 COMMAND = "analysis.run"
 
 COUNTS = ("n_points", "n_contexts", "valid_reports", "total_reports")
-"""What is said of a comparison whether or not the gate was passed."""
+"""What is said of a comparison whether or not it is testable."""
 
 
 def summary(results: RunResults) -> RunSummary:
-    """The figures of a run; those of a run that did not pass the gate are withheld, with the reason."""
-    gate, passed = results.gate, results.gate.passed
-    reason = None if passed else f"the gate was not passed: {'; '.join(gate.reasons)}"
+    """The figures of a run; those that are not testable are withheld, with the reason."""
+    gates = {f"{arm}/{group}": GateSummary(**gate.as_dict()) for (arm, group), gate in results.instillations.items()}
     return RunSummary(
         run=results.name,
         seed=results.seed,
-        gate=GateSummary(passed=passed, agreement=gate.agreement, share_a=gate.share_a, reasons=gate.reasons),
+        wording=results.record.wording,
+        gate=GateSummary(**results.gate.as_dict()),
+        instillations=gates,
         stopped_early=results.stopped_early,
-        learned_vs_target=AgreementSummary(**results.learned_vs_target.agreement.as_dict()),
+        learned_vs_target=AgreementSummary(**comparison_figures(results, results.learned_vs_target)),
         comparisons={
             c.name: ComparisonSummary(
-                testable=passed, reason=reason, unreadable=c.reasons, **comparison_figures(c, shown=passed)
+                unreadable=c.reasons,
+                free_unreadable=c.free_reasons,
+                **comparison_figures(results, c),
+                **report_counts(c),
             )
             for c in results.comparisons
         },
-        differences={
-            d.name: DifferenceSummary(
-                before=d.before, after=d.after, testable=passed, **(d.found.as_dict() if passed else {})
+        differences={d.name: _difference(results, d) for d in results.differences},
+        decisions={
+            f"{arm}/{group}": DecisionSummary(
+                passed=results.answers[arm, group].passed, reasons=results.answers[arm, group].reasons, **d.as_dict()
             )
-            for d in results.differences
+            for (arm, group), d in results.decisions.items()
         },
-        decisions={f"{arm}/{group}": DecisionSummary(**d.as_dict()) for (arm, group), d in results.decisions.items()},
         trial_files=results.trial_files,
         **provenance(),
     )
 
 
-def comparison_figures(result: ComparisonResult, *, shown: bool) -> dict[str, Any]:
-    """Every measure of a comparison and its counts; only the counts are not None where figures are not `shown`."""
+def _difference(results: RunResults, difference: Difference) -> DifferenceSummary:
+    reason = results.untestable_difference(difference)
+    found = {} if reason else difference.found.as_dict()
+    return DifferenceSummary(
+        before=difference.before, after=difference.after, testable=not reason, reason=reason, **found
+    )
+
+
+def comparison_figures(
+    findings: Findings, result: ComparisonResult, *, show_untestable: bool = False
+) -> dict[str, Any]:
+    """Every measure of a comparison, and whether it is testable; only counts are not None where it is not."""
+    reason = findings.untestable(result)
     found = {**result.agreement.as_dict(), "r_log_odds": result.r_log_odds}
-    figures = {name: value if shown or name in COUNTS else None for name, value in found.items()}
-    return {**figures, "outside": result.outside}
+    figures = {n: value if show_untestable or not reason or n in COUNTS else None for n, value in found.items()}
+    return {"testable": not reason, "reason": reason, **figures, "undetermined": result.undetermined}
+
+
+def report_counts(result: ComparisonResult) -> dict[str, Any]:
+    """What is behind the reports of a comparison besides those that could be read."""
+    return {
+        "outside": result.outside,
+        "constrained": result.constrained,
+        "opening": result.opening,
+        "free_readable": result.free_readable,
+        "free_total": result.free_total,
+    }
 
 
 def weights_table(arm: MeasuredWeights, **more: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
@@ -103,15 +129,15 @@ def run_weights(results: RunResults) -> pd.DataFrame:
 
 
 def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.DataFrame:
-    """One row a comparison with every measure; like `summary.json`, counts only where the gate was not passed.
+    """One row a comparison with every measure; like `summary.json`, counts and a reason where it is not testable.
 
     With `show_untestable` these figures are filled in, too; the column `testable` says which they are.
     """
     rows = []
     for c in findings.all_comparisons:
-        testable = findings.testable(c)
         names = {"comparison": c.name, "reports": c.reports, "weights": c.weights, "contexts": c.contexts}
-        rows.append({**names, "testable": testable, **comparison_figures(c, shown=testable or show_untestable)})
+        figures = comparison_figures(findings, c, show_untestable=show_untestable)
+        rows.append({**names, **figures, **report_counts(c)})
     return pd.DataFrame(rows)
 
 
@@ -133,10 +159,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="run folder, e.g. runs/demo-seed0")
     results = write_analysis(parser.parse_args().run)
     gate = results.gate
-    passed = "passed" if gate.passed else "not passed"
-    say(f"gate: {passed}; agreement {number(gate.agreement)}, r(learned, target) {number(gate.r)}")
+    passed = "passed" if gate.passed else f"not passed, {'; '.join(gate.reasons)}"
+    agreement, r = (
+        with_ends(gate.agreement, gate.agreement_low, gate.agreement_high),
+        with_ends(gate.r, gate.r_low, gate.r_high),
+    )
+    say(f"gate: {passed}; agreement {agreement}, r(learned, target) {r}")
     for result in results.comparisons:
-        figure = f"r = {with_interval(result.agreement, signed=True)}" if gate.passed else NOT_TESTABLE
+        reason = results.untestable(result) if gate.passed else "the gate was not passed"
+        figure = f"{NOT_TESTABLE} ({reason})" if reason else f"r = {with_interval(result.agreement, signed=True)}"
         say(f"{result.name}: {figure}, {counts(result.agreement)}")
 
 

@@ -133,7 +133,7 @@ def run_record(run: Run) -> RunRecord:
         name=run.folder.name,
         seed=run.seed,
         groups={g: run.folder.contexts_file(g).relative_to(run.folder.path).as_posix() for g in run.groups},
-        arms={arm.name: ArmRecord(training=arm.training) for group in run.arms.values() for arm in group},
+        arms={arm.name: _arm_record(run, arm) for group in run.arms.values() for arm in group},
         gate=experiment.gate,
         comparisons=[
             ComparisonRecord(
@@ -149,6 +149,14 @@ def run_record(run: Run) -> RunRecord:
         model=run.model,
         experiment=experiment.model_dump(mode="json"),
     )
+
+
+def _arm_record(run: Run, arm: Arm) -> ArmRecord:
+    if arm.training is None:
+        return ArmRecord()
+    training = run.experiment.trainings[arm.training]
+    whole = training.folds is None and training.labels == "target"
+    return ArmRecord(training=arm.training, teach=training.teach, contexts=training.contexts if whole else None)
 
 
 def _wording(experiment: Experiment) -> str:

@@ -115,9 +115,17 @@ class RunFolder:
 
 
 class ArmRecord(Settings):
-    """An arm and the training that made it; None for the base model and for planted arms."""
+    """An arm and the training that made it; None for the base model and for planted arms.
+
+    Attributes:
+        training: Name of the training in the experiment file.
+        teach: What that training taught.
+        contexts: The group that it taught; None where it taught only a part (folds), or other than the target weights.
+    """
 
     training: str | None = None
+    teach: Measure | None = None
+    contexts: str | None = None
 
 
 class Source(Settings):

@@ -11,8 +11,8 @@ from store.files import write_json
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
 
-FORMAT: Final = 2
-"""Of `summary.json`. Format 1, without a number, kept comparisons beside the gate."""
+FORMAT: Final = 3
+"""Of `summary.json`. Format 2 knew one gate for all comparisons; 1, without a number, kept comparisons beside it."""
 
 CIRCUMSTANCES = {"git", "packages", "python", "host"}
 """Fields of `RunSummary` that say where it was computed, not what was found."""
@@ -22,16 +22,45 @@ Figure = Annotated[float | None, BeforeValidator(lambda value: None if value != 
 
 
 class GateSummary(Settings):
-    """Whether instillation passed, and if not, why."""
+    """Whether instillation passed, and if not, why; see `analysis.study.gate.GateResult`."""
 
     passed: bool
     agreement: Figure
+    agreement_low: Figure
+    agreement_high: Figure
+    r: Figure
+    r_low: Figure
+    r_high: Figure
     share_a: Figure
     reasons: list[str]
 
 
-class AgreementSummary(Settings):
-    """Agreement of two sets of weights; see `analysis.stats.agreement.Agreement`."""
+class Verdict(Settings):
+    """Whether a figure has a meaning.
+
+    Attributes:
+        testable: Whether it has.
+        reason: Why not; left out of the file where it has.
+    """
+
+    testable: bool
+    reason: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_reason(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return values if self.reason else {name: value for name, value in values.items() if name != "reason"}
+
+
+class AgreementSummary(Verdict):
+    """Agreement of two sets of weights; see `analysis.stats.agreement.Agreement`.
+
+    Figures are None where it is not testable, counts are there always.
+
+    Attributes:
+        undetermined: Contexts left out because the decisions on them determine no weights.
+        r_log_odds: r with the log-odds weights.
+    """
 
     r: Figure
     hdi_low: Figure
@@ -49,37 +78,36 @@ class AgreementSummary(Settings):
     sign_agreement: Figure
     top_attribute: Figure
     within_context_r: Figure
+    undetermined: int
+    r_log_odds: Figure
 
 
 class ComparisonSummary(AgreementSummary):
-    """One comparison; its figures are None where it is not testable, its counts are there always.
+    """One comparison of reports.
 
     Attributes:
-        testable: Whether the figures have a meaning.
-        reason: Why not; left out of the file where they have.
-        r_log_odds: r with the log-odds weights.
         outside: Readable reports with a value beyond +-100.
         unreadable: Reports that could not be read, by reason.
+        constrained: Whether reports were forced into their form.
+        opening: Of constrained reports: mean probability that the arm itself opens its reply so.
+        free_readable, free_total: Free replies of the same arms beside constrained ones, readable and asked for.
+        free_unreadable: Those that could not be read, by reason.
     """
 
-    testable: bool
-    reason: str | None = None
-    r_log_odds: Figure
     outside: int
     unreadable: dict[str, int]
+    constrained: bool
+    opening: Figure
+    free_readable: int
+    free_total: int
+    free_unreadable: dict[str, int]
 
-    @model_serializer(mode="wrap")
-    def _without_empty_reason(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = serialise(self)
-        return values if self.reason else {name: value for name, value in values.items() if name != "reason"}
 
-
-class DifferenceSummary(Settings):
+class DifferenceSummary(Verdict):
     """How much better the reports of `after` agree than those of `before`; None where that is not testable."""
 
     before: str
     after: str
-    testable: bool
     difference: Figure = None
     boot_low: Figure = None
     boot_high: Figure = None
@@ -87,20 +115,36 @@ class DifferenceSummary(Settings):
 
 
 class DecisionSummary(Settings):
-    """How an arm decides on a group of contexts; see `analysis.study.gate.ArmDecisions`."""
+    """How an arm decides on a group of contexts; see `analysis.study.gate.ArmDecisions`.
 
+    Attributes:
+        passed, reasons: Its answer gate.
+    """
+
+    passed: bool
+    reasons: list[str]
     pairs: int
+    trials: int
+    readable: Figure
+    undecided: dict[str, int]
+    contexts: int
+    determined: int
     share_a: Figure
     letter_mass: Figure
     position_bias: Figure
     flips: Figure
     agreement: Figure
+    agreement_low: Figure
+    agreement_high: Figure
 
 
 class RunSummary(Settings):
     """`summary.json`.
 
     Attributes:
+        wording: In which words arms were asked.
+        gate: Of the arm that the experiment names.
+        instillations: The same of other arms that were trained on decisions, by `arm/group`.
         stopped_early: Why the training of an arm was stopped before its end, by arm.
         learned_vs_target: Learned weights of the gate's arm against those that it was taught.
         comparisons, differences: By name, in the order of the experiment file.
@@ -109,10 +153,12 @@ class RunSummary(Settings):
         git, packages, python, host: Of the analysis, see `store.provenance`.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[3] = FORMAT
     run: str
     seed: int
+    wording: str
     gate: GateSummary
+    instillations: dict[str, GateSummary]
     stopped_early: dict[str, str]
     learned_vs_target: AgreementSummary
     comparisons: dict[str, ComparisonSummary]

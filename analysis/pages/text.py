@@ -22,9 +22,14 @@ def interval(low: float, high: float, *, signed: bool = False) -> str:
     return MISSING if math.isnan(low) else f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
 
 
+def with_ends(value: float, low: float, high: float, *, signed: bool = False) -> str:
+    """A figure and its interval."""
+    return f"{number(value, signed=signed)} {interval(low, high, signed=signed)}"
+
+
 def with_interval(found: Agreement, *, signed: bool = False) -> str:
     """r and its interval from resampling contexts."""
-    return f"{number(found.r, signed=signed)} {interval(found.boot_low, found.boot_high, signed=signed)}"
+    return with_ends(found.r, found.boot_low, found.boot_high, signed=signed)
 
 
 def small(value: float) -> str:

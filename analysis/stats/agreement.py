@@ -194,6 +194,20 @@ def bootstrap_r(x: ArrayLike, y: ArrayLike, *, seed: int, resamples: int = RESAM
     return percentile_interval(resampled_r(x, y, counts), len(x))
 
 
+def bootstrap_share(part: ArrayLike, whole: ArrayLike, *, seed: int, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95% interval of sum(part) / sum(whole) from resampling contexts; NaN with under 2 of them.
+
+    `part` and `whole` are counts of each context, such as decisions that follow the targets and all decisions, shape
+    (contexts,); contexts without any are left out.
+    """
+    counted = np.asarray(whole, dtype=float)
+    kept = counted > 0
+    counts = resampled_counts(int(kept.sum()), seed, resamples)
+    with np.errstate(invalid="ignore"):
+        shares = counts @ np.asarray(part, dtype=float)[kept] / (counts @ counted[kept])
+    return percentile_interval(shares, int(kept.sum()))
+
+
 def paired_difference(
     x1: ArrayLike, x2: ArrayLike, y: ArrayLike, *, seed: int, resamples: int = RESAMPLES
 ) -> PairedDifference:

@@ -21,7 +21,7 @@ from analysis.stats.importance import (
 )
 from analysis.stats.logistic import PRIOR_SCALE, laplace, log_likelihood, log_prior, signed_design
 from task.errors import InputError
-from task.thresholds import TRUSTED_PARETO_K
+from task.thresholds import RARER_LETTER, TRUSTED_PARETO_K
 
 DRAWS = 2048
 """Draws of the last round: posterior means within about 0.01 of the truth, far below a posterior sd."""
@@ -99,6 +99,20 @@ def logistic_posterior(
         if rows.size:
             _sample(posterior, rows, signed_design(choices[rows], difference[rows]), seed, draws, intervals)
     return posterior
+
+
+def determined_contexts(chose_a: ArrayLike) -> NDArray[np.bool_]:
+    """Which contexts' choices determine weights, shape (contexts,): the rarer letter was given often enough.
+
+    Where a letter is missing from the first order, which `logistic_posterior` is given, the posterior is little else
+    than the prior, and rescaled to a largest of 100 it would look like weights. Where the rarer letter was given fewer
+    than `RARER_LETTER` times, it nearly is; both orders together tell that.
+
+    `chose_a` has shape (contexts, pairs, orders), NaN where a choice is missing, also throughout the second order.
+    """
+    choices = np.asarray(chose_a, dtype=float)
+    given = np.stack([np.nansum(choices, axis=1), np.nansum(1 - choices, axis=1)])
+    return np.asarray((given.sum(axis=-1).min(axis=0) >= RARER_LETTER) & (given[..., 0].min(axis=0) > 0))
 
 
 def log_odds_weights(log_odds: ArrayLike, difference: ArrayLike) -> NDArray[np.float64]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.stats.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference, pearson
-from analysis.stats.estimators import log_odds_weights, logistic_posterior
+from analysis.stats.estimators import determined_contexts, log_odds_weights, logistic_posterior
 from store.evaluation import measure_folder
 from store.run import ComparisonRecord, DifferenceRecord, GateRecord, Source
 from store.trials import DecisionTrials, ReportTrials
@@ -24,10 +25,16 @@ from task.weights import rescale
 T = TypeVar("T", "MeasuredWeights", DecisionTrials, ReportTrials)
 """What is known of an arm, by context."""
 
+NO_DIRECTION = 0.05
+"""A posterior whose means are all smaller, five times the error of its draws, is the prior: it shows no direction."""
+
 
 @dataclass(frozen=True)
 class MeasuredWeights:
     """What drives an arm's decisions, by context; each array is (contexts, attributes).
+
+    A context whose decisions determine no weights (see `determined_contexts`), or leave the posterior at its prior, has
+    NaN throughout.
 
     Attributes:
         contexts: Names.
@@ -44,6 +51,11 @@ class MeasuredWeights:
     log_odds: NDArray[np.float64]
     pareto_k: NDArray[np.float64]
 
+    @property
+    def determined(self) -> NDArray[np.bool_]:
+        """Which contexts have weights, shape (contexts,)."""
+        return np.asarray(~np.isnan(self.weights).any(axis=1))
+
 
 @dataclass(frozen=True)
 class ComparisonResult:
@@ -55,6 +67,12 @@ class ComparisonResult:
         points: One row a context and attribute: context, attribute, x (mean report, or target weight), y (weight).
         reasons: Unreadable reports by reason.
         outside: Readable reports with a value beyond +-100.
+        decided_by: Whose decisions the weights come from, each with the prompts that it was asked in.
+        undetermined: Contexts left out because the decisions on them determine no weights.
+        constrained: Whether reports were forced into their form.
+        opening: Of constrained reports: mean probability that the arm itself opens its reply so; NaN if not known.
+        free_total, free_reasons: Free replies of the same arms asked for beside constrained ones, and the unreadable
+            among them by reason.
     """
 
     name: str
@@ -66,14 +84,32 @@ class ComparisonResult:
     points: pd.DataFrame
     reasons: dict[str, int]
     outside: int
+    decided_by: list[Source] = field(default_factory=list)
+    undetermined: int = 0
+    constrained: bool = False
+    opening: float = math.nan
+    free_total: int = 0
+    free_reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def free_readable(self) -> int:
+        """Free replies beside constrained ones that could be read."""
+        return self.free_total - sum(self.free_reasons.values())
 
 
 def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
-    """Both estimators of the weights that drive an arm's decisions."""
-    posterior = logistic_posterior(trials.chose_a[..., 0], trials.difference, seed=seed, intervals=False)
-    log_odds = rescale(log_odds_weights(trials.preference, trials.difference))
-    weights = rescale(posterior.mean)
-    return MeasuredWeights(trials.contexts, posterior.mean, posterior.sd, weights, log_odds, posterior.pareto_k)
+    """Both estimators of the weights that drive an arm's decisions, in the contexts that determine them."""
+    chose_a = trials.chose_a
+    kept = determined_contexts(chose_a)[:, None]
+    posterior = logistic_posterior(
+        np.where(kept, chose_a[..., 0], np.nan), trials.difference, seed=seed, intervals=False
+    )
+    with np.errstate(invalid="ignore"):
+        kept &= np.abs(posterior.mean).max(axis=1, keepdims=True) > NO_DIRECTION
+    mean, sd = np.where(kept, posterior.mean, np.nan), np.where(kept, posterior.sd, np.nan)
+    log_odds = np.where(kept, rescale(log_odds_weights(trials.preference, trials.difference)), np.nan)
+    pareto_k = np.where(kept[:, 0], posterior.pareto_k, np.nan)
+    return MeasuredWeights(trials.contexts, mean, sd, rescale(mean), log_odds, pareto_k)
 
 
 def learned_against_target(
@@ -99,6 +135,8 @@ def learned_against_target(
         points=points_table([contexts[name] for name in members], x=taught, y=learned),
         reasons={},
         outside=0,
+        decided_by=source,
+        undetermined=_undetermined(source, measured),
     )
 
 
@@ -119,23 +157,46 @@ def compare(
     mean, counts = mean_reports(gather(entry.reports, "reports", reported, members, lambda arm: arm.values))
     weights = gather(entry.weights, "decisions", measured, members, lambda arm: arm.weights)
     log_odds = gather(entry.weights, "decisions", measured, members, lambda arm: arm.log_odds)
-    total = outside = 0
+    total = outside = free_total = 0
     reasons: Counter[str] = Counter()
+    free_reasons: Counter[str] = Counter()
+    opening: list[NDArray[np.float64]] = []
     for source in entry.reports:
         trials = _of(reported, source, "reports")
         rows = [row for row, name in enumerate(trials.contexts) if name in source.contexts]
         total, outside = total + int(trials.total[rows].sum()), outside + int(trials.outside[rows].sum())
         reasons.update(reason for row in rows for reason in trials.reasons[row])
+        free_total += trials.free_total
+        free_reasons.update(trials.free_reasons)
+        if trials.opening is not None:
+            opening.append(trials.opening[rows].ravel())
     return ComparisonResult(
         name=entry.name,
-        reports=", ".join(asked_arm(source.arm, "reports", source.variant) for source in entry.reports),
-        weights=", ".join(asked_arm(source.arm, "decisions", source.variant) for source in entry.weights),
+        reports=", ".join(asked_source(source, "reports") for source in entry.reports),
+        weights=", ".join(asked_source(source, "decisions") for source in entry.weights),
         contexts=entry.contexts,
         agreement=agreement(mean, weights, valid_reports=int(counts.sum()), total_reports=total, seed=seed),
         r_log_odds=pearson(mean, log_odds),
         points=points_table([contexts[name] for name in members], x=mean, y=weights),
         reasons=dict(sorted(reasons.items())),
         outside=outside,
+        decided_by=entry.weights,
+        undetermined=_undetermined(entry.weights, measured),
+        constrained=any(_of(reported, source, "reports").constrained for source in entry.reports),
+        opening=float(np.nanmean(np.concatenate(opening))) if opening else math.nan,
+        free_total=free_total,
+        free_reasons=dict(sorted(free_reasons.items())),
+    )
+
+
+def _undetermined(sources: Sequence[Source], measured: Mapping[str, MeasuredWeights]) -> int:
+    """Contexts on which the arms of a comparison decided, without determining weights."""
+    arms = [(source, _of(measured, source, "decisions")) for source in sources]
+    return sum(
+        not determined
+        for source, arm in arms
+        for name, determined in zip(arm.contexts, arm.determined, strict=True)
+        if name in source.contexts
     )
 
 
@@ -165,9 +226,15 @@ def table_of(points: pd.DataFrame, axis: str) -> NDArray[np.float64]:
     return points[axis].to_numpy(dtype=float).reshape(points["context"].nunique(), -1)
 
 
-def asked_arm(arm: str, measure: Measure, variant: Variant) -> str:
-    """Name of an arm as it was asked: the arm, followed by the variant of the prompts where it is not the default."""
-    return arm if variant == DEFAULT[measure] else f"{arm} ({variant})"
+def asked_arm(arm: str, measure: Measure, variant: Variant, constrained: bool = False) -> str:
+    """Name of an arm as it was asked: the arm, then the prompts' variant where it is not the default, `constrained`."""
+    how = [*([] if variant == DEFAULT[measure] else [variant]), *(["constrained"] if constrained else [])]
+    return f"{arm} ({', '.join(how)})" if how else arm
+
+
+def asked_source(source: Source, measure: Measure) -> str:
+    """`asked_arm` of a source."""
+    return asked_arm(source.arm, measure, source.variant, source.constrained)
 
 
 def gather(
@@ -198,9 +265,9 @@ def gather(
 
 
 def _of(found: Mapping[str, T], source: Source, measure: Measure) -> T:
-    asked = asked_arm(source.arm, measure, source.variant)
+    asked = asked_source(source, measure)
     if asked not in found:
-        folder = measure_folder(measure, source.variant)
+        folder = measure_folder(measure, source.variant, source.constrained)
         raise InputError(
             f"trials/{source.arm}/{folder}: not measured, or not to the end; run the evaluation (again) first"
         )

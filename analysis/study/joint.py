@@ -23,7 +23,8 @@ class Case:
     """One comparison, its plain r, and the trials behind it.
 
     Attributes:
-        chose_a: 1 where A was chosen, 0 where B, NaN where missing, shape (contexts, trials).
+        chose_a: 1 where A was chosen, 0 where B, shape (contexts, trials); NaN where missing, and throughout a context
+            whose decisions determine no weights.
         difference: (A - B) / range, shape (contexts, trials, attributes).
         reports: NaN where missing, shape (contexts, report trials, attributes).
         corrected: r over the square root of the reliabilities.
@@ -72,6 +73,7 @@ def case_of(results: Findings, name: str) -> Case:
     result = next(c for c in results.comparisons if c.name == name)
     members, seed = members_of(entry), results.seed
     chose_a = gather(entry.weights, "decisions", results.decided, members, lambda arm: arm.chose_a[..., 0])
+    chose_a[np.isnan(table_of(result.points, "y")).any(axis=1)] = np.nan
     difference = gather(entry.weights, "decisions", results.decided, members, lambda arm: arm.difference, 0)
     reports = gather(entry.reports, "reports", results.reported, members, lambda arm: arm.values)
     if isinstance(results, ReleasedResults):

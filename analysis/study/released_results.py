@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.stats.agreement import PairedDifference, agreement, mean_reports, paired_difference
+from analysis.stats.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
 from analysis.stats.variants import Treatment, Variants, treat_missing, variants
 from analysis.study.comparisons import (
@@ -22,7 +22,7 @@ from analysis.study.comparisons import (
     points_table,
     table_of,
 )
-from analysis.study.gate import GateResult, judge, summarise_decisions
+from analysis.study.gate import ArmDecisions, GateResult, judge, summarise_decisions
 from analysis.study.released_files import REPORTS, SELECTIONS, TARGETS, ReleasedData, find_model, load_model
 from analysis.study.results import Findings
 from store.run import ComparisonRecord, GateRecord, Source
@@ -97,6 +97,7 @@ def read_released(folder: Path, name: str) -> ReleasedResults:
     contexts = {name: data.contexts[name] for members in names.values() for name in members}
     measured = {group: measure_weights(trials, SEED) for group, trials in data.decisions.items()}
     targets = _targets(data)
+    decisions = {(g, g): summarise_decisions(trials, names[g], targets, SEED) for g, trials in data.decisions.items()}
     learned = _learned(names, contexts, targets, measured)
     entries = [_entry(name, names) for name in data.reports]
     means = {name: mean_reports(trials.values)[0] for name, trials in data.reports.items()}
@@ -114,7 +115,9 @@ def read_released(folder: Path, name: str) -> ReleasedResults:
         entries=entries,
         measured=measured,
         learned_vs_target=learned,
-        gate=_gate(data, learned.agreement.r),
+        decisions=decisions,
+        gate=_gate(data, decisions, learned.agreement),
+        instillations={},
         comparisons=[compare(entry, contexts, measured, data.reports, SEED) for entry in entries],
         inputs={"model": data.model, "seed": SEED, "files": {**data.hashes}},
         notes=data.notes,
@@ -169,11 +172,10 @@ def _entry(name: str, names: dict[str, list[str]]) -> ComparisonRecord:
     )
 
 
-def _gate(data: ReleasedData, r: float) -> GateResult:
+def _gate(data: ReleasedData, decisions: dict[tuple[str, str], ArmDecisions], learned: Agreement) -> GateResult:
     """The gate, from decisions shown in one order; it cannot be passed where decisions or targets are missing."""
     if "instilled" in data.decisions and data.targets is not None:
-        decisions = data.decisions["instilled"]
-        return judge(summarise_decisions(decisions, decisions.contexts, data.targets), r)
+        return judge(decisions["instilled", "instilled"], learned)
     missing = TARGETS if data.targets is None else "the file of decisions on instilled contexts"
     reasons = ["it cannot be judged", f"{missing} is missing or empty"]
     return GateResult(False, math.nan, math.nan, math.nan, reasons)

@@ -15,12 +15,13 @@ from analysis.study.comparisons import (
     Difference,
     MeasuredWeights,
     asked_arm,
+    asked_source,
     compare,
     differ,
     learned_against_target,
     measure_weights,
 )
-from analysis.study.gate import ArmDecisions, GateResult, judge, summarise_decisions
+from analysis.study.gate import AnswerGate, ArmDecisions, GateResult, judge, judge_answers, summarise_decisions
 from store.checkpoints import LOG
 from store.contexts import load_contexts
 from store.files import read_json
@@ -56,9 +57,11 @@ class Findings:
         targets: Target weights by context.
         decided, reported: Trials of each arm; an arm asked in a variant of the prompts by `asked_arm`.
         entries: What is compared, in the order of the experiment file.
+        decisions: How each arm decides, by (arm, group); variants by `asked_arm`.
         measured: Weights of each arm with decision trials.
         learned_vs_target: Agreement of the gate arm's learned weights with the targets, with its points.
         gate: Whether instillation passed.
+        instillations: Whether it did in other arms that were trained on decisions, by (arm, group).
         comparisons: What came of `entries`.
         inputs: What a further question depends on: name, seed, and keys or hashes of files.
     """
@@ -72,9 +75,11 @@ class Findings:
     decided: dict[str, DecisionTrials]
     reported: dict[str, ReportTrials]
     entries: list[ComparisonRecord]
+    decisions: dict[tuple[str, str], ArmDecisions]
     measured: dict[str, MeasuredWeights]
     learned_vs_target: ComparisonResult
     gate: GateResult
+    instillations: dict[tuple[str, str], GateResult]
     comparisons: list[ComparisonResult]
     inputs: dict[str, JsonValue]
 
@@ -86,13 +91,43 @@ class Findings:
     @property
     def doubtful_fits(self) -> str:
         """How many posteriors are not to be trusted, of how many; nothing if all are."""
-        k = np.concatenate([measured.pareto_k for measured in self.measured.values()])
+        k = np.concatenate([measured.pareto_k[measured.determined] for measured in self.measured.values()])
         doubtful = int((~(k <= TRUSTED_PARETO_K)).sum())
         return f"{doubtful} of {len(k)}" if doubtful else ""
 
+    @property
+    def answers(self) -> dict[tuple[str, str], AnswerGate]:
+        """Whether each arm decides on each group of contexts, by (arm, group)."""
+        return {key: judge_answers(decisions) for key, decisions in self.decisions.items()}
+
+    def undecided(self, arm: str, group: str) -> str | None:
+        """Why an arm, as it was asked, fails its answer gate on a group of contexts; None if it passes."""
+        answers = self.answers.get((arm, group))
+        if answers is None or answers.passed:
+            return None
+        return f"{arm} does not decide on {group} contexts: {'; '.join(answers.reasons)}"
+
     def testable(self, comparison: ComparisonResult) -> bool:
-        """Whether a comparison has a meaning: the gate's own always, the others where the gate was passed."""
-        return self.gate.passed or comparison is self.learned_vs_target
+        """Whether a comparison has a meaning."""
+        return self.untestable(comparison) is None
+
+    def untestable(self, comparison: ComparisonResult) -> str | None:
+        """Why a comparison has no meaning; None if it has one.
+
+        It has none where the gate was not passed, or where an arm whose decisions it uses fails its answer gate, or its
+        instillation gate if it was trained on decisions on these contexts. That of learned with target weights is what
+        the gate judges, and only needs decisions.
+        """
+        if comparison is not self.learned_vs_target and not self.gate.passed:
+            return f"the gate was not passed: {'; '.join(self.gate.reasons)}"
+        for source in comparison.decided_by:
+            arm = asked_source(source, "decisions")
+            if reason := self.undecided(arm, comparison.contexts):
+                return reason
+            taught = self.instillations.get((arm, comparison.contexts))
+            if taught and not taught.passed:
+                return f"{arm} did not learn its decisions: {'; '.join(taught.reasons)}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -102,7 +137,6 @@ class RunResults(Findings):
     Attributes:
         run: Its folder.
         record: Its `run.json`.
-        decisions: How each arm decides, by (arm, group); variants by `asked_arm`.
         differences: Between two comparisons, in the order of the experiment file.
         curves: Training log of each trained arm, as TRL wrote it.
         stages: Manifest of each finished stage, by its folder within the run.
@@ -112,12 +146,17 @@ class RunResults(Findings):
 
     run: RunFolder
     record: RunRecord
-    decisions: dict[tuple[str, str], ArmDecisions]
     differences: list[Difference]
     curves: dict[str, list[dict[str, Any]]]
     stages: dict[str, Manifest[Any]]
     trial_files: dict[str, str]
     trainings: dict[str, TrainingFacts]
+
+    def untestable_difference(self, difference: Difference) -> str | None:
+        """Why a difference has no meaning: one of its two comparisons has none; None if both have one."""
+        sides = [c for c in self.comparisons if c.name in (difference.before, difference.after)]
+        found = dict.fromkeys(reason for c in sides if (reason := self.untestable(c)))
+        return "; ".join(found) or None
 
     @property
     def stopped_early(self) -> dict[str, str]:
@@ -151,42 +190,49 @@ def analyse(path: Path) -> RunResults:
     contexts = {c.name: c for members in groups.values() for c in members}
     names = {name: [c.name for c in members] for name, members in groups.items()}
     targets = load_weights(run.target_weights)
-    asked = [(asked_arm(t.arm, t.measure, t.variant), t) for t in finished_trials(run, record)]
+    asked = [(asked_arm(t.arm, t.measure, t.variant, t.constrained), t) for t in finished_trials(run, record)]
     decided = {arm: read_decisions(t.path, contexts) for arm, t in asked if t.measure == "decisions"}
     reported = {arm: read_reports(t.path) for arm, t in asked if t.measure == "reports"}
     measured = {arm: measure_weights(trials, record.seed) for arm, trials in decided.items()}
     decisions = {
-        (arm, group): summarise_decisions(trials, members, targets)
+        (arm, group): summarise_decisions(trials, members, targets, record.seed)
         for arm, trials in decided.items()
         for group, members in names.items()
         if {*members} & {*trials.contexts}
     }
-    judged = record.gate
-    learned = learned_against_target(judged, names[judged.contexts], contexts, targets, measured, record.seed)
     comparisons = [compare(entry, contexts, measured, reported, record.seed) for entry in record.comparisons]
     stages = _stages(run, record)
     trial_files = {folder: made.key for folder, made in stages.items() if folder.startswith(run.trials.name)}
     trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
-    taught = trainings.get(judged.arm)
-    causes = (taught.stopped_early, taught.missing_skill) if taught else ()
+
+    def instilled(entry: GateRecord) -> tuple[ComparisonResult, GateResult]:
+        learned = learned_against_target(entry, names[entry.contexts], contexts, targets, measured, record.seed)
+        facts = trainings.get(entry.arm)
+        causes = (facts.stopped_early, facts.missing_skill) if facts else ()
+        return learned, judge(decisions[entry.arm, entry.contexts], learned.agreement, *causes)
+
+    learned, gate = instilled(record.gate)
+    taught = [(arm, made.contexts) for arm, made in record.arms.items() if made.teach == "decisions" and made.contexts]
+    others = [GateRecord(arm=arm, contexts=group) for arm, group in taught if (arm, group) in decisions]
     return RunResults(
         name=record.name,
         seed=record.seed,
-        judged=judged,
+        judged=record.gate,
         contexts=contexts,
         groups=names,
         targets=targets,
         decided=decided,
         reported=reported,
         entries=record.comparisons,
+        decisions=decisions,
         measured=measured,
         learned_vs_target=learned,
-        gate=judge(decisions[judged.arm, judged.contexts], learned.agreement.r, *causes),
+        gate=gate,
+        instillations={(e.arm, e.contexts): instilled(e)[1] for e in others if e != record.gate},
         comparisons=comparisons,
         inputs={"run": record.name, "seed": record.seed, "trial_files": {**trial_files}},
         run=run,
         record=record,
-        decisions=decisions,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],
         curves={arm: read_json(path) for arm in trainings if (path := run.adapter(arm) / LOG).is_file()},
         stages=stages,
