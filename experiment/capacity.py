@@ -28,7 +28,8 @@ from task.prompts import Measure
 from train.hardware import split_batch
 
 MODELS = ROOT / "configs" / "models"
-GPUS = (24, 40, 80)
+GPUS = (24, 40, 48, 80)
+"""Sizes of GPU memory in GB that model files say something of, from the smallest that holds the model on."""
 STAGES: tuple[Measure, ...] = ("decisions", "reports")
 
 LABEL_TOKENS = 128
@@ -66,6 +67,7 @@ def load_of(model: ModelFile, gpu: int, stage: Measure) -> Load:
         label_tokens=LABEL_TOKENS,
         half=model.dtype != "float32",
         checkpointing=entry.gradient_checkpointing,
+        dropout=settings.get("lora_dropout", 0) > 0,
         four_bit=entry.load_in_4bit,
         joined="share_prefixes" in settings,
     )
@@ -78,8 +80,8 @@ def problems(model: ModelFile, shape: Shape | None) -> Iterator[str]:
         yield f"sft.lora_r is {rank}; vLLM takes {', '.join(map(str, RANKS))}"
     if missing := [stage for stage in STAGES if "effective_batch_size" not in model.training(stage)]:
         yield f"{missing[0]}.effective_batch_size is not set, so that the batch would depend on the GPU"
-    if tuple(model.gpus) != GPUS:
-        yield f"gpus has {list(model.gpus)}; needed: {list(GPUS)}"
+    if not model.gpus or tuple(model.gpus) != GPUS[-len(model.gpus) :]:
+        yield f"gpus has {list(model.gpus)}; needed: all of {list(GPUS)} from the smallest that holds the model on"
     if model.row_tokens is None:
         yield "row_tokens is not set, so that the memory cannot be planned"
     if shape is None:
@@ -105,7 +107,7 @@ def memory_lines(stem: str, model: ModelFile) -> list[str]:
     shape = shapes().get(stem)
     if shape is None or list(problems(model, shape)):
         return []
-    return [f"on a GPU of {gpu} GB: {batch_and_memory(model, shape, gpu)} (estimated)" for gpu in GPUS]
+    return [f"on a GPU of {gpu} GB: {batch_and_memory(model, shape, gpu)} (estimated)" for gpu in model.gpus]
 
 
 def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[str]:
@@ -118,7 +120,8 @@ def serving_lines(stem: str, model: ModelFile, engine: EngineSettings) -> list[s
         return []
     split = int(engine.vllm.get("tensor_parallel_size", 1))
     length = int(engine.vllm.get("max_model_len", needed_length(engine)))
-    token = cache_bytes(shape.layers, shape.kv_heads, shape.head_dim, model.dtype) / split
+    kinds = [(kind, count) for kind, count in shape.attention if kind.keys]
+    token = sum(cache_bytes(n, kind.kv_heads, kind.head_dim, model.dtype) for kind, n in kinds) / split
     weights = shape.parameters * BYTES[model.dtype] / split
     share = float(engine.vllm.get("gpu_memory_utilization", GPU_SHARE))
     held = {gpu: int((share * gpu * 1e9 - weights) / (token * length)) for gpu in GPUS}
@@ -144,13 +147,13 @@ def main() -> None:
         if found := list(problems(model, known.get(stem))):
             wrong += [f"configs/models/{stem}.yaml: {line}" for line in found]
             continue
-        table.add_row(stem, *(batch_and_memory(model, known[stem], gpu) for gpu in GPUS))
-        for gpu in GPUS if wanted else ():
+        table.add_row(stem, *(batch_and_memory(model, known[stem], g) if g in model.gpus else "-" for g in GPUS))
+        for gpu in model.gpus if wanted else ():
             needed = asdict(estimate(known[stem], load_of(model, gpu, "decisions")))
             shown = ", ".join(f"{part} {value / 1e9:.2f}" for part, value in needed.items())
             parts.append(f"{stem}, {gpu} GB: {shown} GB")
     if table.rows:
-        Console(highlight=False, width=160).print(table)
+        Console(highlight=False, width=200).print(table)
         parts.append("rows at a time x accumulation: estimated memory (arithmetic, not measured on a GPU)")
     for line in parts:
         say(line)
