@@ -1,6 +1,7 @@
 """The paper's figures from the files that its authors released, and how far to believe each.
 
     python -m analysis.released --data released --model gpt-4o-mini-2024-07-18 --out results/gpt-4o-mini
+    python -m analysis.released --data trials --contexts released --weights released --model m --where flipped=0 --out m
 
 Writes into a folder of its own: `report.html` (all of it on one page), `summary.json` (figures), `agreement.csv` (all
 measures), `learned_weights.csv` and `native_weights.csv` (`context, raw_1.. sd_1.. weight_1..`: posterior means and
@@ -25,7 +26,9 @@ from analysis.pages.page import write_page
 from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
 from analysis.run import agreement_table, weights_table
 from analysis.study.output import check_replaceable, output_folder
+from analysis.study.released_files import Elsewhere
 from analysis.study.released_results import SEED, ReleasedResults, read_released
+from analysis.study.subject import add_elsewhere, read_elsewhere
 from store.console import run_command, say
 from store.files import write_json, write_text
 
@@ -49,6 +52,7 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
         "instilled_standardised_first": variants.get("instilled", {}).get("standardised_first"),
         "printed_in_the_paper": results.printed or None,
         "gate": {key: gate[key] for key in ("passed", "agreement", "share_a", "reasons")},
+        "undetermined_contexts": {group: int((~arm.determined).sum()) for group, arm in results.measured.items()},
         "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
         "variants": variants,
         "missing_reports": [t.as_dict() for t in results.missing],
@@ -76,16 +80,18 @@ def measures_table(results: ReleasedResults) -> pd.DataFrame:
     return table.merge(corrected, on="comparison") if len(corrected) else table[:0]
 
 
-def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
+def write_released(folder: Path, name: str, out: Path, elsewhere: Elsewhere | None = None) -> ReleasedResults:
     """Analyse one model's files and write all of it to `out`; the folder appears whole or not at all.
 
     Raises:
-        InputError: No such model, files of another form, or an `out` that this command did not make.
+        InputError: No such model, files of another form, trials of several conditions, or an `out` that this command
+            did not make.
     """
     out = out.resolve()
     check_replaceable(out, COMMAND)
-    results = read_released(folder, name)
-    inputs = {"model": results.name, "seed": SEED, "inputs": results.hashes}
+    results = read_released(folder, name, elsewhere)
+    chosen = {"where": dict(elsewhere.where)} if elsewhere and elsewhere.where else {}
+    inputs = {"model": results.name, "seed": SEED, **chosen, "inputs": results.hashes}
     with output_folder(out, COMMAND, inputs) as draft:
         figures = save_figures(results, draft / "figures")
         write_page("released.html.j2", results, figures, draft / "report.html")
@@ -98,20 +104,25 @@ def write_released(folder: Path, name: str, out: Path) -> ReleasedResults:
 
 
 def main() -> None:
-    """Command line: `--data FOLDER --model NAME --out FOLDER`."""
+    """Command line: `--data FOLDER --model NAME --out FOLDER`, and `--contexts`, `--weights` and `--where`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with the released files")
     parser.add_argument("--model", required=True, help="name of the model, or the beginning of just one name")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
+    add_elsewhere(parser)
     arguments = parser.parse_args()
-    results = write_released(arguments.data, arguments.model, arguments.out)
+    results = write_released(arguments.data, arguments.model, arguments.out, read_elsewhere(arguments))
     for note in results.notes:
         say(f"note: {note}")
     for name, found in results.found.items():
         if found:
             printed = f", in the paper {number(results.printed[name])}" if results.printed else ""
-            doubt = "" if results.testable(found) else f" ({NOT_TESTABLE}: the gate was not passed)"
+            reason = results.untestable(found)
+            doubt = f" ({NOT_TESTABLE}: {reason})" if reason else ""
             say(f"{name}: r = {with_interval(found.agreement)}{printed}{doubt}; {counts(found.agreement)}")
+    if results.pooled_by_fold:
+        by_fold = results.variants["introspection_trained"].standardised_by_fold
+        say(f"introspection_trained, standardised within each fold before pooling: r = {number(by_fold)}")
     say(f"page: {arguments.out / 'report.html'}")
 
 

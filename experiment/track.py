@@ -78,32 +78,47 @@ def evaluation_tables(run: RunFolder, found: RunSummary) -> dict[str, wandb.Tabl
     frames = {name: pd.read_csv(run.analysis / f"{name}.csv") for name in TABLES}
     frames["decisions"] = pd.DataFrame(
         [
-            {"arm": arm, "contexts": group, **decisions.model_dump()}
+            {
+                **{"arm": arm, "group": group, **decisions.model_dump()},
+                "undecided": json.dumps(decisions.undecided),
+                "reasons": "; ".join(decisions.reasons),
+            }
             for key, decisions in found.decisions.items()
             for arm, _, group in [key.rpartition("/")]
         ]
     )
     missing = [(name, reason, count) for name, c in found.comparisons.items() for reason, count in c.unreadable.items()]
     frames["missing_reports"] = pd.DataFrame(missing, columns=["comparison", "reason", "count"])
-    gate = {**found.gate.model_dump(), "reasons": "; ".join(found.gate.reasons)}
-    frames["gate"] = pd.DataFrame([{"measure": name, "found": str(value)} for name, value in gate.items()])
+    gates = {"": found.gate, **{f"{arm}: ": gate for arm, gate in found.instillations.items()}}
+    measures = [
+        {"measure": f"{of}{name}", "found": "; ".join(value) if name == "reasons" else str(value)}
+        for of, gate in gates.items()
+        for name, value in gate.model_dump().items()
+    ]
+    frames["gate"] = pd.DataFrame(measures)
     return {name: _table(frame) for name, frame in frames.items()}
 
 
 def headline(found: RunSummary) -> dict[str, Any]:
-    """The figures worth comparing across runs: the gate, r with its interval, readable reports; none not testable."""
+    """The figures worth comparing across runs: the gate, r with its interval, readable reports.
+
+    A figure that is not testable is left out, and the reason stands in its place.
+    """
     values: dict[str, Any] = {
         "gate/passed": found.gate.passed,
         "gate/agreement": found.gate.agreement,
+        "gate/agreement_low": found.gate.agreement_low,
+        "gate/r": found.gate.r,
+        "gate/r_low": found.gate.r_low,
         "gate/share_a": found.gate.share_a,
     }
     for name, c in {"learned_vs_target": found.learned_vs_target, **found.comparisons}.items():
         values |= {f"{name}/r": c.r, f"{name}/boot_low": c.boot_low, f"{name}/boot_high": c.boot_high}
-        values |= {f"{name}/n_contexts": c.n_contexts}
+        values |= {f"{name}/n_contexts": c.n_contexts, f"{name}/not_testable": c.reason}
         if isinstance(c, ComparisonSummary):
             values |= {f"{name}/valid_reports": c.valid_reports, f"{name}/total_reports": c.total_reports}
     for name, gain in found.differences.items():
-        values |= {f"{name}/difference": gain.difference}
+        values |= {f"{name}/difference": gain.difference, f"{name}/not_testable": gain.reason}
         values |= {f"{name}/boot_low": gain.boot_low, f"{name}/boot_high": gain.boot_high}
     values |= {f"stopped_early/{arm}": reason for arm, reason in found.stopped_early.items()}
     return {name: value for name, value in values.items() if value is not None}

@@ -22,7 +22,7 @@ from analysis.pages.drawing import (
     write_above,
     write_beside,
 )
-from analysis.pages.text import NOT_TESTABLE, number, part_of, plain, why_no_r, with_interval
+from analysis.pages.text import NOT_TESTABLE, listing, number, part_of, plain, why_no_r, with_interval
 from analysis.stats.agreement import Agreement
 from analysis.study.comparisons import ComparisonResult
 from analysis.study.results import Findings
@@ -55,21 +55,32 @@ def draw_scatter(findings: Findings) -> Drawn:
     )
     if findings.gate.passed:
         caption += "Solid: least squares. In brackets: 95% interval of r from resampling contexts. "
-    else:
-        caption += f"The gate was not passed: reports are {NOT_TESTABLE}, and no correlation with them is given. "
+    caption += untestable_in_words(findings)
     colours = ", ".join(f"{COLOUR_NAMES[i % len(COLOURS)]} {group}" for i, group in enumerate(findings.groups))
     return canvas, "Weights that drive decisions, against reports", caption + f"Contexts by colour: {colours}."
 
 
+def untestable_in_words(findings: Findings) -> str:
+    """For captions: which comparisons have no meaning, and why; nothing if all have one."""
+    if not findings.gate.passed:
+        return f"The gate was not passed: reports are {NOT_TESTABLE}, and no correlation with them is given. "
+    said = (f"{listing([*map(plain, names)])}: {NOT_TESTABLE}, {why}. " for why, names in findings.withheld.items())
+    return "".join(said)
+
+
 def _scatter_panel(axes: Axes, comparison: ComparisonResult, findings: Findings) -> None:
     testable = findings.testable(comparison)
-    points = comparison.points.dropna()
+    points = comparison.points.dropna() if testable else comparison.points[:0]
     x, y = points["x"].to_numpy(dtype=float), points["y"].to_numpy(dtype=float)
     axes.set(xlim=(-EDGE, EDGE), ylim=(-EDGE, EDGE), xticks=[-100, 0, 100], yticks=[-100, 0, 100], box_aspect=1)
     axes.plot([-100, 100], [-100, 100], color=GREY, lw=0.7, ls=":", zorder=1)
-    colour = _colour(findings, comparison.contexts) if testable else GREY
     alpha = float(np.clip(12 / math.sqrt(max(x.size, 1)), 0.25, 0.8))
-    look: dict[str, Any] = {"color": colour, "alpha": alpha if testable else alpha / 2, "linewidths": 0, "zorder": 2}
+    look: dict[str, Any] = {
+        "color": _colour(findings, comparison.contexts),
+        "alpha": alpha,
+        "linewidths": 0,
+        "zorder": 2,
+    }
     beyond = np.abs(x) > EDGE
     axes.scatter(x[~beyond], y[~beyond], s=7, **look)
     for side, marker in ((-1, "<"), (1, ">")):  # an axis widened for a few would not compare with the others
@@ -136,8 +147,8 @@ def draw_correlations(findings: Findings) -> Drawn:
         "Dot: r over all attributes. Thick: 95% interval from resampling contexts. Thin: the paper's interval, which "
         f"treats attributes as independent. Dashed: the gate's threshold, {number(GATE_CORRELATION)}. "
     )
-    if not findings.gate.passed:
-        caption += f"Hollow grey bars: {NOT_TESTABLE}, because the gate was not passed; their place says nothing."
+    if untestable := untestable_in_words(findings):
+        caption += f"Hollow grey bars: their place says nothing. {untestable}"
     return canvas, "Correlation of reports with the weights that drive decisions", caption.strip()
 
 

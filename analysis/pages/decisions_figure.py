@@ -22,21 +22,21 @@ from analysis.pages.drawing import (
 )
 from analysis.pages.text import number, percent, plain
 from analysis.study.results import RunResults
-from task.thresholds import ANSWERS, COLLAPSED, GATE_AGREEMENT
+from task.thresholds import COLLAPSED, FLIPS, GATE_AGREEMENT, READABLE_DECISIONS
 
 Zones = list[tuple[float, float]]
-"""Figures between these ends speak of a collapse."""
+"""Figures between these ends say that the arm does not decide by the options."""
 
 
 def draw_decisions(results: RunResults) -> Drawn:
-    """How every arm decides on every group of contexts; figures in the shaded zones speak of a collapse."""
+    """How every arm decides on every group of contexts; figures in the shaded zones speak against it."""
     rows = results.planned_decisions
     left, side, step, above, row = 51.0, 20.0, 32.0, 8.0, 5.5
     canvas = new_canvas(178, above + row * len(rows) + 7)
     panels: list[tuple[str, str, Zones]] = [
         ("share_a", "share of A", [(-math.inf, 1 - COLLAPSED), (COLLAPSED, math.inf)]),
-        ("flips", "flips with order", []),
-        ("letter_mass", "P(A) + P(B)", [(-math.inf, ANSWERS)]),
+        ("flips", "flips with order", [(FLIPS, math.inf)]),
+        ("readable", "decisions made", [(-math.inf, READABLE_DECISIONS)]),
         ("agreement", "follows targets", []),
     ]
     for i, (measure, title, zones) in enumerate(panels):
@@ -58,11 +58,11 @@ def draw_decisions(results: RunResults) -> Drawn:
                 write_beside(axes, place, 32 - left, plain(group))
             _dot(axes, place, getattr(summary, measure), zones, side)
     caption = (
-        "Both orders of every pair. Share of A: of the greedy letters; each letter is right half of the time. Flips: "
-        "pairs whose choice changes when the options change place. P(A) + P(B): mean probability of a letter at all. "
-        "Follows targets: share of decisions that the target weights ask for (dashed: the gate's "
-        f"{percent(GATE_AGREEMENT)}; a dash where there are no targets). Shaded, with diamonds: collapse, or hardly "
-        "any letters."
+        "Both orders of every pair. Share of A: of the decisions; each letter is right half of the time. Flips: pairs "
+        "whose choice changes when the options change place. Decisions made: trials in which a letter is the likeliest "
+        "of all tokens. Follows targets: share of decisions that the target weights ask for (dashed: the gate's "
+        f"{percent(GATE_AGREEMENT)}; a dash where there are no targets). Shaded, with diamonds: one letter nearly "
+        f"throughout, more than {percent(FLIPS)} flips, fewer than {percent(READABLE_DECISIONS)} decisions."
     )
     return canvas, "How each arm decides", caption
 

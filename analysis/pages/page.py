@@ -20,10 +20,23 @@ from store.files import write_text
 from store.manifests import Manifest
 from store.provenance import provenance
 from task import thresholds
+from task.replies import REASONS, UNDECIDED
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-WRITING = ("interval", "main_figures", "number", "other_figures", "part_of", "percent", "plain", "small")
+WRITING = (
+    "by_reason",
+    "interval",
+    "main_figures",
+    "number",
+    "other_figures",
+    "part_of",
+    "percent",
+    "plain",
+    "shares",
+    "small",
+    "with_ends",
+)
 """Functions of `analysis.pages.text` that templates call."""
 
 CONSTANTS = {
@@ -32,7 +45,9 @@ CONSTANTS = {
     "NOT_TESTABLE": text.NOT_TESTABLE,
     "PERMUTATIONS": PERMUTATIONS,
     "REPORT_SPLITS": REPORT_SPLITS,
+    "REASONS": REASONS,
     "RESAMPLES": RESAMPLES,
+    "UNDECIDED": UNDECIDED,
     "WEIGHT_SPLITS": WEIGHT_SPLITS,
     **{name: value for name, value in vars(thresholds).items() if name.isupper()},
 }

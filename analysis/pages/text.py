@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.stats.agreement import Agreement
 
@@ -47,6 +47,12 @@ def percent(share: float, digits: int = 0) -> str:
     return MISSING if math.isnan(share) else f"{share:.{digits}%}"
 
 
+def shares(share: float, low: float, high: float) -> str:
+    """A share and its interval."""
+    ends = MISSING if math.isnan(low) else f"[{percent(low, 1)}, {percent(high, 1)}]"
+    return f"{percent(share, 1)} {ends}"
+
+
 def part_of(part: int, whole: int) -> str:
     """Counts as text, a dash where nothing was asked for."""
     return f"{part}/{whole}" if whole else MISSING
@@ -77,6 +83,11 @@ def counts(a: Agreement) -> str:
     """What is behind a correlation."""
     readable = f", {part_of(a.valid_reports, a.total_reports)} reports readable" if a.total_reports else ""
     return f"{a.n_contexts} contexts{readable}"
+
+
+def by_reason(reasons: Mapping[str, int]) -> str:
+    """What is missing, by reason; a dash for nothing."""
+    return ", ".join(f"{plain(reason)}: {count}" for reason, count in reasons.items()) or MISSING
 
 
 def why_no_r(found: Agreement) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from analysis.pages.text import NOT_TESTABLE, listing, percent, plain, why_no_r, with_interval
+from analysis.pages.text import NOT_TESTABLE, by_reason, listing, number, percent, plain, why_no_r, with_interval
 from analysis.stats.agreement import Agreement
 from analysis.study.comparisons import ComparisonResult
 from analysis.study.results import Findings
-from task.thresholds import FEW_CONTEXTS, READABLE_REPORTS
+from task.replies import REASONS
+from task.thresholds import FEW_CONTEXTS, OPENS, READABLE_REPORTS
 
 
 def verdict(findings: Findings) -> str:
-    """What the run says, in a paragraph: the gate, then for each group of contexts what reports and weights do."""
+    """What the run says, in a paragraph: the gate, for each group of contexts what reports and weights do, what is not
+    testable, and the cautions."""
     gate, arm = findings.gate, plain(findings.judged.arm)
     if not gate.passed:
         *thresholds, cause = gate.reasons
@@ -26,9 +29,49 @@ def verdict(findings: Findings) -> str:
         f"Instillation passed the gate: “{arm}” decides as its target weights ask in {percent(gate.agreement)} of "
         f"held-out decisions, and the weights learned from its decisions correlate with the targets at {_r(check)}."
     ]
-    for group in dict.fromkeys(c.contexts for c in findings.comparisons):
-        sentences.append(_finding(group, [c for c in findings.comparisons if c.contexts == group]))
-    return " ".join([*sentences, *_cautions(findings.comparisons)])
+    shown = [c for c in findings.comparisons if findings.testable(c)]
+    for group in dict.fromkeys(c.contexts for c in shown):
+        sentences.append(_finding(group, [c for c in shown if c.contexts == group]))
+    return " ".join([*sentences, *_withheld(findings), *_cautions(shown), *_collapses(findings.comparisons)])
+
+
+def _withheld(findings: Findings) -> list[str]:
+    """Which comparisons are not testable although the gate was passed, and why."""
+    sentences = []
+    for reason, found in findings.withheld.items():
+        names = [f"“{plain(name)}”" for name in found]
+        are = "are" if len(names) > 1 else "is"
+        sentences.append(f"{listing(names)} {are} {NOT_TESTABLE}: {reason}. Whether weights changed is not told by it.")
+    return sentences
+
+
+def _collapses(comparisons: list[ComparisonResult]) -> list[str]:
+    """Constrained reports that the arms would not have given, since a form makes every reply readable."""
+    found: dict[str, list[str]] = {}
+    for c in comparisons:
+        signs = []
+        if c.free_readable < READABLE_REPORTS * c.free_total:
+            signs.append(
+                f"of {c.free_total} free replies {c.free_readable} could be read ({_in_words(c.free_reasons)})"
+            )
+        if c.opening < OPENS:
+            signs.append(f"it opens its reply as asked with a mean probability of {number(c.opening)}")
+        if signs:
+            found.setdefault(" and ".join(signs), []).append(f"“{plain(c.name)}”")
+    return [
+        f"The reports of {listing(names)} were forced into their form, and the arm itself no longer gives them so: "
+        f"{signs}."
+        for signs, names in found.items()
+    ]
+
+
+def _in_words(reasons: Mapping[str, int]) -> str:
+    """Unreadable replies by reason, the most frequent one explained."""
+    most = max(reasons, key=lambda reason: reasons[reason], default="")
+    explained = {str(reason): words for reason, words in REASONS.items()}.get(most, "")
+    return (
+        f"{by_reason(reasons)}; {explained[:1].lower()}{explained[1:].rstrip('.')}" if explained else by_reason(reasons)
+    )
 
 
 def _finding(group: str, comparisons: list[ComparisonResult]) -> str:
@@ -66,7 +109,7 @@ def _reading(comparison: ComparisonResult) -> str:
 def _cautions(comparisons: list[ComparisonResult]) -> list[str]:
     cautions = []
     unread = [
-        f"{c.agreement.valid_reports} of {c.agreement.total_reports} behind “{plain(c.name)}”"
+        f"{c.agreement.valid_reports} of {c.agreement.total_reports} behind “{plain(c.name)}” ({by_reason(c.reasons)})"
         for c in comparisons
         if c.agreement.valid_reports < READABLE_REPORTS * c.agreement.total_reports
     ]

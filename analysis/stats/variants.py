@@ -80,6 +80,7 @@ class Variants(Record):
         as_given: The paper's: values of reports as given.
         clipped, dropped: Values beyond +-100 set to +-100, or such reports left out whole.
         standardised_first: See `standardised_first`.
+        standardised_by_fold: See `standardised_by_fold`; NaN for a set that is not pooled from folds.
         outside, largest: Readable reports with a value beyond +-100, and the largest magnitude reported.
     """
 
@@ -87,6 +88,7 @@ class Variants(Record):
     clipped: float
     dropped: float
     standardised_first: float
+    standardised_by_fold: float
     outside: int
     largest: float
 
@@ -108,8 +110,36 @@ def standardised_first(x: ArrayLike, y: ArrayLike) -> float:
     return math.nan if math.isnan(r) else r * float(y[complete].std(ddof=1) / y[measured].std(ddof=1))
 
 
-def variants(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Variants:
-    """Correlate reports (contexts, trials, attributes), NaN where missing, with weights (contexts, attributes)."""
+def standardised_by_fold(x: ArrayLike, y: ArrayLike, folds: ArrayLike) -> float:
+    """Pearson's r of z-scores, each fold's reports and weights standardised by themselves before they are pooled.
+
+    The folds were reported on by models of their own. Pooled as given, a difference between these models in the mean or
+    the spread of their reports counts for the agreement or against it; standardised, only what is within a fold does. A
+    fold whose reports or weights are all the same stays out.
+
+    Args:
+        x: Mean reports, shape (contexts, attributes), NaN where there are none.
+        y: Weights, same shape.
+        folds: Fold of each context, below 0 for none, shape (contexts,).
+    """
+    x, y, folds = np.asarray(x, dtype=float), np.asarray(y, dtype=float), np.asarray(folds)
+    complete = ~(np.isnan(x) | np.isnan(y)).any(axis=1)
+    pooled = []
+    for fold in np.unique(folds[complete & (folds >= 0)]):
+        both = np.stack([x[complete & (folds == fold)].ravel(), y[complete & (folds == fold)].ravel()])
+        spread = both.std(axis=1, keepdims=True)
+        if (spread > 0).all():
+            pooled.append((both - both.mean(axis=1, keepdims=True)) / spread)
+    return pearson(*np.concatenate(pooled, axis=1)[..., None]) if pooled else math.nan
+
+
+def variants(
+    values: NDArray[np.float64], weights: NDArray[np.float64], folds: NDArray[np.int64] | None = None
+) -> Variants:
+    """Correlate reports (contexts, trials, attributes), NaN where missing, with weights (contexts, attributes).
+
+    `folds` are those of `standardised_by_fold`, where the reports are pooled from several models.
+    """
     mean, _ = mean_reports(values)
     beyond = np.abs(values).max(axis=2) > LARGEST
     return Variants(
@@ -117,6 +147,7 @@ def variants(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Varia
         clipped=pearson(mean_reports(np.clip(values, -LARGEST, LARGEST))[0], weights),
         dropped=pearson(mean_reports(np.where(beyond[..., None], np.nan, values))[0], weights),
         standardised_first=standardised_first(mean, weights),
+        standardised_by_fold=math.nan if folds is None else standardised_by_fold(mean, weights, folds),
         outside=int(beyond.sum()),
         largest=float(np.nanmax(np.abs(values))),
     )

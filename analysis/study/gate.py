@@ -28,12 +28,6 @@ from task.thresholds import (
     REVERSED_R,
 )
 
-NOT_DECIDED = {
-    "no_letter": "the likeliest token is no letter",
-    "not_finite": "a log-probability is not finite",
-}
-"""Why a trial is no decision, in words."""
-
 
 @dataclass(frozen=True)
 class ArmDecisions(Record):
@@ -162,7 +156,7 @@ def judge_answers(decisions: ArmDecisions) -> AnswerGate:
 
 
 def _listed(undecided: Mapping[str, int]) -> str:
-    found = ", ".join(f"{count} times {NOT_DECIDED.get(reason, reason)}" for reason, count in undecided.items())
+    found = ", ".join(f"{reason.replace('_', ' ')}: {count}" for reason, count in undecided.items())
     return f" ({found})" if found else ""
 
 

@@ -1,21 +1,34 @@
 """One model's released files, as trials by context.
 
-They are named by the model and the endings below, and lie beside `scenarios.csv` (and `candidate_scenarios.json`) with
-the ranges, and `instilled_weights.csv` with the targets.
+They are named by the model and the endings below. `scenarios.csv` (and `candidate_scenarios.json`) with the ranges, and
+`instilled_weights.csv` with the targets, lie beside them unless `Elsewhere` says where.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from store.contexts import load_released_contexts
+from store.contexts import load_contexts, load_released_contexts
 from store.files import hash_file
-from store.released import CANDIDATES, SCENARIOS, load_reports, load_selections
+from store.released import (
+    CANDIDATES,
+    SCENARIOS,
+    Reports,
+    Selections,
+    Where,
+    columns_of,
+    holds_rows,
+    load_reports,
+    load_selections,
+)
 from store.trials import DecisionTrials, ReportTrials
 from store.weights import load_weights
 from task.contexts import ChoiceContext
@@ -50,6 +63,28 @@ ASKED = 10
 contexts, 1000 in a set, is what the paper says (Plunkett et al. 2025)."""
 
 
+ORGANISATION = "northeastern-university"
+"""Of the paper's authors, in the names of the models that they fine-tuned (`ft:<model>:<organisation>:...`)."""
+
+CONTEXTS_OF_THE_PAPER = {"instilled": (50, "df4e6ed565528026"), "native": (100, "1ab3e6fea8176bd8")}
+"""Of each group: decisions in each of its 100 contexts, and the hash of the contexts (see `contexts_hash`)."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What is not beside the trials, and which of the trials are used.
+
+    Attributes:
+        contexts: Folder with `scenarios.csv`, such a file, or a .jsonl of contexts.
+        weights: File of target weights, or the folder of `instilled_weights.csv`.
+        where: The value that a column must have, by column, where trials of several conditions lie in one file.
+    """
+
+    contexts: Path | None = None
+    weights: Path | None = None
+    where: Where = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class ReleasedData:
     """What is known of one model, by its full name.
@@ -59,6 +94,9 @@ class ReleasedData:
         decisions: By group of contexts; a group without decisions is left out. Each pair was shown in one order, and
             only the letter is known: log odds are infinite, and those of the other order missing.
         reports: By name of the set, each on all contexts of its group; a set that cannot be compared is left out.
+        folds: Of a set that is pooled from several files, the number of the file that reports on each context (the
+            first such file; -1 for none), shape (contexts,).
+        of_the_paper: Whether contexts and trials are those that the paper's figures are about.
         notes: What is missing or was left out, and why, one line each.
         hashes: Of every file that was read, by name.
     """
@@ -68,6 +106,8 @@ class ReleasedData:
     targets: dict[str, NDArray[np.float64]] | None
     decisions: dict[str, DecisionTrials]
     reports: dict[str, ReportTrials]
+    folds: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    of_the_paper: bool = False
     notes: list[str] = field(default_factory=list)
     hashes: dict[str, str] = field(default_factory=dict)
 
@@ -93,44 +133,98 @@ def find_model(folder: Path, name: str) -> str:
     return meant[0]
 
 
-def load_model(folder: Path, model: str) -> ReleasedData:
+def load_model(folder: Path, model: str, elsewhere: Elsewhere | None = None) -> ReleasedData:
     """Read all files of a model; those that are missing or empty are noted.
 
     Raises:
-        InputError: A file of another form, no `scenarios.csv`, or decisions on contexts that it does not hold.
+        InputError: A file of another form, no `scenarios.csv`, decisions on contexts that it does not hold, or trials
+            of several conditions.
     """
-    contexts = {context.name: context for context in load_released_contexts(folder)}
-    targets = load_weights(folder / TARGETS) if (folder / TARGETS).is_file() else None
+    elsewhere = elsewhere or Elsewhere()
+    contexts, read = _contexts(folder, elsewhere.contexts)
+    weights = _weights_file(folder, elsewhere.weights)
+    targets = load_weights(weights) if elsewhere.weights or holds_rows(weights) else None
     data = ReleasedData(model, contexts, targets, {}, {})
+    of_model = [*SELECTIONS.values(), *(suffix for _, suffixes in REPORTS.values() for suffix in suffixes)]
+    files = [path for suffix in of_model if (path := folder / f"{model}{suffix}").is_file()]
+    _check_columns(data, folder, [path for path in files if holds_rows(path)], elsewhere.where)
+    models: set[str] = set()
     for group, suffix in SELECTIONS.items():
         path = folder / f"{model}{suffix}"
-        if path.is_file() and (decisions := _decisions(path, contexts)) is not None:
-            data.decisions[group] = decisions
+        if holds_rows(path):
+            selections = load_selections(path, elsewhere.where)
+            models |= selections.models
+            data.decisions[group] = _decisions(path, selections, contexts)
         else:
-            state = "holds no trials" if path.is_file() else "is missing"
-            data.notes.append(f"{path.name} {state}: no weights of {group} contexts")
+            data.notes.append(f"{path.name} {_absent(path)}: no weights of {group} contexts")
     if targets is None:
-        data.notes.append(f"{TARGETS} is missing: learned weights are not held against targets")
+        data.notes.append(f"{weights.name} {_absent(weights)}: learned weights are not held against targets")
     for name, (group, suffixes) in REPORTS.items():
         paths = [folder / f"{model}{suffix}" for suffix in suffixes]
-        if missing := [path.name for path in paths if not path.is_file()]:
-            data.notes.append(f"{' and '.join(missing)} missing: no {name}")
+        if missing := [f"{path.name} {_absent(path)}" for path in paths if not holds_rows(path)]:
+            data.notes.append(f"{' and '.join(missing)}: no {name}")
         elif group not in data.decisions:
             data.notes.append(f"without weights of {group} contexts: no {name}")
         else:
-            _add_reports(data, name, data.decisions[group].contexts, paths)
-    of_model = [*SELECTIONS.values(), *(suffix for _, suffixes in REPORTS.values() for suffix in suffixes)]
-    files = [SCENARIOS, CANDIDATES, TARGETS, *(f"{model}{suffix}" for suffix in of_model)]
-    data.hashes.update({name: hash_file(folder / name) for name in files if (folder / name).is_file()})
-    return data
+            reports = {path: load_reports(path, elsewhere.where) for path in paths}
+            models.update(*(found.models for found in reports.values()))
+            _add_reports(data, name, data.decisions[group].contexts, reports)
+    read += [path for path in (weights, *files) if path.is_file()]
+    data.hashes.update({path.name: hash_file(path) for path in read})
+    return replace(data, of_the_paper=not elsewhere.where and _of_the_paper(data, models))
 
 
-def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> DecisionTrials | None:
-    """Decisions by context, None if there are none."""
-    selections = load_selections(path)
+def _contexts(folder: Path, place: Path | None) -> tuple[dict[str, ChoiceContext], list[Path]]:
+    """The contexts by name, and the files that they were read from."""
+    if place is None and not (folder / SCENARIOS).is_file():
+        raise InputError(f"{folder}: no {SCENARIOS} beside the trials; name its folder, or the file, with --contexts")
+    place = place or folder
+    if place.suffix == ".jsonl":
+        return {context.name: context for context in load_contexts(place)}, [place]
+    scenarios = place if place.is_file() else place / SCENARIOS
+    read = [path for path in (scenarios, scenarios.with_name(CANDIDATES)) if path.is_file()]
+    return {context.name: context for context in load_released_contexts(scenarios)}, read
+
+
+def _weights_file(folder: Path, place: Path | None) -> Path:
+    return folder / TARGETS if place is None else place / TARGETS if place.is_dir() else place
+
+
+def _absent(path: Path) -> str:
+    return "is empty" if path.is_file() else "is missing"
+
+
+def _check_columns(data: ReleasedData, folder: Path, paths: Sequence[Path], where: Where) -> None:
+    """Refuse to choose by a column that no file has, and note the files that lack it."""
+    for column in where:
+        without = [path.name for path in paths if column not in columns_of(path)]
+        if paths and len(without) == len(paths):
+            raise InputError(f"{folder}: no file of {data.model} has a column {column!r}; correct --where")
+        data.notes.extend(f"{name} has no column {column!r}: all of its trials are used" for name in without)
+
+
+def contexts_hash(contexts: Iterable[ChoiceContext]) -> str:
+    """Hash of the contexts' names, and of the names and ranges of their attributes, in any order; 16 hex digits."""
+    said = sorted([c.name, *([a.name, a.low, a.high] for a in c.attributes)] for c in contexts)
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
+
+
+def _of_the_paper(data: ReleasedData, models: Collection[str]) -> bool:
+    """Whether the contexts are the paper's, with as many decisions, and every model is one of its authors'.
+
+    Another run of the paper's scripts has the same contexts and file names: the fine-tuned models' names tell it apart.
+    """
+    for group, trials in data.decisions.items():
+        decisions, key = CONTEXTS_OF_THE_PAPER[group]
+        shown = trials.shown.any(axis=2).sum(axis=1)
+        if (shown != decisions).any() or contexts_hash(data.contexts[name] for name in trials.contexts) != key:
+            return False
+    return bool(models) and all(m == data.model or m.startswith(f"ft:{data.model}:{ORGANISATION}:") for m in models)
+
+
+def _decisions(path: Path, selections: Selections, contexts: dict[str, ChoiceContext]) -> DecisionTrials:
+    """Decisions by context."""
     names = list(dict.fromkeys(selections.scenario.tolist()))
-    if not names:
-        return None
     width = selections.option_a.shape[1]
     for name in names:
         if name not in contexts or len(contexts[name].attributes) != width:
@@ -141,16 +235,17 @@ def _decisions(path: Path, contexts: dict[str, ChoiceContext]) -> DecisionTrials
     spans = np.stack([contexts[name].spans for name in names])
     difference = np.zeros((len(names), trial.max() + 1, width))
     difference[row, trial] = (selections.option_a - selections.option_b) / spans[row]
-    log_odds = np.full((*difference.shape[:2], 2), np.nan)
+    log_odds, shown = (np.full((*difference.shape[:2], 2), value) for value in (np.nan, False))
     log_odds[row, trial, 0] = np.inf * (selections.chose_a - 0.5)
-    shown = ~np.isnan(log_odds)
-    return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan), shown, [[] for _ in names])
+    shown[row, trial, 0] = True
+    unmade = np.bincount(row, weights=np.isnan(selections.chose_a), minlength=len(names)).astype(int)
+    reasons = [["no_letter"] * count for count in unmade]
+    return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan), shown, reasons)
 
 
-def _add_reports(data: ReleasedData, name: str, contexts: list[str], paths: list[Path]) -> None:
+def _add_reports(data: ReleasedData, name: str, contexts: list[str], files: Mapping[Path, Reports]) -> None:
     """Pool the reports of some files, by context, into `data`; none at all, and those left out, are noted."""
     width = len(data.contexts[contexts[0]].attributes)
-    files = {path: load_reports(path) for path in paths}
     for path, reports in files.items():
         if reports.values.shape[1] != width:
             raise InputError(
@@ -162,7 +257,7 @@ def _add_reports(data: ReleasedData, name: str, contexts: list[str], paths: list
         data.notes.append(f"{name}: {(~known).sum()} reports on contexts without decisions are left out")
     values = np.concatenate([reports.values for reports in files.values()])[known]
     if np.isnan(values).all():
-        data.notes.append(f"{' and '.join(path.name for path in paths)} without a readable report: no {name}")
+        data.notes.append(f"{' and '.join(path.name for path in files)} without a readable report: no {name}")
         return
     row, trial = _places(scenario[known], contexts)
     given = np.bincount(row, minlength=len(contexts))
@@ -170,6 +265,10 @@ def _add_reports(data: ReleasedData, name: str, contexts: list[str], paths: list
     table[row, trial] = values
     beyond = (np.abs(table) > LARGEST).any(axis=2).sum(axis=1)
     data.reports[name] = ReportTrials(contexts, table, np.maximum(given, ASKED), beyond, [[] for _ in contexts])
+    if len(files) > 1:
+        data.folds[name] = np.full(len(contexts), -1)
+        file = np.repeat(np.arange(len(files)), [len(reports.scenario) for reports in files.values()])[known]
+        data.folds[name][row[::-1]] = file[::-1]  # of several files the first is written last
 
 
 def _places(scenario: NDArray[np.str_], contexts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from analysis.stats.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference
 from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
@@ -23,7 +25,7 @@ from analysis.study.comparisons import (
     table_of,
 )
 from analysis.study.gate import ArmDecisions, GateResult, judge, summarise_decisions
-from analysis.study.released_files import REPORTS, SELECTIONS, TARGETS, ReleasedData, find_model, load_model
+from analysis.study.released_files import REPORTS, SELECTIONS, TARGETS, Elsewhere, ReleasedData, find_model, load_model
 from analysis.study.results import Findings
 from store.run import ComparisonRecord, GateRecord, Source
 from store.trials import ReportTrials
@@ -31,6 +33,7 @@ from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT
 from task.seeding import stream
+from task.thresholds import RARER_LETTER
 
 Weights = dict[str, NDArray[np.float64]]
 """By name of contexts, or of sets of reports."""
@@ -47,7 +50,9 @@ PRINTED = {
     "gpt-4o": (0.84, 0.10, 0.54, 0.74, 0.46, 0.71),
     "gpt-4o-mini": (0.87, -0.01, 0.50, 0.75, 0.40, 0.70),
 }
-"""r as printed in the paper, by model without release day: of learned_vs_target, then in the order of `REPORTS`."""
+"""r as printed in the paper, by model without release day: of learned_vs_target, then in the order of `REPORTS`.
+
+Only held beside trials that are the paper's (see `released_files.ReleasedData`)."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class ReleasedResults(Findings):
     Attributes:
         notes: What is missing or was left out, and why, one line each.
         hashes: Of every file that was read, by name.
-        printed: r as printed in the paper, by comparison; empty for other models.
+        printed: r as printed in the paper, by comparison; empty where contexts or trials are not the paper's.
         corrected: r without measurement noise, by comparison; only of comparisons that could be made.
         variants: By set of reports.
         missing: Treatments of missing reports, those of the sets on the same contexts together.
@@ -76,33 +81,43 @@ class ReleasedResults(Findings):
     changes: dict[tuple[str, str], PairedDifference]
 
     @property
+    def pooled_by_fold(self) -> bool:
+        """Whether introspection-trained reports are there, and come from the models of several folds."""
+        trained = self.variants.get("introspection_trained")
+        return trained is not None and not math.isnan(trained.standardised_by_fold)
+
+    @property
     def found(self) -> dict[str, ComparisonResult | None]:
         """Every comparison by name, None where a file is missing."""
         by_name = {c.name: c for c in self.all_comparisons if c.name in self.corrected}
         return {name: by_name.get(name) for name in (self.learned_vs_target.name, *REPORTS)}
 
 
-def read_released(folder: Path, name: str) -> ReleasedResults:
+def read_released(folder: Path, name: str, elsewhere: Elsewhere | None = None) -> ReleasedResults:
     """Estimate the weights of one model, and compare them with targets and reports as the paper did.
 
     Args:
         folder: The released files.
         name: Of the model, or the beginning of just one name.
+        elsewhere: What is not beside the trials, and which trials are used where they are of several conditions.
 
     Raises:
-        InputError: No such model, or files of another form.
+        InputError: No such model, files of another form, or trials of several conditions.
     """
-    data = load_model(folder, find_model(folder, name))
+    elsewhere = elsewhere or Elsewhere()
+    data = load_model(folder, find_model(folder, name), elsewhere)
     names = {group: trials.contexts for group, trials in data.decisions.items()}
     contexts = {name: data.contexts[name] for members in names.values() for name in members}
     measured = {group: measure_weights(trials, SEED) for group, trials in data.decisions.items()}
+    data.notes.extend(_undetermined(data, measured))
     targets = _targets(data)
     decisions = {(g, g): summarise_decisions(trials, names[g], targets, SEED) for g, trials in data.decisions.items()}
     learned = _learned(names, contexts, targets, measured)
     entries = [_entry(name, names) for name in data.reports]
     means = {name: mean_reports(trials.values)[0] for name, trials in data.reports.items()}
     weights = {name: measured[REPORTS[name][0]].weights for name in data.reports}
-    printed = PRINTED.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", data.model), ())
+    printed = PRINTED.get(re.sub(r"-\d{4}-\d{2}-\d{2}$", "", data.model), ()) if data.of_the_paper else ()
+    chosen: dict[str, JsonValue] = {"where": {**elsewhere.where}} if elsewhere.where else {}
     return ReleasedResults(
         name=data.model,
         seed=SEED,
@@ -119,12 +134,14 @@ def read_released(folder: Path, name: str) -> ReleasedResults:
         gate=_gate(data, decisions, learned.agreement),
         instillations={},
         comparisons=[compare(entry, contexts, measured, data.reports, SEED) for entry in entries],
-        inputs={"model": data.model, "seed": SEED, "files": {**data.hashes}},
+        inputs={"model": data.model, "seed": SEED, **chosen, "files": {**data.hashes}},
         notes=data.notes,
         hashes=data.hashes,
         printed=dict(zip((learned.name, *REPORTS), printed, strict=False)),
         corrected=_corrected(data, learned, means, measured),
-        variants={name: variants(trials.values, weights[name]) for name, trials in data.reports.items()},
+        variants={
+            name: variants(trials.values, weights[name], data.folds.get(name)) for name, trials in data.reports.items()
+        },
         missing=_missing(data.reports, measured),
         changes={
             (after, before): paired_difference(means[before], means[after], weights[after], seed=SEED)
@@ -132,6 +149,18 @@ def read_released(folder: Path, name: str) -> ReleasedResults:
             if after in means and before in means
         },
     )
+
+
+def _undetermined(data: ReleasedData, measured: dict[str, MeasuredWeights]) -> Iterator[str]:
+    """Notes on decisions that were not made, and on contexts whose decisions determine no weights."""
+    for group, trials in data.decisions.items():
+        if unmade := sum(map(len, trials.reasons)):
+            yield f"{unmade} of {trials.shown.sum()} selections on {group} contexts are no letter, and count as missing"
+        if without := int((~measured[group].determined).sum()):
+            yield (
+                f"{without} of {len(trials.contexts)} {group} contexts have no weights, and take no part: the rarer "
+                f"letter was chosen fewer than {RARER_LETTER} times there, which determines none"
+            )
 
 
 def _targets(data: ReleasedData) -> Weights:

@@ -100,6 +100,15 @@ class Findings:
         """Whether each arm decides on each group of contexts, by (arm, group)."""
         return {key: judge_answers(decisions) for key, decisions in self.decisions.items()}
 
+    @property
+    def withheld(self) -> dict[str, list[str]]:
+        """Names of the comparisons that have no meaning, by the reason why."""
+        reasons: dict[str, list[str]] = {}
+        for comparison in self.all_comparisons:
+            if reason := self.untestable(comparison):
+                reasons.setdefault(reason, []).append(comparison.name)
+        return reasons
+
     def undecided(self, arm: str, group: str) -> str | None:
         """Why an arm, as it was asked, fails its answer gate on a group of contexts; None if it passes."""
         answers = self.answers.get((arm, group))
