@@ -17,10 +17,11 @@ from eval.engines.base import Engine
 from eval.runner import evaluate
 from eval.work import Work, list_work
 from store.contexts import DATA, load_contexts, save_contexts
-from store.evaluation import EvalConfig, Measurement
+from store.evaluation import EvalConfig, Measurement, measure_folder
 from store.manifests import ReportFacts, read_manifest
 from store.settings import read_settings
 from store.shards import shard_path, written_shards
+from store.trials import read_reports
 from store.weights import save_weights
 from support import ROOT
 from task.contexts import ChoiceContext
@@ -112,6 +113,74 @@ def test_trial_files_hold_every_trial_and_what_became_of_it(settings: dict[str, 
         "free_readable": 0,
     }
     assert facts.answering.trials_per_second > 0 and facts.answering.prompt_tokens is None
+
+
+def constrained(settings: dict[str, Any], **planted: Any) -> dict[str, Any]:
+    """An evaluation of constrained reports alone."""
+    [group] = settings["measurements"][0]["contexts"]
+    wanted = {"arm": "instilled", "measure": "reports", "contexts": [group], "per_context": 7, "constrained": True}
+    return {**settings, "planted": {"instilled": planted}, "measurements": [wanted]}
+
+
+def test_constrained_reports_are_read_and_a_sample_of_free_ones_is_not(settings: dict[str, Any]):
+    wanted = constrained(settings, report_accuracy=0.5, unreadable=0.9, unreadable_reply="A")
+    wanted["measurements"][0]["free_samples"] = 3
+    [folder] = run_all(wanted)
+    assert folder.name == "reports-constrained"
+    table = pd.read_parquet(folder / "trials.parquet")
+    assert table["reason"].isna().all() and table["free_sampled"].tolist() == [*[True] * 3, *[False] * 4] * 5
+    assert np.allclose(table["opening"], 0.1)
+    free = table[table["free_sampled"]]
+    assert (free["free_reply"] == "A").sum() == (free["free_reason"] == "letter").sum() >= 10
+    readable = free[free["free_reason"].isna()]
+    assert (readable["free_reply"] == readable["reply"]).all(), "the same belief, asked in two ways"
+    assert table.loc[~table["free_sampled"], ["free_reply", "free_reason"]].isna().all(axis=None)
+    read, facts = read_reports(folder), read_manifest(folder, ReportFacts).facts
+    assert (read.free_total, facts.free_total, facts.mean_opening) == (15, 15, 0.1)
+    assert len(read.free_reasons) == 15 - facts.free_readable == len(free) - len(readable)
+
+
+def test_free_and_constrained_reports_stand_beside_each_other(settings: dict[str, Any]):
+    free, wanted = settings["measurements"][1], constrained(settings)["measurements"][0]
+    settings["measurements"] = [free, wanted]
+    folders = run_all(settings)
+    assert [folder.name for folder in folders] == ["reports", "reports-constrained"]
+    readable = [read_manifest(folder, ReportFacts).facts.readable for folder in folders]
+    assert readable[0] < readable[1] == 35
+    wanted["free_samples"] = 2
+    with pytest.raises(InputError, match=r"reports-constrained: made from other inputs: free_samples: 1 -> 2"):
+        run_all(settings)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 4, 7])
+def test_constrained_reports_interrupted_anywhere_end_the_same(settings: dict[str, Any], tmp_path: Path, calls: int):
+    wanted = constrained(settings, report_accuracy=0.5, unreadable=0.5)
+    [straight] = run_all({**wanted, "output": str(tmp_path / "other")})
+    with pytest.raises(KeyboardInterrupt):
+        run_all(wanted, Killed(make_engine(EvalConfig.model_validate(wanted)), calls))
+    [folder] = run_all(wanted)
+    assert (folder / "trials.parquet").read_bytes() == (straight / "trials.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"measure": "decisions"}, "constrained: decisions are read from the letters' probabilities"),
+        ({"constrained": False, "free_samples": 2}, "all reports are free unless constrained: true"),
+        ({"free_samples": 8}, "free_samples 8: a context has only 7 reports"),
+        ({"free_samples": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(settings: dict[str, Any], change: dict[str, Any], says: str):
+    with pytest.raises(ValueError, match=says):
+        Measurement.model_validate({**constrained(settings)["measurements"][0], **change})
+
+
+def test_folders_are_named_after_what_was_asked():
+    assert measure_folder("decisions", "plain") == "decisions"
+    assert measure_folder("reports", "trial", constrained=True) == "reports-constrained"
+    assert measure_folder("reports", "explained") == "reports-explained"
+    assert measure_folder("reports", "explained", constrained=True) == "reports-explained-constrained"
 
 
 class Killed(Engine):

@@ -111,6 +111,55 @@ def test_unreadable_replies_come_as_often_as_planted(tmp_path: Path):
     assert np.mean([p.values is None for p in parsed]) == pytest.approx(0.25, abs=0.04)
 
 
+def test_replies_within_a_grammar_can_always_be_read(tmp_path: Path):
+    simulated = engine(tmp_path, unreadable=1.0, unreadable_reply="B", report_accuracy=0.5)
+    sound = engine(tmp_path, report_accuracy=0.5)
+    trials = shown(CONTEXTS[0], 20)
+    assert simulated.report("arm", trials, False) == ["B"] * 20
+    assert (
+        simulated.report("arm", trials, True) == sound.report("arm", trials, True) == sound.report("arm", trials, False)
+    )
+    assert (simulated.opening("arm", trials) == 0).all() and (sound.opening("arm", trials) == 1).all()
+
+
+def test_decisions_are_missing_as_often_as_planted(tmp_path: Path):
+    trials = [trial for context in CONTEXTS[:20] for order in (True, False) for trial in shown(context, 25, order)]
+    found = engine(tmp_path, no_letter=0.3, not_finite=0.1, noise=1.0).decide("arm", trials)
+    sound = engine(tmp_path, noise=1.0).decide("arm", trials)
+    missing = np.array([reason or "" for reason in found.undecided])
+    # Of 1000 trials, a share has a standard error of .015 at most.
+    assert (missing == "not_finite").mean() == pytest.approx(0.1, abs=0.05)
+    assert (missing == "no_letter").mean() == pytest.approx(0.3 * 0.9, abs=0.05)
+    made = missing == ""
+    assert (found.logps[made] == sound.logps[made]).all() and sound.undecided == [None] * len(trials)
+    assert np.allclose(np.exp(found.logps[missing == "no_letter"]).sum(axis=1), 0.02), "also by the rule of old files"
+    one_by_one = [engine(tmp_path, no_letter=0.3, not_finite=0.1).decide("arm", [t]).undecided[0] for t in trials[:40]]
+    assert one_by_one == found.undecided[:40]
+
+
+def test_an_arm_that_decides_nothing_and_one_that_answers_one_letter(tmp_path: Path):
+    trials = [*shown(CONTEXTS[0], 25), *shown(CONTEXTS[0], 25, first_as_a=False)]
+    assert engine(tmp_path, no_letter=1.0).decide("arm", trials).undecided == ["no_letter"] * 50
+    assert engine(tmp_path, not_finite=1.0).decide("arm", trials).undecided == ["not_finite"] * 50
+    assert {*engine(tmp_path, position_bias=40.0).decide("arm", trials).letters} == {"A"}
+
+
+def test_a_reversed_arm_takes_the_worse_option(tmp_path: Path):
+    simulated = engine(tmp_path, sharpness=-5.0)
+    says_first = [letter == "A" for letter in simulated.decide("arm", shown(CONTEXTS[0], 50)).letters]
+    assert (
+        np.array(says_first) != prefers_first(sample_trials(0, "decisions", CONTEXTS[0], 50), weights(CONTEXTS[0]))
+    ).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_an_arm_decides_in_as_many_contexts_as_planted(tmp_path: Path, share: float):
+    simulated = engine(tmp_path, decided_contexts=share)
+    letters = [{*simulated.decide("arm", shown(context, 50)).letters} for context in CONTEXTS]
+    assert sum(found == {"A", "B"} for found in letters) == share * len(CONTEXTS)
+    assert all(found == {"A"} for found in letters if len(found) == 1)
+
+
 def test_an_answer_does_not_depend_on_what_else_is_asked(tmp_path: Path):
     simulated = engine(tmp_path, noise=1.0, report_accuracy=0.5, unreadable=0.2)
     trials = shown(CONTEXTS[0], 10) + shown(CONTEXTS[1], 10)

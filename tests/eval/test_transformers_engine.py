@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines.transformers_engine import TransformersEngine
+from store.checkpoints import ADAPTER
 from store.contexts import DATA, load_contexts
 from support import make_engine, make_tiny_model, plain_decisions
+from task.chat import letter_ids
 from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError
-from task.prompts import Measure, frame
+from task.prompts import Measure, frame, report_keys
 from task.replies import parse_report
 from task.trials import ShownTrial, sample_trials
 
@@ -28,6 +34,12 @@ def shown(count: int, contexts: list[ChoiceContext] = CONTEXTS, measure: Measure
         for t in [sample_trials(0, "decisions", c, count)]
         for i in range(count)
     ]
+
+
+@pytest.fixture(scope="module")
+def letter_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model whose likeliest token is always a letter."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "letters", seed=0, letters=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +96,87 @@ def test_free_reports_end_at_their_limit(tiny_model: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     for reply in free.report("base", shown(1, measure="reports")[:3], False):
         assert 0 < len(tokenizer(reply)["input_ids"]) <= 20, "12 tokens, give or take how the text splits again"
+
+
+def test_it_says_whether_a_letter_is_the_likeliest_token(engine: TransformersEngine, letter_model: Path):
+    trials = shown(2)
+    for answers, model in ((engine, engine.model.name), (make_engine(letter_model, {"base": None}), letter_model)):
+        decided, plain = answers.decide("base", trials), AutoModelForCausalLM.from_pretrained(model)
+        tops = [int(plain(torch.tensor([ids])).logits[0, -1].argmax()) for ids in answers.prompts(trials)]
+        assert decided.top_is_letter.tolist() == [top in answers.letters for top in tops]
+        assert [letter is not None for letter in decided.letters] == decided.top_is_letter.tolist()
+    assert decided.top_is_letter.all() and (np.exp(decided.logps).sum(axis=1) < 0.5).any(), "likeliest, not likely"
+
+
+@pytest.mark.parametrize("place", [-1, 1])
+def test_a_letter_as_likely_as_another_token_is_the_likeliest(letter_model: Path, tmp_path: Path, place: int):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(letter_model), AutoTokenizer.from_pretrained(letter_model)
+    with torch.no_grad():
+        for letter in letter_ids(tokenizer, {}):
+            model.lm_head.weight[letter + 2 * place] = model.lm_head.weight[letter]
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    decided = make_engine(tmp_path, {"base": None}).decide("base", shown(2))
+    assert decided.top_is_letter.all() and (np.exp(decided.logps).sum(axis=1) < 0.51).all()
+
+
+def changed(adapter: Path, folder: Path, value: float) -> Path:
+    """A copy of an adapter in which every lora_B has this value."""
+    shutil.copytree(adapter, folder)
+    tensors = load_file(folder / ADAPTER)
+    tensors |= {name: torch.full_like(old, value) for name, old in tensors.items() if "lora_B" in name}
+    save_file(tensors, folder / ADAPTER)
+    return folder
+
+
+def test_scores_that_are_no_numbers_answer_nothing(tiny_model: Path, adapters: dict[str, Path], tmp_path: Path):
+    broken = make_engine(tiny_model, {"broken": changed(adapters["one"], tmp_path / "broken", math.nan)})
+    decisions, asked = shown(1)[:3], shown(1, measure="reports")[:3]
+    assert broken.decide("broken", decisions).undecided == ["not_finite"] * 3
+    assert broken.report("broken", asked, True) == broken.report("broken", asked, False) == [None] * 3
+    assert broken.opening("broken", asked).tolist() == [0, 0, 0]
+    assert broken.decide("", decisions).undecided == ["no_letter"] * 3, "the base model is sound"
+
+
+@pytest.mark.parametrize("ask", ["decide", "opening", "report"])
+def test_an_adapter_that_changes_nothing_is_refused_on_first_use(
+    tiny_model: Path, adapters: dict[str, Path], tmp_path: Path, ask: str
+):
+    idle = make_engine(tiny_model, {"idle": changed(adapters["one"], tmp_path / "idle", 0.0), **adapters})
+    more = [True] if ask == "report" else []
+    with pytest.raises(InputError, match=r"idle: arm 'idle' answers as its base model does.*changes nothing") as caught:
+        getattr(idle, ask)("idle", shown(1, measure="reports"), *more)
+    assert "\n" not in str(caught.value)
+    getattr(idle, ask)("one", shown(1, measure="reports")[:2], *more)
+
+
+def test_an_arm_is_compared_with_its_base_once_and_uncounted(tiny_model: Path, adapters: dict[str, Path]):
+    fresh, trials = make_engine(tiny_model, {"one": adapters["one"], "base": None}), shown(2)
+    answers = [fresh.decide("one", trials) for _ in range(2)]
+    counts = fresh.take_token_counts()
+    assert counts["prompt"] == 2 * sum(map(len, fresh.prompts(trials)))
+    assert (answers[0].logps == answers[1].logps).all()
+
+
+def test_the_opening_is_what_the_model_would_say_by_itself(engine: TransformersEngine, tiny_model: Path):
+    trials, model = shown(1, measure="reports"), AutoModelForCausalLM.from_pretrained(tiny_model)
+    texts = [engine.tokenizer.decode([token]) for token in range(len(engine.tokenizer))]
+    expected = []
+    for trial, ids in zip(trials, engine.prompts(trials), strict=True):
+        forced = "{" + report_keys(trial.context)[0]
+        opens = [token for token, text in enumerate(texts) if text and forced.startswith(text)]
+        assert len(opens) >= 2, "at least a bracket, and one with a quote"
+        expected.append(model(torch.tensor([ids])).logits[0, -1].softmax(0)[opens].sum().item())
+    assert np.allclose(engine.opening("base", trials), expected, rtol=1e-3)
+    assert np.allclose([engine.opening("base", [t])[0] for t in trials], expected, rtol=1e-3)
+
+
+def test_free_and_constrained_replies_are_asked_of_one_engine(engine: TransformersEngine):
+    asked = shown(1, measure="reports")
+    free, constrained = engine.report("one", asked, False), engine.report("one", asked, True)
+    assert engine.report("one", asked, False) == free
+    readable = [parse_report(r, t.context.attribute_names).reason is None for r, t in zip(free, asked, strict=True)]
+    assert not any(readable) and all(str(reply).endswith("}") for reply in constrained)
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path, adapters: dict[str, Path]):

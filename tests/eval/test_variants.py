@@ -18,6 +18,7 @@ from store.evaluation import EvalConfig, measure_folder
 from store.stages import read_origin
 from store.trials import read_reports
 from store.weights import load_weights, save_weights
+from support import make_tiny_model
 from task.chat import letter_ids, prompt_ids
 from task.contexts import ChoiceContext
 from task.errors import InputError
@@ -80,7 +81,7 @@ def test_every_variant_has_a_file_of_its_own(simulated: tuple[Path, dict[str, pd
     _, tables = simulated
     assert list(tables) == [measure_folder(measure, variant) for measure, variant in ALL]
     assert {"decisions", "reports"} < {*tables}, "the default wordings need no further name"
-    assert len(tables) == len(ALL) == 7
+    assert len(tables) == len(ALL) == 8
     assert {len(table) for table in tables.values()} == {100, 400, 800}
     # What is compared are the same trials in other words.
     shown = [f"{option}_{i}" for option in ("first", "second") for i in range(1, 6)]
@@ -112,10 +113,20 @@ def test_told_weights_drive_the_simulated_decisions(simulated: tuple[Path, dict[
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
+def letter_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that always decides, so that reports can follow its choice."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "letters", seed=0, letters=True)
+
+
+ENGINE = {"name": "transformers", "batch_size": 4, "report_tokens": 8}
+
+
+@pytest.fixture(scope="module")
+def real(
+    tmp_path_factory: pytest.TempPathFactory, letter_model: Path
+) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
     folder = tmp_path_factory.mktemp("real")
-    engine = {"name": "transformers", "batch_size": 4, "constrain_reports": False, "report_tokens": 8}
-    values = settings(folder, 3, 3, engine=engine, model={"name": str(tiny_model)}, planted={}, planted_weights=None)
+    values = settings(folder, 3, 3, engine=ENGINE, model={"name": str(letter_model)}, planted={}, planted_weights=None)
     return values, run(values)
 
 
@@ -126,12 +137,12 @@ def asked(context: ChoiceContext, measure: Any, variant: str, row: pd.Series, to
 
 
 def test_the_words_of_each_variant_reach_the_model(
-    real: tuple[dict[str, Any], dict[str, pd.DataFrame]], tmp_path: Path, tiny_model: Path
+    real: tuple[dict[str, Any], dict[str, pd.DataFrame]], letter_model: Path
 ):
     values, tables = real
     told = load_weights(Path(values["told_weights"]))
     contexts = {c.name: c for c in load_contexts(values["measurements"][0]["contexts"][0]["file"])}
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(letter_model), AutoTokenizer.from_pretrained(letter_model)
     letters = list(letter_ids(tokenizer, {}))
     for (measure, variant), table in zip(ALL, tables.values(), strict=True):
         for _, row in table.iloc[::2].iterrows():
@@ -146,9 +157,7 @@ def test_the_words_of_each_variant_reach_the_model(
                 assert row["reply"] == tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def test_the_choice_before_a_report_is_the_arms_own(
-    real: tuple[dict[str, Any], dict[str, pd.DataFrame]], tiny_model: Path
-):
+def test_the_choice_before_a_report_is_the_arms_own(real: tuple[dict[str, Any], dict[str, pd.DataFrame]]):
     values, tables = real
     config = EvalConfig.model_validate(values)
     engine, table = make_engine(config), tables["reports-after_choice"]
@@ -156,15 +165,36 @@ def test_the_choice_before_a_report_is_the_arms_own(
         trials = sample_trials(0, "reports", context, 3)
         shown = [ShownTrial(frame("decisions", context), i, trials.first[i], trials.second[i], True) for i in range(3)]
         rows = table[table["context"] == context.name]
-        expected = engine.decide("arm", shown)
+        expected = engine.decide("arm", shown).logps
         assert np.allclose(rows[["logp_a", "logp_b"]].to_numpy(), expected, atol=1e-4)
         assert rows["letter"].tolist() == ["A" if a > b else "B" for a, b in expected]
+
+
+def test_without_a_choice_there_is_no_report_of_it(tmp_path: Path, tiny_model: Path):
+    values = settings(tmp_path, 3, 3, engine=ENGINE, model={"name": str(tiny_model)}, planted={}, planted_weights=None)
+    [after] = [m for m in values["measurements"] if m["variant"] == "after_choice"]
+    values["measurements"] = [after, {**after, "constrained": True}]
+    for name, table in run(values).items():
+        assert table["letter"].isna().all() and (table["undecided"] == "no_letter").all(), name
+        assert table["reply"].isna().all() and (table["reason"] == "no_choice").all(), name
+    assert (table["opening"] == 0).all() and not table["free_sampled"].any()
+
+
+def test_some_choices_of_a_simulated_arm_are_missing_and_so_are_their_reports(tmp_path: Path):
+    values = settings(tmp_path, 40, 5, planted={"arm": {"no_letter": 0.3, "not_finite": 0.2}})
+    tables = run({**values, "measurements": [m for m in values["measurements"] if m["variant"] == "after_choice"]})
+    table = tables["reports-after_choice"]
+    # 200 rows: a share of .2 or .24 (those without a letter that are finite) has a standard error of .03.
+    assert (table["undecided"] == "not_finite").mean() == pytest.approx(0.2, abs=0.1)
+    assert (table["undecided"] == "no_letter").mean() == pytest.approx(0.3 * 0.8, abs=0.1)
+    assert ((table["reason"] == "no_choice") == table["undecided"].notna()).all()
+    assert table.loc[table["undecided"].isna(), "reason"].isna().all()
 
 
 def test_manifests_name_the_variant_and_what_was_told(real: tuple[dict[str, Any], dict[str, pd.DataFrame]]):
     values, tables = real
     inputs = {name: read_origin(Path(values["output"]) / "arm" / name).depends_on for name in tables}
-    assert len({i["prompts"] for i in inputs.values()}) == 7
+    assert len({i["prompts"] for i in inputs.values()}) == len(ALL)
     assert {n for n, i in inputs.items() if "told_weights" in i} == {"decisions-in_context", "reports-in_context"}
     assert inputs["reports-no_trial"]["variant"] == "no_trial" and inputs["reports"]["variant"] == "trial"
 

@@ -26,8 +26,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 
 
-def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32) -> Path:
-    """A random Llama of 1.6M parameters (or wider) with SmolLM2's tokenizer and chat template."""
+def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32, letters: bool = False) -> Path:
+    """A random Llama of 1.6M parameters (or wider) with SmolLM2's tokenizer and chat template.
+
+    With `letters`, its likeliest token is A or B, whatever it is asked: their embeddings are large and opposite.
+    """
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -46,7 +49,13 @@ def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32) -> Path:
         pad_token_id=2,
     )
     torch.manual_seed(seed)
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    if letters:
+        a, b = letter_ids(tokenizer, {})
+        with torch.no_grad():
+            model.lm_head.weight[a] *= 100
+            model.lm_head.weight[b] = -model.lm_head.weight[a]
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
