@@ -16,6 +16,7 @@ selections file: 1000 where there are 100 of them.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ KEYS = ("r", "hdi_low", "hdi_high", "boot_low", "boot_high", "n_points", "n_cont
 def summary(results: ReleasedResults) -> dict[str, Any]:
     """The figures as JSON values: null for a comparison whose files are missing, and for what cannot be computed.
 
-    Figures are given whether or not the gate was passed; `gate` says whether they can be believed.
+    Figures are given whether or not the gates were passed; `not_testable` says which are not to be believed, and why.
     """
     found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
     variants = {name: v.as_dict() for name, v in results.variants.items()}
@@ -51,6 +52,7 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
         **found,
         "instilled_standardised_first": variants.get("instilled", {}).get("standardised_first"),
         "printed_in_the_paper": results.printed or None,
+        "not_testable": {name: reason for name, c in results.found.items() if c and (reason := results.untestable(c))},
         "gate": {key: gate[key] for key in ("passed", "agreement", "share_a", "reasons")},
         "undetermined_contexts": {group: int((~arm.determined).sum()) for group, arm in results.measured.items()},
         "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
@@ -103,6 +105,13 @@ def write_released(folder: Path, name: str, out: Path, elsewhere: Elsewhere | No
     return results
 
 
+def _by_fold(results: ReleasedResults, name: str) -> str:
+    """Of reports pooled from several models: r with each fold standardised by itself."""
+    if name not in results.variants or math.isnan(r := results.variants[name].standardised_by_fold):
+        return ""
+    return f", {number(r)} standardised by fold"
+
+
 def main() -> None:
     """Command line: `--data FOLDER --model NAME --out FOLDER`, and `--contexts`, `--weights` and `--where`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -118,11 +127,12 @@ def main() -> None:
         if found:
             printed = f", in the paper {number(results.printed[name])}" if results.printed else ""
             reason = results.untestable(found)
-            doubt = f" ({NOT_TESTABLE}: {reason})" if reason else ""
-            say(f"{name}: r = {with_interval(found.agreement)}{printed}{doubt}; {counts(found.agreement)}")
-    if results.pooled_by_fold:
-        by_fold = results.variants["introspection_trained"].standardised_by_fold
-        say(f"introspection_trained, standardised within each fold before pooling: r = {number(by_fold)}")
+            if reason is None:
+                r = f"r = {with_interval(found.agreement)}{printed}{_by_fold(results, name)}"
+                say(f"{name}: {r}; {counts(found.agreement)}")
+            else:
+                why = reason if results.gate.passed else "the gate was not passed"
+                say(f"{name}: {NOT_TESTABLE} ({why}); {counts(found.agreement)}")
     say(f"page: {arguments.out / 'report.html'}")
 
 

@@ -41,7 +41,7 @@ def _withheld(findings: Findings) -> list[str]:
     for reason, found in findings.withheld.items():
         names = [f"“{plain(name)}”" for name in found]
         are = "are" if len(names) > 1 else "is"
-        sentences.append(f"{listing(names)} {are} {NOT_TESTABLE}: {reason}. Whether weights changed is not told by it.")
+        sentences.append(f"{listing(names)} {are} {NOT_TESTABLE}: {reason}. This does not show that weights changed.")
     return sentences
 
 
