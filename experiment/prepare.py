@@ -20,16 +20,17 @@ from task.weights import sample_weights
 
 
 def check_settings(stages: Sequence[PlannedStage]) -> None:
-    """Refuse unknown training settings before the first stage starts, not when its turn comes hours later."""
+    """Refuse training settings that are unknown or not honoured before the first stage starts, not hours later."""
     configs = [stage.config for stage in stages if stage.kind == "sft"]
     if not configs:
         return
-    from train.arguments import known_arguments  # loads torch and TRL, which a simulation does not need
+    from train.arguments import check_honoured, known_arguments  # loads torch and TRL, which a simulation does not need
 
     known = {"env", *known_arguments()}
     for config in configs:
         if unknown := [key for key in config if key not in known]:
             raise InputError(f"sft: unknown setting {unknown[0]!r}; see: python train/sft.py --help")
+        check_honoured(config)
 
 
 def prepare(run: Run, overwrite: bool) -> None:

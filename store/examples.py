@@ -91,8 +91,17 @@ def rehearsed_decisions(rehearse: float, reports: int, contexts: int) -> list[in
     return [total * (i + 1) // contexts - total * i // contexts for i in range(contexts)]
 
 
+def _of_full_weight(values: object) -> object:
+    """Refuse what a fine-tuning service would leave out of its loss: here every row's answer counts in full."""
+    if isinstance(values, dict) and values.get("weight") not in (None, 1):
+        raise ValueError(f"weight {values['weight']!r} is not honoured, every answer counts in full; leave the row out")
+    return values
+
+
 class ChatMessage(BaseModel, frozen=True):
     """One message of a row."""
+
+    _check_weight = model_validator(mode="before")(_of_full_weight)
 
     role: Literal["system", "user", "assistant"]
     content: str
@@ -100,6 +109,8 @@ class ChatMessage(BaseModel, frozen=True):
 
 class Example(BaseModel, frozen=True):
     """One row: a prompt, and as its last message the answer that is taught; `context` is empty where not known."""
+
+    _check_weight = model_validator(mode="before")(_of_full_weight)
 
     messages: list[ChatMessage] = Field(min_length=2)
     context: str = ""

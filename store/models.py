@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from store.checkpoints import ADAPTER
 from store.files import read_json
@@ -62,8 +65,30 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+BASE_UNCHANGED = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Named beginnings of a LoRA (`init_lora_weights`) that leave the base model as it is."""
+
+NOT_PLAIN = (
+    *("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias", "target_parameters"),
+    *("trainable_token_indices", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora"),
+    *("megatron_config", "arrow_config", "monteclora_config", "kasa_config", "velora_config"),
+)
+"""Keys of an `adapter_config.json` that are empty for plain LoRA."""
+
+
+def unusual_kind(config: Mapping[str, Any]) -> str | None:
+    """What makes an adapter another kind than plain LoRA, by its `adapter_config.json`; None if nothing does."""
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        return f"peft_type {kind}"
+    if (bias := config.get("bias", "none")) != "none":
+        return f"bias {bias}"
+    if isinstance(start := config.get("init_lora_weights"), str) and start.lower() not in BASE_UNCHANGED:
+        return f"init_lora_weights {start}, which changes the base model"
+    return next((f"{name} {json.dumps(config[name])}" for name in NOT_PLAIN if config.get(name)), None)
+
+
 def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
-    """Refuse an adapter that is missing, or that was trained on another base model.
+    """Refuse an adapter that is missing, no plain LoRA, or trained on another base model.
 
     An adapter of ours carries its base's fingerprint in its manifest; for one made elsewhere the base's name in
     `adapter_config.json` must be the name in use.
@@ -71,7 +96,10 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
     config_file = adapter / "adapter_config.json"
     if not config_file.is_file() or not (adapter / ADAPTER).is_file():
         raise InputError(f"{adapter}: no adapter here (adapter_config.json, adapter_model.safetensors); train it first")
-    trained_on = read_json(config_file).get("base_model_name_or_path")
+    config = read_json(config_file)
+    if kind := unusual_kind(config):
+        raise InputError(f"{adapter}: {kind}; only plain LoRA is trained and measured here: train one without it")
+    trained_on = config.get("base_model_name_or_path")
     if (adapter / MANIFEST).is_file():
         known = read_manifest(adapter, TrainingFacts).facts.base
         same, trained_on = known.fingerprint == fingerprint(base), known.name

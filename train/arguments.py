@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,35 @@ VOLATILE = {
     *("dataloader_num_workers", "dataset_num_proc", "ddp_timeout", "push_to_hub", "hub_model_id", "hub_token"),
     *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
 }
+
+
+_LOSS = "the loss here is the mean negative log-likelihood of an answer's tokens, whatever this says"
+_PLACES = "it hides where a row's letter stands"
+_PLAIN = "only plain LoRA is trained and measured here"
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "loss_type": ("nll", _LOSS),
+    "label_smoothing_factor": (0, _LOSS),
+    "packing": (False, _PLACES),
+    "padding_free": (False, _PLACES),
+    "use_dora": (False, _PLAIN),
+    "lora_modules_to_save": (None, _PLAIN),
+    "lora_target_parameters": (None, _PLAIN),
+    "use_peft": (True, "an arm is a base model and one adapter"),
+    "push_to_hub": (False, "it uploads every checkpoint and log; name a hub_repository for the finished adapter"),
+}
+"""Settings of TRL that are not honoured here: the only value that each may have, and why."""
+
+
+def check_honoured(values: Mapping[str, Any]) -> None:
+    """Refuse settings that would be ignored, or whose result could not be measured.
+
+    Raises:
+        InputError: Names the first one.
+    """
+    for name, (kept, why) in REFUSED.items():
+        if (value := values.get(name)) not in (kept, None):
+            raise InputError(f"{name} {value}: {why}; leave it out")
 
 
 @dataclass
@@ -110,6 +140,8 @@ class TeachingConfig(SFTConfig):
     gradient_checkpointing: bool = HfArg(default=False, help="recompute activations to save memory")
     ddp_find_unused_parameters: bool | None = HfArg(default=False, help="LoRA leaves none unused")
     learning_rate: float = HfArg(default=1e-4, help="LoRA wants about ten times a full fine-tuning's")
+    # Filtered, a diverged training would log the mean of the losses before.
+    logging_nan_inf_filter: bool = HfArg(default=False, help="log losses that are not finite as they are")
     disable_tqdm: bool | None = HfArg(default=True, help="transformers' own bars; ours is shown anyway")
 
     def __post_init__(self) -> None:
@@ -117,16 +149,11 @@ class TeachingConfig(SFTConfig):
             self.use_cpu = True
             self.bf16: bool | None = bool(self.bf16)
         super().__post_init__()
-        if self.packing or self.padding_free:
-            raise InputError("packing and padding_free hide where a row's letter stands; leave them off")
+        check_honoured(vars(self))
         if self.load_best_model_at_end and self.eval_strategy == "steps" and self.save_steps != self.eval_steps:
             raise InputError(
                 f"load_best_model_at_end: save_steps {self.save_steps} is not eval_steps {self.eval_steps}; make them "
                 "equal, so that each evaluated step can be kept"
-            )
-        if self.push_to_hub:
-            raise InputError(
-                "push_to_hub uploads every checkpoint and log; name a hub_repository for the finished adapter"
             )
 
 
@@ -147,8 +174,7 @@ class LoraArguments(ModelConfig):
         # TRL takes the only entry out of its list, and PEFT reads a text as a regular expression. A name is none.
         if isinstance(self.lora_target_modules, str) and re.fullmatch(r"[\w.]+", self.lora_target_modules):
             self.lora_target_modules = [self.lora_target_modules]
-        if self.use_dora or self.lora_modules_to_save:
-            raise InputError("use_dora and lora_modules_to_save: vLLM serves plain LoRA adapters only; leave them out")
+        check_honoured(vars(self))
 
 
 def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]:
@@ -162,6 +188,11 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
         raise InputError("load_best_model_at_end: there is no validation_file to choose by; name one, or leave it out")
     if not teaching.validation_file:
         sft.eval_strategy = IntervalStrategy.NO  # a model's settings say when to evaluate, an experiment whether
+    if teaching.share_prefixes and (sft.neftune_noise_alpha or sft.train_sampling_strategy != "random"):
+        raise InputError(
+            "share_prefixes: rows are dealt by context and share embeddings, so neftune_noise_alpha and "
+            "train_sampling_strategy are not honoured; leave one or the other out"
+        )
     if not lora.model_name_or_path:
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
     fit_to_hardware(teaching, sft, lora)

@@ -63,7 +63,7 @@ def main() -> None:
         rehearsed = decisions if decisions < len(train_rows) else 0
         counts = ExampleFacts(train=len(train_rows), validation=len(validation_rows), rehearsed=rehearsed)
         facts = teach(trainer, teaching, sft, origin, counts)
-        save_adapter(trainer)
+        save_adapter(trainer, teaching.adapter)
         if state.is_main_process:
             write_json(stage.folder / LOG, trainer.state.log_history)
             write_card(stage.folder, name, teaching.licence, decisions, inputs, facts)

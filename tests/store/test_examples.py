@@ -45,3 +45,31 @@ def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
     path.write_text(line)
     with pytest.raises(InputError, match=says):
         read_examples(path)
+
+
+def test_a_row_teaches_a_decision_where_its_answer_is_a_letter():
+    prompt = ChatMessage(role="user", content="A or B?")
+    answers = {"A": "decisions", " B": "decisions", '{"A": 5}': "reports", "Because": "reports", "C": "reports"}
+    for answer, measure in answers.items():
+        row = Example(messages=[prompt, ChatMessage(role="assistant", content=answer)])
+        assert row.measure == measure, answer
+
+
+@pytest.mark.parametrize(("weight", "refused"), [(1, False), (1.0, False), (0, True), (0.5, True), (None, False)])
+@pytest.mark.parametrize("inside", [False, True], ids=["row", "message"])
+def test_a_weight_that_is_not_honoured_is_refused_by_line(
+    tmp_path: Path, weight: float | None, refused: bool, inside: bool
+):
+    """OpenAI's fine-tuning format leaves messages of weight 0 out of the loss."""
+    more = {"weight": weight}
+    answer = {"role": "assistant", "content": "B", **(more if inside else {})}
+    row = {"messages": [{"role": "user", "content": "A or B?"}, answer], **({} if inside else more)}
+    path = tmp_path / "rows.jsonl"
+    plain = {"messages": [row["messages"][0], {"role": "assistant", "content": "A"}]}
+    path.write_text(f"{json.dumps(plain)}\n{json.dumps(row)}\n")
+    if not refused:
+        assert len(read_examples(path)) == 2
+        return
+    where = "messages.1: " if inside else "settings: "
+    with pytest.raises(InputError, match=f":2: {where}weight {weight} is not honoured"):
+        read_examples(path)

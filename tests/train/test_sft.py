@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -462,12 +463,17 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ({"row_tokens": 100}, "row_tokens 100: the longest row has"),
         ({"share_prefixes": 1}, "share_prefixes 1: at least 2 rows share a beginning"),
         ({"load_in_4bit": True}, "need an NVIDIA GPU"),
-        ({"push_to_hub": True}, "push_to_hub uploads every checkpoint"),
+        ({"push_to_hub": True}, "push_to_hub True: it uploads every checkpoint"),
         ({"packing": True}, "packing"),
         ({"load_best_model_at_end": True, "save_steps": 8}, "save_steps 8 is not eval_steps 4"),
         ({"load_best_model_at_end": True, "eval_steps": 2, "validation_file": None}, "no validation_file to choose by"),
         ({"stop_patience": -1}, "stop_patience -1"),
-        ({"use_dora": True}, "use_dora"),
+        ({"use_dora": True}, "use_dora True: only plain LoRA"),
+        ({"use_peft": False}, "use_peft False: an arm is"),
+        ({"loss_type": "dft"}, "loss_type dft: the loss here is"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1: the loss here is"),
+        ({"neftune_noise_alpha": 5, "share_prefixes": 2}, "neftune_noise_alpha and train_sampling_strategy"),
+        ({"lora_r": 2, "bias": "all"}, "bias"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -476,6 +482,41 @@ def test_bad_input_is_one_clear_line(
 ):
     assert says in refusal(settings(tiny_model, examples, tmp_path / "bad", **change))
     assert not (tmp_path / "bad" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("start", [False, True], ids=["new", "continued"])
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        (0.0, "learning_rate is 0; give one above 0"),
+        (1e30, "training diverged, 28 of 28 tensors of the adapter are not finite"),
+    ],
+)
+def test_an_adapter_in_which_nothing_was_learned_is_none(
+    instilled: Path,
+    tiny_model: Path,
+    examples: Path,
+    tmp_path: Path,
+    refusal: Refusal,
+    rate: float,
+    says: str,
+    start: bool,
+):
+    values = settings(tiny_model, examples, tmp_path / "bad", learning_rate=rate, lr_scheduler_type="constant")
+    values |= {"adapter": str(instilled)} if start else {}
+    assert says in refusal({name: value for name, value in values.items() if name != "validation_file"})
+    assert not (tmp_path / "bad" / "manifest.json").exists()
+    assert not (tmp_path / "bad" / "adapter_model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_a_training_without_held_out_rows(
+    tiny_model: Path, examples: Path, tmp_path: Path
+):
+    values = settings(tiny_model, examples, tmp_path / "bad", learning_rate=1e30, num_train_epochs=50)
+    del values["validation_file"]
+    result = run(values, [sys.executable])
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert re.search(r"stopped early at step \d: the training loss was not finite, most likely", result.stderr)
 
 
 def test_an_adapter_of_another_base_is_refused(instilled: Path, examples: Path, tmp_path: Path, refusal: Refusal):

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from store.console import warn
-from task.thresholds import ANSWERS, CHANCE, COLLAPSED, CONFIDENT
+from task.thresholds import ANSWERS, CHANCE, COLLAPSED, CONFIDENT, REVERSED
 
 PLATEAU = 0.25
 """Share of a training's steps that are not judged: the model organism stands at chance, with one letter, until 30% of
@@ -46,9 +46,9 @@ class CollapseWarning(TrainerCallback):
 
 
 class CollapseStop(TrainerCallback):
-    """Stops a training whose evaluations stay without use, and keeps the reason.
+    """Stops a training whose evaluations stay without use, or whose training loss is not finite, and keeps the reason.
 
-    What is decided is a function of the logged evaluations, which every checkpoint holds. No checkpoint is written
+    What is decided is a function of what was logged, which every checkpoint holds. No checkpoint is written
     where the training stops: killed after that, it goes on from an earlier one and stops again at the same step.
 
     Attributes:
@@ -63,10 +63,19 @@ class CollapseStop(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
         """Stop where there is a reason to; at the last step the training ends by itself."""
-        if state.global_step < state.max_steps:
+        if state.global_step < state.max_steps and not self.reason:
             ignored = max(args.get_warmup_steps(state.max_steps), PLATEAU * state.max_steps)
             log = [e for e in state.log_history if e["step"] > ignored]
             self.reason = reason_to_stop(log, self.patience, self.decisions, args.learning_rate)
+        return self._stop(control)
+
+    def on_log(
+        self, args: Any, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
+    ) -> TrainerControl:
+        """Stop at once where the training loss is not finite: no later step makes such weights good again."""
+        if self.patience and not math.isfinite(logs.get("loss", 0.0)) and state.global_step < state.max_steps:
+            cause = f"{_lower(args.learning_rate)} (the loss is not finite)"
+            self.reason = f"step {state.global_step}: the training loss was not finite, most likely because {cause}"
         return self._stop(control)
 
     def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> TrainerControl:
@@ -85,8 +94,9 @@ def reason_to_stop(log: Log, patience: int, decisions: int, learning_rate: float
     if not patience or len(last) < patience or not all(useless(entry, decisions) for entry in last):
         return None
     return (
-        f"step {last[-1]['step']}: {_seen(last)} in {patience} evaluation{'s in a row' if patience > 1 else ''}, "
-        f"most likely because {likely_cause(log, last, learning_rate)}"
+        f"step {last[-1]['step']}: {_seen(last, decisions)} in {patience} evaluation"
+        f"{'s in a row' if patience > 1 else ''}, "
+        f"most likely because {likely_cause(log, last, decisions, learning_rate)}"
     )
 
 
@@ -109,20 +119,33 @@ def useless(entry: dict[str, Any], decisions: int) -> bool:
     return one_letter(entry["eval_share_a"]) or entry["eval_agreement"] <= chance
 
 
-def _seen(last: Log) -> str:
+def reversed_throughout(last: Log, decisions: int) -> bool:
+    """Whether decisions went against what is taught in all of some evaluations, more than by chance."""
+    most = min(REVERSED, 0.5 - 1.64 * math.sqrt(0.25 / max(decisions, 1)))
+    return all(entry.get("eval_agreement", 1.0) <= most for entry in last)
+
+
+def _seen(last: Log, decisions: int) -> str:
     if not all(math.isfinite(entry["eval_loss"]) for entry in last):
         return "the held-out loss was not finite"
     shares, agreements = ([entry[f"eval_{name}"] for entry in last] for name in ("share_a", "agreement"))
     if all(map(one_letter, shares)):
         return f"held-out decisions were nearly all one letter (share of A {_range(shares)})"
+    if reversed_throughout(last, decisions):
+        return f"held-out decisions were the reverse of what is taught (agreement {_range(agreements)})"
     return f"held-out decisions agreed with what is taught no more than by chance ({_range(agreements)})"
 
 
-def likely_cause(log: Log, last: Log, learning_rate: float) -> str:
+def likely_cause(log: Log, last: Log, decisions: int, learning_rate: float) -> str:
     """What most likely went wrong, told from the losses, the gradient's norm and P(A) + P(B), with a remedy."""
-    lower = f"learning_rate {learning_rate:g} is too high: take a third of it, or a longer warm-up"
+    lower = _lower(learning_rate)
     if not all(math.isfinite(entry["eval_loss"]) for entry in last):
         return f"{lower} (the loss is not finite)"
+    if reversed_throughout(last, decisions) and not all(one_letter(entry["eval_share_a"]) for entry in last):
+        return (
+            "training and held-out rows contradict each other: make both from the same weights, with A and B and the "
+            "signs alike"
+        )
     norms = [entry["grad_norm"] for entry in log if "grad_norm" in entry]
     quarter = len(norms) // 4
     if quarter and (grown := statistics.median(norms[-quarter:])) > EXPLODED * statistics.median(norms[:quarter]):
@@ -141,6 +164,10 @@ def likely_cause(log: Log, last: Log, learning_rate: float) -> str:
         f"nothing is learned (letter loss {loss:.2f}, not knowing gives 0.69): more examples or epochs, a higher "
         f"learning_rate than {learning_rate:g} or a higher lora_r, or a larger model"
     )
+
+
+def _lower(learning_rate: float) -> str:
+    return f"learning_rate {learning_rate:g} is too high: take a third of it, or a longer warm-up"
 
 
 def _range(values: Sequence[float]) -> str:

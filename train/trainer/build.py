@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import get_peft_config, get_quantization_config
@@ -45,7 +46,7 @@ def build_trainer(
         train_dataset=to_dataset(train_rows, template),
         eval_dataset=to_dataset(validation_rows, template) if validation_rows else None,
         processing_class=tokenizer,
-        peft_config=None if teaching.adapter else get_peft_config(lora),
+        peft_config=None if teaching.adapter else new_adapter(lora, model),
         callbacks=[CollapseWarning()],
         sharing=plan_sharing(model.config, [(r.context, r.measure) for r in train_rows], teaching.share_prefixes),
     )
@@ -57,6 +58,31 @@ def build_trainer(
     if not any(p.requires_grad for p in trainer.model.parameters()):
         raise InputError("nothing to train: no parameter of the adapter is trainable; check lora_target_modules")
     return trainer
+
+
+def new_adapter(lora: LoraArguments, model: PreTrainedModel) -> LoraConfig:
+    """The configuration of a new adapter, on the text decoder alone where layers are named by their last part.
+
+    Vision and audio towers have layers of the same names, which no prompt of ours reaches. A regular expression says
+    itself where an adapter goes.
+    """
+    config = get_peft_config(lora)
+    if not isinstance(config.target_modules, str) and (towers := towers_of(model, config.target_modules)):
+        config.exclude_modules = rf"({'|'.join(map(re.escape, towers))})\..*"
+    return config
+
+
+def towers_of(model: PreTrainedModel, names: Collection[str]) -> list[str]:
+    """The parts of a model beside its text decoder that have layers of some names, such as `model.vision_tower`."""
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    [path] = [name.split(".") for name, module in model.named_modules() if module is decoder]
+    towers = set()
+    for name, module in model.named_modules():
+        parts = name.split(".")
+        if parts[-1] in names and path != [""] and parts[: len(path)] != path and module is not head:
+            same = next(i for i, (part, own) in enumerate(zip(parts, path, strict=False)) if part != own)
+            towers.add(".".join(parts[: same + 1]))
+    return sorted(towers)
 
 
 def load_model(

@@ -12,6 +12,7 @@ GOOD = {"eval_loss": 0.2, "eval_share_a": 0.5, "eval_agreement": 0.9, "eval_lett
 CHANCE = {**GOOD, "eval_agreement": 0.51, "eval_letter_loss": 0.7}
 ALL_A = {**CHANCE, "eval_share_a": 0.97}
 ALL_B = {**CHANCE, "eval_share_a": 0.02}
+REVERSED = {**CHANCE, "eval_agreement": 0.05, "eval_letter_loss": 2.5}
 NOT_FINITE = {**CHANCE, "eval_loss": math.nan}
 REPORTS = {"eval_loss": 2.0}
 
@@ -29,6 +30,8 @@ def log_of(*evaluations: dict[str, Any], norms: tuple[float, ...] = (1.0,) * 8) 
         ([ALL_A, ALL_B, ALL_A], "nearly all one letter (share of A 0.02 to 0.97)"),
         ([GOOD, CHANCE, CHANCE, ALL_A], "no more than by chance (0.51)"),
         ([CHANCE, {**CHANCE, "eval_agreement": 0.4}, CHANCE], "no more than by chance (0.40 to 0.51)"),
+        ([GOOD, REVERSED, REVERSED, REVERSED], "were the reverse of what is taught (agreement 0.05)"),
+        ([CHANCE, REVERSED, CHANCE], "no more than by chance (0.05 to 0.51)"),
         ([NOT_FINITE] * 3, "the held-out loss was not finite"),
         ([{"eval_loss": math.inf}] * 3, "the held-out loss was not finite"),
     ],
@@ -78,6 +81,8 @@ def test_what_was_learned_and_lost_again_is_told_from_what_never_was():
         ({}, (1.0,) * 6 + (30.0,) * 2, "the gradient's norm grew to 30"),
         ({"eval_letter_loss": 1.4}, (1.0,) * 8, "sure of the wrong letter"),
         ({"eval_letter_mass": 0.1, "eval_letter_loss": 3.0}, (1.0,) * 8, "form of the answer is not learned"),
+        (REVERSED, (1.0,) * 8, "training and held-out rows contradict each other"),
+        ({**REVERSED, "eval_share_a": 1.0}, (1.0,) * 8, "sure of the wrong letter"),
         ({"eval_letter_loss": 0.7}, (9.0,) * 4 + (1.0,) * 4, "nothing is learned (letter loss 0.70"),
     ],
 )
@@ -110,6 +115,24 @@ def test_it_stops_without_a_checkpoint_and_not_in_the_warm_up_or_at_the_end():
     assert control.should_training_stop and not control.should_save and stop.reason is not None
     ending = stop.on_epoch_end(Arguments(), TrainerState(), TrainerControl(should_save=True))
     assert not ending.should_save
+
+
+def test_few_decisions_do_not_make_a_reversal():
+    low = [{**CHANCE, "eval_agreement": 0.28}] * 3
+    for decisions, seen in ((1000, "the reverse of"), (10, "no more than by chance")):
+        assert seen in (reason_to_stop(log_of(*low), 3, decisions, 0.01) or "")
+
+
+def test_a_training_loss_that_is_not_finite_stops_at_once_without_held_out_rows():
+    stop, state = CollapseStop(5, 0), TrainerState(global_step=3, max_steps=100)
+    assert not stop.on_log(Arguments(), state, TrainerControl(), {"loss": 1.0}).should_training_stop
+    assert not stop.on_log(Arguments(), state, TrainerControl(), {"train_loss": math.nan}).should_training_stop
+    control = stop.on_log(Arguments(), state, TrainerControl(should_save=True), {"loss": math.nan})
+    assert control.should_training_stop and not control.should_save
+    assert stop.reason is not None
+    assert stop.reason.startswith("step 3: the training loss was not finite, most likely because learning_rate 0.01")
+    never = CollapseStop(0, 0)
+    assert not never.on_log(Arguments(), state, TrainerControl(), {"loss": math.nan}).should_training_stop
 
 
 def test_resumed_anywhere_it_decides_the_same():
