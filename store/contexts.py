@@ -69,9 +69,9 @@ def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[Ch
     return [by_name[name] for name in only]
 
 
-def load_released_contexts(folder: Path | str) -> list[ChoiceContext]:
-    """Read the contexts of a folder of released files as they are, without looking for `problems`."""
-    return [_from_record(record) for record in released_records(folder)]
+def load_released_contexts(place: Path | str) -> list[ChoiceContext]:
+    """Read the contexts of a folder of released files, or of a CSV file of them, without looking for `problems`."""
+    return [_from_record(record) for record in released_records(place)]
 
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:

@@ -148,7 +148,7 @@ def check_page(page: str, found: dict[str, Any]) -> None:
     assert not re.search(r"""(?:src|href)=["'](?!data:)|url\(|<script""", page)  # needs nothing beside itself
     assert page.count("data:image/png;base64,") == 2
     assert all(f"<td>{found[name]['r']:.2f}</td>" in page for name in COMPARISONS)
-    assert "<td>65/120</td>" in page  # readable of those asked for, on all contexts
+    assert ">65/120</td>" in page  # readable of those asked for, on all contexts
     assert "missing as 0" in page and "Spearman-Brown" in page
 
 
@@ -166,23 +166,19 @@ def test_counts_are_of_ten_reports_for_each_context_with_decisions(whole: dict[s
     }
 
 
-@pytest.mark.parametrize("empty", [False, True])
+@pytest.mark.parametrize("left", [None, "", "\n", "\r\n\n", "header"])
 @pytest.mark.parametrize("key", REPORT_FILES)
-def test_reports_that_are_missing_are_null_with_a_note(folder: Path, whole: dict[str, Any], key: str, empty: bool):
+def test_reports_that_are_missing_are_null_with_a_note(folder: Path, whole: dict[str, Any], key: str, left: str | None):
     path = report_file(folder, key)
-    if empty:
-        header = path.read_text().splitlines()[0]
-        path.write_text(header + "\n")
-    else:
-        path.unlink()
+    header = path.read_text().splitlines()[0]
+    path.unlink()
+    if left is not None:
+        path.write_text(f"{header}\n" if left == "header" else left)
     found = summary_of(folder)
     name = "introspection_trained" if key in ("first", "last") else key
-    if empty and key in ("first", "last"):
-        # The other half still speaks, and the rest counts as unreadable.
-        assert found[name]["n_contexts"] == 6 and found[name]["total_reports"] == 120
-        return
     assert found[name] is None
-    assert len(found["notes"]) == 1 and path.name in found["notes"][0] and name in found["notes"][0]
+    state = "is missing" if left is None else "is empty"
+    assert found["notes"] == [f"{path.name} {state}: no {name}"]
     assert all(found[other] == whole[other] for other in COMPARISONS if other != name)
 
 
@@ -237,10 +233,12 @@ def test_a_model_that_learned_nothing_is_not_testable(folder: Path, tmp_path: Pa
     assert found["gate"]["passed"] is False and found["gate"]["share_a"] == 1
     assert "collapse" in found["gate"]["reasons"][-1]
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count(">not testable</td>") == 5
+    assert page.count(">not testable") == 6, "there are no learned weights either"
     assert f"<td>{found['native_after']['r']:.2f}</td>" not in page
+    assert list(found["not_testable"]) == COMPARISONS and found["learned_vs_target"]["r"] is None
+    assert found["undetermined_contexts"] == {"instilled": 12, "native": 0}
     table = pd.read_csv(tmp_path / "out" / "agreement.csv")
-    assert table["testable"].tolist() == [True, *[False] * 5]
+    assert not table["testable"].any()
 
 
 def test_the_gate_counts_decisions_that_follow_the_targets(folder: Path):
