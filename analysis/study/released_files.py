@@ -63,6 +63,9 @@ ASKED = 10
 contexts, 1000 in a set, is what the paper says (Plunkett et al. 2025)."""
 
 
+NOT_RELEASED = "not_released"
+"""Why a report is missing that was asked for and is in no file."""
+
 ORGANISATION = "northeastern-university"
 """Of the paper's authors, in the names of the models that they fine-tuned (`ft:<model>:<organisation>:...`)."""
 
@@ -264,7 +267,10 @@ def _add_reports(data: ReleasedData, name: str, contexts: list[str], files: Mapp
     table = np.full((len(contexts), given.max(), width), np.nan)
     table[row, trial] = values
     beyond = (np.abs(table) > LARGEST).any(axis=2).sum(axis=1)
-    data.reports[name] = ReportTrials(contexts, table, np.maximum(given, ASKED), beyond, [[] for _ in contexts])
+    total = np.maximum(given, ASKED)
+    no_number = np.bincount(row, weights=np.isnan(values[:, 0]), minlength=len(contexts)).astype(int)
+    reasons = [[NOT_RELEASED] * (t - g) + ["not_a_number"] * n for t, g, n in zip(total, given, no_number, strict=True)]
+    data.reports[name] = ReportTrials(contexts, table, total, beyond, reasons)
     if len(files) > 1:
         data.folds[name] = np.full(len(contexts), -1)
         file = np.repeat(np.arange(len(files)), [len(reports.scenario) for reports in files.values()])[known]

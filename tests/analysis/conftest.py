@@ -63,7 +63,12 @@ def passed(simulated_run: Path) -> RunResults:
 
 @pytest.fixture(scope="session")
 def failed(passed: RunResults) -> RunResults:
-    """The same comparisons, of a run whose arm answers A nearly always."""
+    """The same comparisons, of a run whose arm has not learned its weights and gives one letter in most contexts."""
     key = ("instilled", "instilled")
-    collapsed = dataclasses.replace(passed.decisions[key], agreement=0.52, share_a=0.97, flips=0.94)
-    return dataclasses.replace(passed, gate=judge(collapsed, 0.31), decisions={**passed.decisions, key: collapsed})
+    weak = dataclasses.replace(
+        passed.decisions[key], agreement=0.62, agreement_low=0.55, agreement_high=0.7, share_a=0.97
+    )
+    learned = dataclasses.replace(passed.learned_vs_target.agreement, r=0.31, boot_low=0.1, boot_high=0.5)
+    check = dataclasses.replace(passed.learned_vs_target, agreement=learned)
+    decisions = {**passed.decisions, key: weak}
+    return dataclasses.replace(passed, gate=judge(weak, learned), decisions=decisions, learned_vs_target=check)

@@ -230,7 +230,7 @@ def test_the_command_says_what_is_wrong(
 
 def test_a_run_that_did_not_learn_is_refused(failed: RunResults, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(module, "analyse", lambda run: failed)
-    with pytest.raises(InputError, match="not testable, it did not pass the gate"):
+    with pytest.raises(InputError, match="is not testable, the gate was not passed"):
         module.read_model(Path("runs/collapsed"), "instilled")
 
 

@@ -215,14 +215,14 @@ def test_a_case_holds_the_variant_that_its_comparison_asks_for(tmp_path: Path):
 def test_a_comparison_without_reports_has_a_reason(passed: RunResults):
     case = case_of(passed, "instilled")
     silent = dataclasses.replace(case, reports=np.full_like(case.reports, np.nan))
-    found = fit_case(silent, passed.gate, seed=0, **STEPS)
+    found = fit_case(silent, None, seed=0, **STEPS)
     assert found["rho"] is None and found["testable"]
     assert found["reason"].startswith("no rho: no context has both choices and readable reports")
 
 
 def test_without_the_gate_nothing_is_fitted(failed: RunResults, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(joint_model, "import_sampler", lambda: pytest.fail("fitted"))
-    found = fit_case(case_of(failed, "instilled"), failed.gate, seed=0)
+    found = fit_case(case := case_of(failed, "instilled"), failed.untestable(case.result), seed=0)
     assert (found["testable"], found["rho"], found["total_reports"]) == (False, None, 60)
 
 

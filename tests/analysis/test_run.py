@@ -48,7 +48,7 @@ def test_a_comparison_that_is_not_testable_has_a_reason_and_counts_but_no_figure
 ):
     write_summary(tmp_path / "summary.json", summary(failed))
     for c in json.loads((tmp_path / "summary.json").read_text())["comparisons"].values():
-        assert c["testable"] is False and c["reason"].startswith("the gate was not passed: held-out decisions follow")
+        assert c["testable"] is False and c["reason"].startswith("the gate was not passed: the share of held-out decisions")
         assert c["total_reports"] > 0 and all(c[name] is None for name in ("r", "r_log_odds", "boot_low", "slope"))
     assert all(c.testable and c.reason is None and c.r is not None for c in summary(passed).comparisons.values())
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_computed_is_null(passed: RunResults, tmp_path: Path):
 def test_a_summary_of_another_format_is_one_line(simulated_run: Path, tmp_path: Path):
     values = json.loads((simulated_run / "analysis" / "summary.json").read_text())
     (tmp_path / "summary.json").write_text(json.dumps({name: v for name, v in values.items() if name != "format"}))
-    with pytest.raises(InputError, match=r"summary\.json: format 1, this version reads 2; run analysis\.run again"):
+    with pytest.raises(InputError, match=r"summary\.json: format 1, this version reads 3; run analysis\.run again"):
         read_summary(tmp_path / "summary.json")
 
 

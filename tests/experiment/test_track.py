@@ -77,7 +77,7 @@ def test_the_tables_hold_what_the_analysis_found(tracked: OfflineRun, folder: Pa
     for name, count in missing.items():
         comparison = found["comparisons"][name]
         assert count == comparison["total_reports"] - comparison["valid_reports"] > 0
-    decisions = table(tracked, "decisions").set_index(["arm", "contexts"])
+    decisions = table(tracked, "decisions").set_index(["arm", "group"])
     assert decisions.loc[("instilled", "instilled"), "agreement"] == found["gate"]["agreement"]
     assert table(tracked, "gate").set_index("measure").loc["passed", "found"] == str(found["gate"]["passed"])
 

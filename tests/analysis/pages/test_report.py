@@ -84,7 +84,7 @@ def test_every_comparison_is_shown_as_in_the_summary(simulated_run: Path) -> Non
         assert row[3] == f"[{found['hdi_low']:.2f}, {found['hdi_high']:.2f}]"
         assert row[8] == f"{found['mae']:.1f}"
         assert row[-1].split()[0] == str(found["n_contexts"])
-        assert row[-3] in (f"{found['valid_reports']}/{found['total_reports']}", "–")  # noqa: RUF001
+        assert row[-3] in (f"{found['valid_reports']}/{found['total_reports']} free", "–")  # noqa: RUF001
     instilled = summary.comparisons["instilled"]
     unread = instilled.total_reports - instilled.valid_reports
     assert unread
@@ -134,7 +134,7 @@ def test_a_failed_gate_withholds_every_measure_of_every_comparison(
     for comparison in failed.comparisons:
         a = comparison.agreement
         row = page.row(comparison.name, 5)
-        assert row[1:3] == [NOT_TESTABLE, f"{a.valid_reports}/{a.total_reports}"]
+        assert row[1:3] == [NOT_TESTABLE, f"{a.valid_reports}/{a.total_reports} free"]
     assert page.row("learned_vs_target", WIDTH)[1] == f"{failed.learned_vs_target.agreement.r:.2f}"
     assert "97.0% ✗" in page.row("share of A", 3)
     assert "Gate: not passed" in page.text
@@ -150,13 +150,15 @@ def test_the_table_says_of_every_comparison_what_the_summary_says(gate: str, req
     for comparison in results.comparisons:
         row, said = table.loc[comparison.name], found.comparisons[comparison.name].model_dump()
         assert row["testable"] == said["testable"] == (gate == "passed")
+        assert (row["reason"] or None) == said.get("reason")
         assert said.get("reason", "") == ("" if gate == "passed" else f"the gate was not passed: {why}")
         for name, value in said.items():
-            if name in row.index:
+            if name in row.index and name != "reason":
                 assert row[name] == value or (np.isnan(row[name]) and (value is None or math.isnan(value))), name
         assert row["total_reports"] > 0
         if gate == "failed":
-            given = {"reports", "weights", "contexts", "testable", "outside", *COUNTS}
+            given = {"reports", "weights", "contexts", "testable", "reason", "outside", "undetermined", *COUNTS}
+            given |= {"constrained", "free_readable", "free_total"}
             assert set(row.dropna().index) == given
 
 
@@ -231,7 +233,7 @@ def test_the_verdict_names_few_contexts_and_unreadable_reports_but_only_those(pa
     told = verdict(passed)
     assert "With as few as 6 contexts" in told
     assert re.search(
-        r"figures speak only for .*\d+ of 60 behind “instilled” and \d+ of 30 behind “native before”", told
+        r"figures speak only for .*\d+ of 60 behind “instilled” \(no json: \d+\) and \d+ of 30 behind “native before”", told
     )
     assert "60 of 60" not in told
 
@@ -257,7 +259,9 @@ def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
         metrics={},
     )
     stopped = dataclasses.replace(
-        failed, gate=judge(decisions, failed.gate.r, reason), trainings={"instilled": training}
+        failed,
+        gate=judge(decisions, failed.learned_vs_target.agreement, reason),
+        trainings={"instilled": training},
     )
     assert stopped.gate.reasons[-1] == f"training stopped at {reason}" and len(stopped.gate.reasons) == 3
     assert f"Likely cause: training stopped at {reason}." in verdict(stopped)
@@ -265,17 +269,18 @@ def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
     said = f"The training of “instilled” was stopped early, at {reason}."
     write_report(stopped, figures, tmp_path / "report.html")
     assert said in Page((tmp_path / "report.html").read_text()).text
-    found = judge(passed.decisions["instilled", "instilled"], passed.gate.r, reason)
+    found = judge(passed.decisions["instilled", "instilled"], passed.learned_vs_target.agreement, reason)
     assert found.passed and not found.reasons, "what was kept is judged by what it does"
 
 
 def test_a_skill_that_the_base_model_lacks_is_told_with_the_cause(failed: RunResults, passed: RunResults) -> None:
     lacks = "comparing (reading 0.95, comparing 0.55, weighing 0.50 of 20 probes, chance .50): teach that first"
-    gate = judge(failed.decisions["instilled", "instilled"], failed.gate.r, missing_skill=lacks)
+    key = ("instilled", "instilled")
+    gate = judge(failed.decisions[key], failed.learned_vs_target.agreement, missing_skill=lacks)
     assert gate.reasons[:-1] == failed.gate.reasons[:-1]
     assert gate.reasons[-1] == f"{failed.gate.reasons[-1]}; the base model lacks {lacks}"
     assert f"; the base model lacks {lacks}." in verdict(dataclasses.replace(failed, gate=gate))
-    assert not judge(passed.decisions["instilled", "instilled"], passed.gate.r, missing_skill=lacks).reasons
+    assert not judge(passed.decisions[key], passed.learned_vs_target.agreement, missing_skill=lacks).reasons
 
 
 def test_untrustworthy_posteriors_are_counted(passed: RunResults, figures: list[Figure], tmp_path: Path) -> None:
