@@ -85,7 +85,9 @@ class VllmEngine(ModelArms):
 
     @cached_property
     def _compiler(self) -> xgrammar.GrammarCompiler:
-        return xgrammar.GrammarCompiler(xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, self._vocabulary))
+        return xgrammar.GrammarCompiler(
+            xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=self._vocabulary)
+        )
 
     def report(self, arm: str, trials: Sequence[ShownTrial], constrained: bool) -> list[str | None]:
         """Greedy replies, within the grammar of each trial's context if constrained; None where logits are broken.

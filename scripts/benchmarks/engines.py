@@ -74,7 +74,10 @@ def make(model: Path, arms: dict[str, str | None], name: str = "transformers") -
 
 def answer(engine: Engine, measure: Measure, trials: Sequence[ShownTrial]) -> tuple[float, dict[str, int]]:
     """Seconds that an engine takes, once it has started, and its tokens."""
-    ask = partial(engine.decide if measure == "decisions" else engine.report, "base")
+
+    def ask(some: Sequence[ShownTrial]) -> object:
+        return engine.decide("base", some) if measure == "decisions" else engine.report("base", some, constrained=True)
+
     ask(trials[:2])
     engine.take_token_counts()
     return timed(partial(ask, trials)).processor, engine.take_token_counts()

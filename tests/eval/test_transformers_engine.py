@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines.transformers_engine import TransformersEngine
-from store.checkpoints import ADAPTER
 from store.contexts import DATA, load_contexts
-from support import make_engine, make_tiny_model, plain_decisions
+from support import make_engine, make_tiny_model, plain_decisions, set_adapter
 from task.chat import letter_ids
 from task.contexts import Attribute, ChoiceContext
 from task.errors import InputError
@@ -120,17 +117,8 @@ def test_a_letter_as_likely_as_another_token_is_the_likeliest(letter_model: Path
     assert decided.top_is_letter.all() and (np.exp(decided.logps).sum(axis=1) < 0.51).all()
 
 
-def changed(adapter: Path, folder: Path, value: float) -> Path:
-    """A copy of an adapter in which every lora_B has this value."""
-    shutil.copytree(adapter, folder)
-    tensors = load_file(folder / ADAPTER)
-    tensors |= {name: torch.full_like(old, value) for name, old in tensors.items() if "lora_B" in name}
-    save_file(tensors, folder / ADAPTER)
-    return folder
-
-
 def test_scores_that_are_no_numbers_answer_nothing(tiny_model: Path, adapters: dict[str, Path], tmp_path: Path):
-    broken = make_engine(tiny_model, {"broken": changed(adapters["one"], tmp_path / "broken", math.nan)})
+    broken = make_engine(tiny_model, {"broken": set_adapter(adapters["one"], tmp_path / "broken", math.nan)})
     decisions, asked = shown(1)[:3], shown(1, measure="reports")[:3]
     assert broken.decide("broken", decisions).undecided == ["not_finite"] * 3
     assert broken.report("broken", asked, True) == broken.report("broken", asked, False) == [None] * 3
@@ -142,7 +130,7 @@ def test_scores_that_are_no_numbers_answer_nothing(tiny_model: Path, adapters: d
 def test_an_adapter_that_changes_nothing_is_refused_on_first_use(
     tiny_model: Path, adapters: dict[str, Path], tmp_path: Path, ask: str
 ):
-    idle = make_engine(tiny_model, {"idle": changed(adapters["one"], tmp_path / "idle", 0.0), **adapters})
+    idle = make_engine(tiny_model, {"idle": set_adapter(adapters["one"], tmp_path / "idle", 0.0), **adapters})
     more = [True] if ask == "report" else []
     with pytest.raises(InputError, match=r"idle: arm 'idle' answers as its base model does.*changes nothing") as caught:
         getattr(idle, ask)("idle", shown(1, measure="reports"), *more)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from store.checkpoints import ADAPTER
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
 from store.manifests import DecisionFacts, ReportFacts, read_manifest
-from support import ROOT, SMALL_MODEL
+from support import ROOT, SMALL_MODEL, make_adapter, make_tiny_model, set_adapter
 from task.contexts import as_ratings
 from task.errors import InputError
 from task.replies import parse_report
@@ -54,6 +55,12 @@ def vllm(arms: dict[str, str | None], tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model with heads as wide as vLLM needs them on a CPU."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "wide", seed=0, hidden_size=128)
+
+
 def tables(folder: Path) -> dict[str, pd.DataFrame]:
     files = sorted((folder / "trials").rglob("trials.parquet"))
     return {"/".join(path.parent.parts[-2:]): pd.read_parquet(path) for path in files}
@@ -66,6 +73,9 @@ def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str |
     assert found["decisions"] == 3 * 2 * 2 * 3 and found["reports"] == 3 * 2 * 1
     assert found["same_letter"] >= 0.995 and found["largest_log_probability_difference"] <= 1e-3, found
     assert found["same_reply"] >= 0.95, found
+    assert found["same_decided"] >= 0.97 and 0 < found["decided"] < found["decisions"], found
+    assert found["largest_opening_difference"] <= 1e-3, found
+    assert found["free_replies"] == 6 and found["same_free_reply"] >= 0.8, found
     assert found["readable_replies"] == 1 and found["replies_outside_the_range"] == 0, found
     logp_a = [reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms]
     assert min(np.abs(a - b).max() for a, b in [logp_a[:2], logp_a[1:], logp_a[::2]]) > 0.1, "arms differ clearly"
@@ -81,7 +91,7 @@ def test_base_rows_beside_adapters_are_those_of_an_engine_without(vllm: Path, tm
 @with_vllm
 def test_every_report_is_read_awkward_names_included(vllm: Path):
     contexts = {c.name: c for c in SIZE["contexts"]}
-    reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith("reports")])
+    reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith(compare_engines.REPORTS)])
     assert set(reports["context"]) == set(contexts)
     for _, row in reports.iterrows():
         names = contexts[row["context"]].attribute_names
@@ -92,7 +102,7 @@ def test_every_report_is_read_awkward_names_included(vllm: Path):
 
 @with_vllm
 def test_the_manifest_says_what_the_cache_saved(vllm: Path):
-    for measure, facts in (("decisions", DecisionFacts), ("reports", ReportFacts)):
+    for measure, facts in (("decisions", DecisionFacts), (compare_engines.REPORTS, ReportFacts)):
         said = read_manifest(vllm / "trials" / "base" / measure, facts).facts.answering
         assert 0 < said.computed_tokens <= said.prompt_tokens and said.tokens_per_second > 0
         if measure == "decisions":  # six prompts of each context, of which two or more whole blocks are the same
@@ -109,6 +119,7 @@ def test_adapters_of_embeddings_and_a_vocabulary_of_whole_words(tmp_path: Path):
     reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **size)
     found = compare_engines.compare(reference, compare_engines.evaluate(tmp_path / "vllm", "vllm", arms, **size))
     assert found["same_letter"] == 1 and found["largest_log_probability_difference"] <= 1e-3, found
+    assert found["same_decided"] == 1 and found["largest_opening_difference"] <= 1e-3, found
     assert found["same_reply"] == 1 and found["readable_replies"] == 1, found
     base, other = (reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms)
     assert np.abs(base - other).max() > 1
@@ -126,6 +137,34 @@ def organism_adapter(folder: Path) -> Path:
     model.save_pretrained(folder)
     drop_base_weights(folder / ADAPTER)
     return folder
+
+
+@with_vllm
+def test_scores_that_are_no_numbers_are_missing_as_in_the_transformers_engine(wide_model: Path, tmp_path: Path):
+    sound = make_adapter(wide_model, tmp_path / "sound", seed=0)
+    broken = set_adapter(sound, tmp_path / "broken", math.nan)
+    arms = {"base": None, "sound": str(sound), "broken": str(broken)}
+    size: dict[str, Any] = {"pairs": 3, "reports": 2, "contexts": compare_engines.CONTEXTS, "model": wide_model}
+    found = {e: compare_engines.evaluate(tmp_path / e, e, arms, **size) for e in ("transformers", "vllm")}
+    for engine, files in found.items():
+        decisions, reports = files["broken/decisions"], files[f"broken/{compare_engines.REPORTS}"]
+        assert (decisions["undecided"] == "not_finite").all() and decisions["letter"].isna().all(), engine
+        assert (reports["reason"] == "not_finite").all() and reports["reply"].isna().all(), engine
+        assert (reports.loc[reports["free_sampled"], "free_reason"] == "not_finite").all(), engine
+        assert (reports["opening"] == 0).all(), engine
+    both = [{n: t for n, t in found[e].items() if not n.startswith("broken")} for e in ("transformers", "vllm")]
+    same = compare_engines.compare(*both)
+    assert same["same_decided"] == 1 and same["largest_opening_difference"] <= 1e-5, same
+    assert same["largest_log_probability_difference"] <= 1e-3 and same["same_reply"] == 1, same
+
+
+@with_vllm
+def test_an_adapter_that_changes_nothing_is_refused(wide_model: Path, tmp_path: Path):
+    idle = set_adapter(make_adapter(wide_model, tmp_path / "sound", seed=0), tmp_path / "idle", 0.0)
+    with pytest.raises(AssertionError, match=r"idle: arm 'idle' answers as its base model does, to the last digit"):
+        compare_engines.evaluate(
+            tmp_path / "run", "vllm", {"idle": str(idle)}, 2, 1, compare_engines.CONTEXTS[:1], wide_model
+        )
 
 
 def test_length_and_memory_follow_from_the_model_and_the_prompts():

@@ -36,8 +36,10 @@ AWKWARD = ChoiceContext(
     "awkward", "a tester of names", "Which would you pick?", tuple(Attribute(n, "points", 0, 10) for n in NAMES)
 )
 CONTEXTS = load_contexts(DATA / "instilled.jsonl", 2)
-COMMON = {"max_prompt_tokens": 700, "max_reply_tokens": 500, "batch_size": 16, "shard_size": 64}
+COMMON = {"max_prompt_tokens": 700, "max_reply_tokens": 500, "batch_size": 16, "shard_size": 64, "report_tokens": 24}
 STEPS = 6
+REPORTS = "reports-constrained"
+"""Folder of the constrained reports, a free reply to the first prompt of each context among them."""
 
 
 def train_adapter(folder: Path, measure: str) -> None:
@@ -88,45 +90,55 @@ def evaluate(
     contexts: Sequence[ChoiceContext] = (*CONTEXTS, AWKWARD),
     model: Path = SMALL_MODEL,
 ) -> dict[str, pd.DataFrame]:
-    """Trial files by `arm/measure` of an evaluation, run as a process of its own."""
+    """Trial files by `arm/folder` of an evaluation, run as a process of its own: decisions and constrained reports."""
     folder.mkdir(parents=True, exist_ok=True)
     save_contexts(contexts, folder / "contexts.jsonl")
     group = [{"name": "instilled", "file": str(folder / "contexts.jsonl")}]
-    sizes = {"decisions": pairs, "reports": reports}
+    asked: list[dict[str, Any]] = [
+        {"measure": "decisions", "per_context": pairs},
+        {"measure": "reports", "per_context": reports, "constrained": True},
+    ]
     config: dict[str, Any] = {
         "seed": 0,
         "output": str(folder / "trials"),
         "engine": {**COMMON, "name": engine},
         "model": {"name": str(model)},
         "arms": arms,
-        "measurements": [
-            {"arm": arm, "measure": measure, "contexts": group, "per_context": size}
-            for arm in arms
-            for measure, size in sizes.items()
-        ],
+        "measurements": [{"arm": arm, "contexts": group, **wanted} for arm in arms for wanted in asked],
     }
     (folder / "evaluate.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "eval.run", "--config", str(folder / "evaluate.yaml"), "--quiet"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return {
-        f"{arm}/{m}": pd.read_parquet(folder / "trials" / arm / m / "trials.parquet") for arm in arms for m in sizes
+        f"{arm}/{name}": pd.read_parquet(folder / "trials" / arm / name / "trials.parquet")
+        for arm in arms
+        for name in ("decisions", REPORTS)
     }
 
 
 def compare(mine: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame]) -> dict[str, Any]:
     """How far two engines agree on the same trials."""
     decisions = [(mine[name], theirs[name]) for name in mine if name.endswith("decisions")]
-    reports = [(mine[name], theirs[name]) for name in mine if name.endswith("reports")]
-    letters = np.concatenate([a["letter"] == b["letter"] for a, b in decisions])
+    reports = [(mine[name], theirs[name]) for name in mine if name.endswith(REPORTS)]
+    letters = np.concatenate([(a["logp_a"] > a["logp_b"]) == (b["logp_a"] > b["logp_b"]) for a, b in decisions])
+    tops = np.concatenate([a["top_is_letter"] == b["top_is_letter"] for a, b in decisions])
+    made = np.concatenate([b["top_is_letter"] for _, b in decisions])
     replies = np.concatenate([a["reply"] == b["reply"] for a, b in reports])
+    free = np.concatenate([(a["free_reply"] == b["free_reply"])[a["free_sampled"]] for a, b in reports])
     logps = [np.abs(a[["logp_a", "logp_b"]].to_numpy() - b[["logp_a", "logp_b"]].to_numpy()) for a, b in decisions]
+    openings = np.concatenate([np.abs(a["opening"] - b["opening"]) for a, b in reports])
     return {
         "decisions": len(letters),
         "same_letter": float(letters.mean()),
+        "same_decided": float(tops.mean()),
+        "decided": int(made.sum()),
         "largest_log_probability_difference": float(np.concatenate(logps).max()),
         "reports": len(replies),
         "same_reply": float(replies.mean()),
+        "largest_opening_difference": float(openings.max()),
+        "free_replies": len(free),
+        "same_free_reply": float(free.mean()),
         "readable_replies": float(np.mean([b["reason"].isna().mean() for _, b in reports])),
         "replies_outside_the_range": int(sum(b["outside"].sum() for _, b in reports)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,30 @@ def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32, letters: boo
             model.lm_head.weight[b] = -model.lm_head.weight[a]
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(model: Path, folder: Path, seed: int) -> Path:
+    """A random adapter that changes the answers of a model clearly."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
+    return folder
+
+
+def set_adapter(adapter: Path, folder: Path, value: float) -> Path:
+    """A copy of an adapter in which every lora_B has one value: 0 changes nothing, NaN leaves no number."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(adapter, folder)
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({n: torch.full_like(old, value) if "lora_B" in n else old for n, old in tensors.items()}, file)
     return folder
 
 
