@@ -48,7 +48,7 @@ def test_a_comparison_that_is_not_testable_has_a_reason_and_counts_but_no_figure
 ):
     write_summary(tmp_path / "summary.json", summary(failed))
     for c in json.loads((tmp_path / "summary.json").read_text())["comparisons"].values():
-        assert c["testable"] is False and c["reason"].startswith("the gate was not passed: the share of held-out decisions")
+        assert c["testable"] is False and c["reason"].startswith("the gate was not passed: the share of held-out")
         assert c["total_reports"] > 0 and all(c[name] is None for name in ("r", "r_log_odds", "boot_low", "slope"))
     assert all(c.testable and c.reason is None and c.r is not None for c in summary(passed).comparisons.values())
 
