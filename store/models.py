@@ -87,6 +87,16 @@ def unusual_kind(config: Mapping[str, Any]) -> str | None:
     return next((f"{name} {json.dumps(config[name])}" for name in NOT_PLAIN if config.get(name)), None)
 
 
+def template_hash(folder: Path) -> str | None:
+    """A hash of a model's chat template, 16 hex digits, from whichever of its files says it; None without one."""
+    own, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if own.is_file():
+        text: Any = own.read_text()
+    else:
+        text = read_json(config).get("chat_template") if config.is_file() else None
+    return None if text is None else hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
     """Refuse an adapter that is missing, no plain LoRA, or trained on another base model.
 

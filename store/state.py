@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from store.checkpoints import ADAPTER, last_complete_checkpoint, steps_done
 from store.evaluation import EvalConfig, Measurement
 from store.files import hash_file
-from store.models import fingerprint
+from store.models import fingerprint, template_hash
 from store.paths import project_file
 from store.run import RunFolder, RunRecord
 from store.shards import written_shards
@@ -106,6 +106,8 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
     base = project_file(str(stage.config.get("model_name_or_path", "")))
     if (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base", fingerprint(base)):
         yield f"made from another base model in {base}"
+    if base.is_dir() and (now := template_hash(base)) != origin.depends_on.get("chat_template", now):
+        yield f"made with another chat template of {base}"
 
 
 def portable(settings: Mapping[str, Any], output: Path) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, Json
     if adapter and (Path(adapter) / ADAPTER).is_file():
         inputs["adapter"] = hash_file(Path(adapter) / ADAPTER)
     if ((base := project_file(config.model.name)) / "config.json").is_file():
-        inputs["base"] = fingerprint(base)
+        inputs |= {"base": fingerprint(base), "chat_template": template_hash(base)}
     return inputs
 
 

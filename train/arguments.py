@@ -18,7 +18,7 @@ from trl import ModelConfig, SFTConfig, TrlParser
 
 from store.checkpoints import ADAPTER
 from store.files import hash_file
-from store.models import fingerprint
+from store.models import fingerprint, template_hash
 from store.settings import Settings, read_yaml
 from task.errors import InputError
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
@@ -240,6 +240,7 @@ class TrainingInputs(Settings):
     """All that an adapter is a function of: arguments, and hashes in place of files.
 
     Attributes:
+        chat_template: Hash of the base's chat template; its arguments are `template`.
         stop_patience: 0 where nothing is held out.
         quantised: In how many bits the base is held, where it is quantised.
         lora: Settings of a new adapter; none of one that goes on.
@@ -249,6 +250,7 @@ class TrainingInputs(Settings):
     train_file: str
     validation_file: str | None
     base: str
+    chat_template: str | None = None
     adapter: str | None
     template: dict[str, JsonValue]
     stop_patience: int
@@ -276,6 +278,7 @@ def training_inputs(
         train_file=hash_file(Path(teaching.train_file)),
         validation_file=hash_file(Path(teaching.validation_file)) if teaching.validation_file else None,
         base=fingerprint(base),
+        chat_template=template_hash(base),
         adapter=hash_file(Path(teaching.adapter) / ADAPTER) if teaching.adapter else None,
         template=teaching.template_arguments,
         stop_patience=teaching.stop_patience if teaching.validation_file else 0,

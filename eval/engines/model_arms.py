@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from store.checkpoints import ADAPTER
 from store.evaluation import EvalConfig
 from store.files import hash_file
-from store.models import check_adapter, fingerprint, model_folder
+from store.models import check_adapter, fingerprint, model_folder, template_hash
 from store.paths import project_file
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
@@ -41,7 +41,7 @@ class ModelArms:
         self.adapters = {arm: folder for arm, folder in config.arms.items() if folder is not None}
         self._inputs = config.model_inputs()
         folder = model_folder(self.model.name, self.model.revision)
-        self._fingerprint = fingerprint(folder)
+        self._fingerprint, self._chat_template = fingerprint(folder), template_hash(folder)
         self.tokens: Counter[str] = Counter()
         self._compared: set[str] = set()
         for adapter in self.adapters.values():
@@ -108,6 +108,7 @@ class ModelArms:
         return {
             "engine": self.name,
             "base": self._fingerprint,
+            "chat_template": self._chat_template,
             "adapter": hash_file(Path(adapter) / ADAPTER) if adapter else None,
             **self._inputs,
         }

@@ -8,7 +8,7 @@ import pytest
 
 from store.checkpoints import ADAPTER
 from store.manifests import ModelFacts
-from store.models import check_adapter, published_name
+from store.models import check_adapter, published_name, template_hash
 from store.stages import Stage
 from task.errors import InputError
 
@@ -47,3 +47,16 @@ def test_another_kind_of_adapter_than_plain_lora_is_one_clear_line(tmp_path: Pat
     assert (
         str(caught.value) == f"{tmp_path}: {says}; only plain LoRA is trained and measured here: train one without it"
     )
+
+
+def test_another_chat_template_is_another_hash(tmp_path: Path):
+    config = tmp_path / "tokenizer_config.json"
+    assert template_hash(tmp_path) is None
+    config.write_text('{"pad_token": "x"}')
+    assert template_hash(tmp_path) is None
+    config.write_text('{"chat_template": "one"}')
+    one = template_hash(tmp_path)
+    config.write_text('{"pad_token": "x", "chat_template": "one"}')
+    assert one == template_hash(tmp_path) and one is not None
+    (tmp_path / "chat_template.jinja").write_text("two")
+    assert template_hash(tmp_path) not in (None, one), "a file of its own prevails"

@@ -15,7 +15,7 @@ from trl import get_peft_config, get_quantization_config
 
 from store.examples import Example
 from store.paths import project_file
-from task.chat import answer_ids
+from task.chat import check_template
 from task.errors import InputError
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.safeguards.collapse import CollapseWarning
@@ -36,7 +36,7 @@ def build_trainer(
     tokenizer = AutoTokenizer.from_pretrained(str(project_file(lora.model_name_or_path)), revision=lora.model_revision)
     model = load_model(lora, teaching.adapter, sft.trust_remote_code)
     template = teaching.template_arguments
-    answer_ids(tokenizer, train_rows[0].model_dump()["messages"], template)  # refuses one that changes prompts
+    check_template(tokenizer, (row.model_dump()["messages"] for row in [*train_rows, *validation_rows]), template)
     if "wandb" in sft.report_to:
         prepare_wandb(Path(sft.output_dir))
     trainer = LetterTrainer(
