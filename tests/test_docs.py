@@ -54,6 +54,7 @@ def block(kind: str) -> str:
 
 def test_every_block_is_of_a_kind_that_is_tested():
     known = {"bash", "yaml", "text"} | {f"json {name}" for name in ("contexts", "summary", "architecture")}
+    known.add("yaml wording")
     known |= {f"python {name}" for name in ("trials", "wording", "engine")}
     assert {b.kind for b in BLOCKS} == known
     assert all(text.count("```") == 2 * sum(b.page == page for b in BLOCKS) for page, text in DOCS.items())
@@ -514,6 +515,20 @@ measurements:
     [context, *_] = run.groups["instilled"]
     prompt = task.prompts.frame("reports", context, "blunt").messages([], [])[1]["content"]
     assert "first answer" in prompt and "Option A" not in prompt and context.attribute_names[0] in prompt
+
+
+def test_the_wording_file_of_the_example_is_asked(checkout: Path):
+    from store.evaluation import EvalConfig
+
+    (checkout / "words.yaml").write_text(block("yaml wording"))
+    run = small_run("# in configs/experiments/simulated.yaml\nwording: words.yaml\n", 6, checkout)
+    config = read_settings(run.folder.stage_config("evaluate"), EvalConfig)
+    [decisions, *_] = [m for m in config.measurements if m.measure == "decisions"]
+    _, framing = config.framings_of(decisions)[0]
+    prompt = framing.messages([1.0] * 5, [2.0] * 5)[1]["content"]
+    assert prompt.startswith("Which one is better? Say A or B.\n\nYou are ")
+    assert "?\nA:\n" in prompt and ": 1.0 " in prompt
+    assert run.record.wording.startswith("words.yaml (")
 
 
 def test_the_table_of_wordings_has_them_all():
