@@ -41,8 +41,8 @@ def _withheld(findings: Findings) -> list[str]:
     for reason, found in findings.withheld.items():
         names = [f"“{plain(name)}”" for name in found]
         are = "are" if len(names) > 1 else "is"
-        sentences.append(f"{listing(names)} {are} {NOT_TESTABLE}: {reason}. This does not show that weights changed.")
-    return sentences
+        sentences.append(f"{listing(names)} {are} {NOT_TESTABLE}: {reason}.")
+    return [*sentences, "Decisions that were not made do not show that weights changed."] if sentences else []
 
 
 def _collapses(comparisons: list[ComparisonResult]) -> list[str]:
