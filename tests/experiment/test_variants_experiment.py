@@ -41,7 +41,7 @@ def test_each_comparison_holds_its_own_variants_together(finished: Path):
     found, learned = summary["comparisons"], summary["learned_vs_target"]["r"]
     planted = values()["planted"]["instilled"]
     # 300 points: within .15 of the planted accuracy, attenuated by how well the weights were measured.
-    for name in ("instilled", "no_trial", "after_choice"):
+    for name in ("instilled", "explained", "no_trial", "after_choice"):
         assert abs(found[name]["r"] - planted["report_accuracy"] * learned) < 0.15
     assert abs(found["third_person"]["r"] - planted["third_person_accuracy"] * learned) < 0.15
     assert found["in_context"]["r"] > 0.9 and found["in_context_native"]["r"] > 0.9
@@ -78,6 +78,7 @@ def test_a_comparison_of_what_is_not_measured_is_refused():
     for change, says in (
         ({"reports_variant": "in_context"}, r"needs reports of instilled \(in_context\); add the measurement"),
         ({"weights_variant": "in_context"}, r"needs decisions of instilled \(in_context\)"),
+        ({"reports_constrained": True}, r"instilled \(trial, constrained\); .*or set reports_constrained: false"),
         ({"weights_variant": "third_person"}, "decisions have no variant 'third_person'"),
     ):
         changed = values()

@@ -102,7 +102,10 @@ def test_another_wording_is_another_run(tmp_path: Path):
         named = "wording" in read_origin(folder).depends_on
         (asked_in_words if named else others).append(folder.name)
     assert {*asked_in_words} == {"decisions", "reports", "reports-after_choice"}
-    assert {*others} == {"decisions-in_context", "reports-in_context", "reports-no_trial", "reports-third_person"}
+    assert {*others} == {
+        "decisions-in_context",
+        *(f"reports-{n}" for n in ("explained", "in_context", "no_trial", "third_person")),
+    }
     assert check_unchanged(run, ())["evaluate"].name == "finished"
     changed = WORDS.model_copy(update={"reports": WORDS.reports.model_copy(update={"instruction": "And?"})})
     other = plan(tmp_path, "variants", changed)
