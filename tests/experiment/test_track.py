@@ -1,6 +1,7 @@
 """What a finished run leaves for W&B, read from the offline run that the real command writes."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -72,7 +73,8 @@ def test_the_tables_hold_what_the_analysis_found(tracked: OfflineRun, folder: Pa
     found = json.loads((folder / "analysis" / "summary.json").read_text())
     for name in ("agreement", "weights"):
         written = pd.read_csv(folder / "analysis" / f"{name}.csv")
-        pd.testing.assert_frame_equal(table(tracked, name), written, check_dtype=False)
+        logged = table(tracked, name).fillna(math.nan)
+        pd.testing.assert_frame_equal(logged, written, check_dtype=False)
     missing = table(tracked, "missing_reports").groupby("comparison")["count"].sum()
     for name, count in missing.items():
         comparison = found["comparisons"][name]
@@ -105,13 +107,14 @@ def test_it_is_logged_once_and_again_when_the_analysis_is_another_one(folder: Pa
     path.write_text(json.dumps({**found, "git": "another revision", "packages": {}}))
     assert "logged before" in track(folder).stdout, "the same figures"
     found["gate"] |= {"passed": False, "reasons": ["agreement is low", "training stopped at step 9"]}
-    found["comparisons"]["instilled"] |= {"r": None, "boot_low": None}
+    found["comparisons"]["instilled"] |= {"r": None, "boot_low": None, "testable": False, "reason": "no decisions"}
     found["stopped_early"] = {"instilled": "step 9: all A"}
     path.write_text(json.dumps(found))
     assert "logged to W&B (offline)" in track(folder).stdout
     first, second = offline_runs(folder / "wandb")
     assert first.id == tracked.id != second.id and second.group == tracked.group
     assert "instilled/r" not in second.summary, "a figure that is withheld stays withheld"
+    assert second.summary["instilled/not_testable"] == "no decisions" and "instilled/not_testable" not in first.summary
     assert second.summary["stopped_early/instilled"] == "step 9: all A"
     assert "training stopped at step 9" in table(second, "gate").set_index("measure").loc["reasons", "found"]
 
