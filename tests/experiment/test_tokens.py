@@ -58,14 +58,12 @@ def test_no_prompt_and_no_reply_is_longer_than_the_bound(measure: Measure, varia
             for seed in range(20):
                 answer = report_answer(context, sample_weights(seed, "target_weights", context))
                 assert len(TOKENIZER(answer)["input_ids"]) < found.longest_reply
-            assert found.longest_reply == longest_report(context)
+            assert found.longest_reply == EngineSettings().report_tokens, "free replies"
     assert np.mean(slack) < 16, "the bound is near enough to be of use"
 
 
 def test_a_bound_without_the_tokenizer_holds_too():
-    count = token_counter(
-        ModelFile(name="nobody/nothing"), EngineSettings(constrain_reports=False, report_tokens=99), 0
-    )
+    count = token_counter(ModelFile(name="nobody/nothing"), EngineSettings(report_tokens=99), 0)
     for measure, variant in ALL:
         found = count(measure, variant, WIDE)
         assert found.longest_prompt >= max(map(len, prompts(measure, variant, WIDE, 20)))
@@ -127,8 +125,24 @@ def test_lengths_reach_the_evaluation_unless_they_are_given():
     found = [counter(m, v, c) for m, v in (("decisions", "plain"), ("reports", "trial")) for c in CONTEXTS[:4]]
     assert engine["max_prompt_tokens"] == max(t.longest_prompt for t in found)
     assert engine["max_reply_tokens"] == max(t.longest_reply for t in found)
+    within = evaluation([{**wanted[1], "constrained": True}], report_tokens=20).config["engine"]
+    assert within["max_reply_tokens"] == max(longest_report(c) for c in CONTEXTS[:4]) > 20
     assert f"no prompt is longer than {engine['max_prompt_tokens']} tokens" in evaluation(wanted).notes
     assert evaluation(wanted, max_prompt_tokens=4000).config["engine"]["max_prompt_tokens"] == 4000
+
+
+def test_constrained_reports_are_measured_beside_free_ones_with_a_free_sample():
+    free, within = (
+        {"measure": "reports", "per_context": 5},
+        {"measure": "reports", "per_context": 5, "constrained": True},
+    )
+    alone, both, more = (evaluation(m) for m in ([free], [free, within], [free, {**within, "free_samples": 3}]))
+    assert both.size.startswith("40 trials in 2 files") and alone.size.startswith("20 trials in 1 files")
+    assert [m["constrained"] for m in both.config["measurements"]] == [False, True]
+    assert both.tokens == alone.tokens * (5 + 5 + 1) / 5 and more.tokens == alone.tokens * (5 + 5 + 3) / 5
+    assert [m["free_samples"] for m in more.config["measurements"]] == [1, 3]
+    with pytest.raises(ValueError, match="asked for twice"):
+        evaluation([within, within])
 
 
 def test_variants_of_one_arm_are_files_of_their_own_and_the_same_twice_is_refused():
