@@ -94,7 +94,7 @@ def test_what_has_finished_is_left_out(tiny_experiment: Path, straight: Path, tm
     assert jobs_of(run) == {}
     shutil.rmtree(run.folder.path / "analysis")
     assert {name: job.after for name, job in jobs_of(run).items()} == {"analyse": ()}
-    shutil.rmtree(run.folder.path / "trials" / "instilled" / "reports")
+    shutil.rmtree(run.folder.path / "trials" / "instilled" / "reports-constrained")
     assert {name: job.after for name, job in jobs_of(run).items()} == {
         **{"evaluate": (), "evaluate.merge": ("evaluate",), "analyse": ("evaluate.merge",)}
     }

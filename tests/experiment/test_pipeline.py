@@ -23,7 +23,7 @@ def summary(run_folder: Path) -> dict[str, Any]:
 
 
 def test_every_arm_is_trained_and_measured(straight: Path):
-    assert {p.parent.parent.name for p in straight.glob("trials/*/reports/trials.parquet")} == ARMS
+    assert {p.parent.parent.name for p in straight.glob("trials/*/reports-constrained/trials.parquet")} == ARMS
     assert {p.parent.parent.name for p in straight.glob("trials/*/decisions/trials.parquet")} == ARMS
     assert {p.parent.name for p in straight.glob("adapters/*/adapter_model.safetensors")} == ARMS - {"off_the_shelf"}
     assert (straight / "analysis" / "report.html").stat().st_size > 10_000
@@ -35,7 +35,9 @@ def test_folds_are_tested_on_what_they_were_not_trained_on(straight: Path):
     for fold in (1, 2):
         lines = (straight / "examples" / f"introspection_fold_{fold}" / "train.jsonl").read_text().splitlines()
         trained = {json.loads(line)["context"] for line in lines}
-        reports = pd.read_parquet(straight / "trials" / f"introspection_fold_{fold}" / "reports" / "trials.parquet")
+        reports = pd.read_parquet(
+            straight / "trials" / f"introspection_fold_{fold}" / "reports-constrained" / "trials.parquet"
+        )
         assert not trained & set(reports["context"])
         held_out = straight / "examples" / f"introspection_fold_{fold}" / "validation.jsonl"
         assert not held_out.exists(), "nothing is chosen, so nothing is held out"
