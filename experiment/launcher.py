@@ -27,6 +27,7 @@ from experiment.slurm.chain import chain
 from experiment.slurm.site import Site
 from experiment.slurm.submit import still_queued, submit_and_show
 from experiment.stage import Options, default_accelerate, run_stage
+from experiment.templates import chat_template_line
 from experiment.tokens import token_counter
 from store.model_file import read_model_file
 from store.paths import project_file
@@ -65,6 +66,7 @@ def main() -> None:
             queued.append(reason)  # the other seeds are started all the same
         else:
             check_settings(run.stages)
+            chat_template_line(run)
             states = check_unchanged(run, redo)
             prepare(run, "all" in arguments.overwrite)
             if site:

@@ -15,6 +15,7 @@ from experiment.slurm.chain import Job
 from experiment.slurm.queue import job_states
 from experiment.slurm.site import Site
 from experiment.slurm.submit import sbatch_command
+from experiment.templates import chat_template_line
 from store.evaluation import EngineSettings
 from store.run import read_jobs
 from store.state import stage_state
@@ -43,6 +44,7 @@ def _notes(run: Run, stages: Sequence[PlannedStage]) -> list[str]:
     lines += [f"{stage.name}: {stage.notes}" for stage in stages if stage.notes]
     if run.model and run.experiment.model:
         name = Path(run.experiment.model).stem
+        lines.append(f"  {chat_template_line(run)}")
         lines += [f"  training {line}" for line in memory_lines(name, run.model)]
         [engine] = [EngineSettings.model_validate(s.config["engine"]) for s in stages if s.kind == "evaluate"]
         lines += [f"  {line}" for line in serving_lines(name, run.model, engine)]

@@ -11,9 +11,9 @@ import numpy as np
 
 from eval.engines.prefixes import common_length
 from experiment.plan import TokenCount, TrialTokens
+from experiment.templates import tokenizer_at_hand
 from store.evaluation import EngineSettings
 from store.model_file import ModelFile
-from store.paths import project_file
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import (
@@ -45,11 +45,7 @@ def token_counter(
     """A function from (measure, variant, context) to the tokens of its trials."""
     if model is None:
         return lambda measure, variant, context: TrialTokens(0, 0, 0, 0, 0)
-    tokenizer = None
-    if ((folder := project_file(model.name)) / "tokenizer.json").is_file():
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = tokenizer_at_hand(model)
 
     def tokens(prompt: Sequence[Message]) -> list[Any]:
         if tokenizer is None:
