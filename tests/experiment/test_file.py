@@ -66,10 +66,19 @@ def test_a_bad_simulation_is_one_clear_line(tmp_path: Path, change: dict[str, An
         ),
         ("introspection_all", {"start": "nobody"}, "trainings: 'nobody' is none of"),
         ("instilled", {"start": "introspection_all"}, "trainings go round in a circle: instilled, intro"),
-        ("introspection", {"folds": 60}, "60 folds of 12 contexts"),
+        ("introspection", {"folds": 101}, f"101 folds of {DEMO['contexts']['instilled']['count']} contexts"),
         ("introspection", {"folds": None}, "held_out needs an arm with folds"),
         ("instilled", {"teach": "reporting"}, "trainings.instilled.teach"),
         ("instilled", {"train_per_context": 0}, "trainings.instilled.train_per_context"),
+        (
+            "instilled",
+            {"rehearse": 0.5},
+            "trainings.instilled: validation_contexts and rehearse belong to teach: reports",
+        ),
+        ("introspection", {"rehearse": 1.5}, "rehearse 1.5: give a share below 1, or a whole number of decisions"),
+        ("introspection", {"rehearse": -1}, "trainings.introspection.rehearse"),
+        ("introspection", {"validation_per_context": 1}, "reports are validated on contexts without training rows"),
+        ("introspection", {"validation_contexts": 1}, "reports are validated on contexts without training rows"),
     ],
 )
 def test_a_bad_training_is_one_clear_line(tmp_path: Path, training: str, change: dict[str, Any], says: str):

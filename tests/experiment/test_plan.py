@@ -10,9 +10,11 @@ import yaml
 from experiment.file import load_experiment, load_groups
 from experiment.plan import Run, TrialTokens
 from store.evaluation import EvalConfig
+from store.examples import ExamplesConfig
 from store.model_file import ModelFile
 from store.run import RunFolder
 from support import ROOT
+from task.errors import InputError
 
 TOKENS = {"decisions": TrialTokens(100, 1, 40, 110, 1), "reports": TrialTokens(120, 30, 60, 130, 50)}
 
@@ -81,6 +83,7 @@ def test_a_training_gets_the_models_settings_then_the_measures_then_the_experime
 def test_an_experiment_that_sets_the_rows_at_a_time_knows_its_hardware(tmp_path: Path):
     trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
     trainings["instilled"]["sft"] = {"per_device_train_batch_size": 3}
+    trainings["introspection_all"].pop("sft", None)
     by_name = {stage.name: stage.config for stage in run_of(tmp_path, trainings=trainings).stages}
     assert "gpus" not in by_name["instilled.sft"] and "gpus" in by_name["introspection_all.sft"]
 
@@ -89,7 +92,8 @@ def test_sizes_are_those_of_the_rows(run: Run):
     by_name = {stage.name: stage for stage in run.stages}
     assert by_name["instilled.examples"].size == "1800 examples, 120 held out"
     assert by_name["instilled.sft"].tokens == 2 * 1800 * 101
-    assert by_name["introspection_fold_1.sft"].tokens == 5 * 3 * 8 * 150
+    rehearsed = int(run.experiment.trainings["introspection"].rehearse)
+    assert by_name["introspection_fold_1.sft"].tokens == 5 * 3 * (8 * 150 + rehearsed * 101)
     decisions = (10 + 10 + 6 + 4) * 100  # off the shelf, instilled, both folds together, after training on all
     reports = (10 + 10 + 6 + 6 + 4) * 10
     evaluation = by_name["evaluate"]
@@ -115,6 +119,41 @@ def test_folds_share_out_the_contexts_and_are_the_same_for_every_training(run: R
         assert sorted(n for arm in folds for n in arm.held_out) == sorted(names)
         assert all(sorted([*arm.trained_on, *arm.held_out]) == sorted(names) for arm in folds)
     assert [a.held_out for a in run.arms["introspection"]] == [a.held_out for a in run.arms["shuffled"]]
+
+
+def test_rehearsed_decisions_are_rows_of_their_own_length(tmp_path: Path):
+    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    trainings["introspection"]["rehearse"] = 0.5
+    run = run_of(tmp_path, trainings=trainings)
+    by_name = {stage.name: stage for stage in run.stages}
+    assert by_name["introspection_fold_2.examples"].size == "48 examples (24 of them rehearsed decisions), 0 held out"
+    sft = by_name["introspection_fold_2.sft"]
+    assert sft.size.startswith("48 examples (24 of them rehearsed decisions) x 5 epochs")
+    assert sft.tokens == 5 * 24 * (150 + 101)
+    assert "validation_file" not in sft.config and "validation_file" in by_name["instilled.sft"].config
+    config = ExamplesConfig.model_validate(by_name["introspection_fold_2.examples"].config)
+    assert (config.rehearse, config.validation_contexts) == (0.5, [])
+
+
+def test_contexts_that_reports_are_validated_on_are_not_trained_on(tmp_path: Path):
+    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    for name in ("introspection", "shuffled"):
+        trainings[name] |= {"validation_contexts": 1, "validation_per_context": 4, "rehearse": 2}
+    run = run_of(tmp_path, trainings=trainings)
+    names = {c.name for c in run.groups["instilled"]}
+    for true, shuffled in zip(run.arms["introspection"], run.arms["shuffled"], strict=True):
+        assert (true.trained_on, true.validated_on) == (shuffled.trained_on, shuffled.validated_on)
+        assert len(true.validated_on) == 1 and len(true.trained_on) == 2
+        assert {*true.trained_on} | {*true.validated_on} | {*true.held_out} == names
+    stage = next(stage for stage in run.stages if stage.name == "introspection_fold_1.examples")
+    assert stage.size == "20 examples (4 of them rehearsed decisions), 4 held out"
+    config = ExamplesConfig.model_validate(stage.config)
+    arm = run.arms["introspection"][0]
+    assert config.validation_contexts == arm.validated_on
+    assert config.only is not None and {*config.only} == {*arm.trained_on, *arm.validated_on}
+    trainings["shuffled"] |= {"validation_contexts": 3}
+    with pytest.raises(InputError, match=r"trainings\.shuffled: validation_contexts 3 leave none of 3 to train on"):
+        assert run_of(tmp_path, trainings=trainings).arms
 
 
 def test_in_a_comparison_each_fold_speaks_for_what_it_was_not_trained_on(run: Run):

@@ -38,10 +38,27 @@ FACTS = TrainingFacts(
 )
 
 
-def write(folder: Path, **inputs: Any) -> ModelCard:
+def write(folder: Path, decisions: int = 50, facts: TrainingFacts = FACTS, **inputs: Any) -> ModelCard:
     folder.mkdir(parents=True, exist_ok=True)
-    write_card(folder, "Qwen/Qwen3-4B", "apache-2.0", 50, TrainingInputs(**{**INPUTS, **inputs}), FACTS)
+    write_card(folder, "Qwen/Qwen3-4B", "apache-2.0", decisions, TrainingInputs(**{**INPUTS, **inputs}), facts)
     return ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("decisions", "rehearsed", "says"),
+    [
+        (50, 0, "experiments to decide by given attribute weights. It is a"),
+        (0, 0, "experiments to report the weights that it decides by. It is a"),
+        (
+            20,
+            20,
+            "experiments to report the weights that it decides by, with decisions rehearsed among the reports. It is",
+        ),
+    ],
+)
+def test_the_card_says_what_was_taught(tmp_path: Path, decisions: int, rehearsed: int, says: str):
+    counts = ExampleFacts(train=50, validation=0, rehearsed=rehearsed)
+    assert says in write(tmp_path, decisions, FACTS.model_copy(update={"counts": counts})).text
 
 
 def test_the_card_says_what_the_adapter_is(tmp_path: Path):

@@ -195,15 +195,16 @@ def held_out(folder: Path, measure: str) -> dict[int, float]:
 
 def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples: Path, tmp_path: Path):
     """They are the weights of a training that ends there, and the figures are those of that step."""
-    values = settings(tiny_model, examples, tmp_path / "best", lr_scheduler_type="constant", stop_patience=0, **KEPT)
+    kept = {**KEPT, "metric_for_best_model": "agreement", "learning_rate": 0.03, "lr_scheduler_type": "constant"}
+    values = settings(tiny_model, examples, tmp_path / "best", stop_patience=0, **kept)
     result = run(values, [sys.executable])
     assert result.returncode == 0, result.stderr
-    losses = held_out(tmp_path / "best", "eval_letter_loss")
-    best = min(losses, key=losses.__getitem__)
+    agreements = held_out(tmp_path / "best", "eval_agreement")
+    best = max(agreements, key=agreements.__getitem__)
     assert best < 16, "the last step is the best one; nothing is tested"
     facts = manifest_of(tmp_path / "best").facts
-    assert facts.kept == KeptCheckpoint(step=best, by="eval_letter_loss") and facts.steps == 16
-    assert facts.metrics["eval_letter_loss"] == losses[best]
+    assert facts.kept == KeptCheckpoint(step=best, by="eval_agreement") and facts.steps == 16
+    assert facts.metrics["eval_agreement"] == agreements[best]
     assert f"16 steps; these are the weights of step {best}," in (tmp_path / "best" / "README.md").read_text()
     values |= {"output_dir": str(tmp_path / "short"), "max_steps": best, "load_best_model_at_end": False}
     assert run(values, [sys.executable]).returncode == 0
@@ -214,7 +215,8 @@ def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples:
 def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: Path, examples: Path, tmp_path: Path):
     found = []
     for name in ("straight", "killed"):
-        values = settings(tiny_model, examples, tmp_path / name, learning_rate=0.3, stop_patience=3, **KEPT)
+        high = {"learning_rate": 0.1, "lr_scheduler_type": "constant", "stop_patience": 3}
+        values = settings(tiny_model, examples, tmp_path / name, **high, **KEPT)
         if name == "killed":
             kill_when(
                 command(values, [sys.executable]), (tmp_path / name / "checkpoint-4" / "trainer_state.json").exists
