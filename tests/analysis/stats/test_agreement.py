@@ -14,6 +14,7 @@ from scipy.stats import t as student_t
 from analysis.stats.agreement import (
     agreement,
     bootstrap_r,
+    bootstrap_share,
     mean_reports,
     paired_difference,
     pearson,
@@ -160,6 +161,18 @@ def test_bootstrap_equals_a_loop_over_resampled_contexts() -> None:
     y = 1e4 + y  # a large offset must not cost digits
     values = [pearsonr(a.ravel(), b.ravel()).statistic for a, b in brute_force_resamples([x, y], seed=7, resamples=200)]
     np.testing.assert_allclose(bootstrap_r(x, y, seed=7, resamples=200), np.quantile(values, shares(15)), rtol=1e-8)
+
+
+def test_the_interval_of_a_share_equals_a_loop_over_resampled_contexts() -> None:
+    rng = np.random.default_rng(8)
+    whole = rng.integers(0, 30, size=25).astype(float)
+    whole[[3, 9]] = 0  # such contexts are not drawn
+    part = rng.binomial(whole.astype(int), 0.7)
+    kept = whole > 0
+    drawn = brute_force_resamples([part[kept, None], whole[kept, None]], seed=2, resamples=300)
+    expected = np.quantile([p.sum() / w.sum() for p, w in drawn], shares(int(kept.sum())))
+    assert bootstrap_share(part, whole, seed=2, resamples=300) == pytest.approx(tuple(expected))
+    assert np.isnan(bootstrap_share([3], [5], seed=2)).all() and np.isnan(bootstrap_share([], [], seed=2)).all()
 
 
 def test_paired_difference_equals_a_loop_over_resampled_contexts() -> None:

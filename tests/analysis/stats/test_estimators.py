@@ -12,7 +12,7 @@ from scipy.stats import multivariate_t
 from scipy.stats import t as student_t
 
 import analysis.stats.estimators as estimators
-from analysis.stats.estimators import log_odds_weights, logistic_posterior
+from analysis.stats.estimators import determined_contexts, log_odds_weights, logistic_posterior
 from analysis.stats.importance import normalised_weights, pareto_k, standard_draws, weighted_hdi, weighted_moments
 from analysis.stats.logistic import laplace, signed_design
 from task.errors import InputError
@@ -337,6 +337,26 @@ def test_undetermined_log_odds_weights_are_nan_not_zero() -> None:
     assert np.isnan(got[:3]).all()
     np.testing.assert_allclose(got[3:], 1)
     assert np.isnan(log_odds_weights(np.ones((2, 2)), np.ones((2, 2, 3)))).all()
+
+
+def test_contexts_are_determined_by_their_rarer_letter() -> None:
+    nan = np.nan
+    both_orders = [
+        ([[1, 0], [1, 0], [1, 0], [0, 1]], True),  # 4 times each, both in the first order
+        ([[1, 0], [1, 0], [1, 1], [0, 1]], True),  # B 3 times
+        ([[1, 0], [1, 1], [1, 1], [0, 1]], False),  # B twice
+        ([[1, 0], [1, 0], [1, 0], [1, 0]], False),  # never B in the first order
+        ([[1, 0], [1, 0], [1, 0], [nan, 0]], False),
+        ([[0, 1], [1, nan], [1, 0], [nan, 0]], True),  # what is missing counts for neither
+        ([[1, 1], [1, 1], [1, 1], [1, 1]], False),
+        ([[nan, nan]] * 4, False),
+    ]
+    chose_a = np.array([rows for rows, _ in both_orders], dtype=float)
+    assert determined_contexts(chose_a).tolist() == [determined for _, determined in both_orders]
+    one_order = np.full((2, 8, 2), nan)
+    one_order[0, :, 0] = [1, 1, 0, 1, 0, 1, 0, 1]
+    one_order[1, :, 0] = [1, 1, 0, 1, 0, 1, 1, 1]
+    assert determined_contexts(one_order).tolist() == [True, False]
 
 
 def test_infinite_log_odds_are_refused() -> None:

@@ -52,6 +52,19 @@ def test_reliability_of_weights_is_the_correlation_with_a_second_measurement():
     assert reliability(halves) < 0.95  # so that the agreement above is not that of two ones
 
 
+def test_a_half_with_one_letter_alone_has_no_weights():
+    rng = np.random.default_rng(4)
+    difference = rng.uniform(-1, 1, (3, 20, 5))
+    chose_a = (difference.sum(axis=2) > 0).astype(float)
+    chose_a[1] = 1
+    chose_a[1, 0] = 0  # B once: it is in one half only
+    chose_a[2] = 1
+    halves = halves_of_weights(chose_a, difference, rng=rng)
+    missing = np.isnan([halves.first, halves.second]).any(axis=-1)
+    assert not missing[..., 0].any() and missing[..., 2].all()
+    np.testing.assert_array_equal(missing[..., 1].sum(axis=0), 1)
+
+
 def test_every_valid_report_is_in_just_one_half_and_halves_are_even():
     rng = np.random.default_rng(3)
     bits = np.tile((2.0 ** np.arange(7))[None, :, None], (6, 1, 2))

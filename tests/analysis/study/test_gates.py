@@ -16,6 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.baseline import weights_of, withheld
+from analysis.cross_model import read_model
+from analysis.joint_model import fit_case
 from analysis.pages.comparison_figures import draw_correlations, draw_scatter
 from analysis.pages.drawing import house_style
 from analysis.pages.text import NOT_TESTABLE
@@ -23,10 +26,12 @@ from analysis.pages.verdict import verdict
 from analysis.run import summary, write_analysis
 from analysis.study.comparisons import measure_weights
 from analysis.study.gate import ArmDecisions, judge, judge_answers, summarise_decisions
+from analysis.study.joint import case_of
 from analysis.study.results import RunResults, analyse
 from store.summary import read_summary
 from store.trials import DecisionTrials
 from support import ROOT
+from task.errors import InputError
 from task.thresholds import DETERMINED, FLIPS, READABLE_DECISIONS
 
 ARMS = {
@@ -228,6 +233,21 @@ def test_constrained_reports_of_a_collapsed_arm_are_named(planted: Path, found: 
     assert f"<tr><th>forced</th><td>0.05</td><td>{forced.free_readable}/60</td>" in page
     assert "120/120 constrained" in page and "The reply is a letter, as if a decision had been asked for." in page
     assert "“own collapsed”" not in verdict(found).split("were forced")[1]
+
+
+def test_further_questions_leave_out_what_is_not_testable(planted: Path, found: RunResults):
+    sources = {(label, group) for label, group, *_ in weights_of(found)}
+    assert sources == {(arm, "instilled") for arm in ("target", "instilled", "reversed", "collapsed")}
+    reasons = withheld(found)
+    assert {*reasons} == {f"{arm}/instilled" for arm in UNDECIDED}
+    assert all(reason.startswith(f"{NOT_TESTABLE}, ") and "does not decide" in reason for reason in reasons.values())
+    with pytest.raises(InputError, match=r"own_silent is not testable, silent does not decide on instilled contexts"):
+        read_model(planted, "own_silent")
+    case = case_of(found, "own_partly")
+    assert (~np.isnan(case.chose_a).all(axis=1)).sum() == 10
+    fitted = fit_case(case, found.untestable(case.result), seed=0)
+    assert (fitted["testable"], fitted["rho"]) == (False, None)
+    assert fitted["reason"].startswith("not testable, partly does not decide on instilled contexts: 83% of its choices")
 
 
 def trials(log_odds: np.ndarray, seed: int = 0) -> DecisionTrials:
