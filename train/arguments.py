@@ -163,7 +163,7 @@ class LoraArguments(ModelConfig):
 
     model_name_or_path: str = HfArg(default="", help="a model folder, or a model's name on the Hub")
     use_peft: bool = HfArg(default=True, help="always: an arm is a base model and one adapter")
-    lora_dropout: float = HfArg(default=0.0, help="0 keeps a resumed training the same bit for bit")
+    lora_dropout: float = HfArg(default=0.0, help="share of its inputs that an adapter drops out in training")
     lora_target_modules: list[str] | None = field(
         default_factory=lambda: list(LORA_TARGETS),
         metadata={"help": "names of the layers that get an adapter, or one regular expression for their full names"},

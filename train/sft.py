@@ -5,7 +5,7 @@
     accelerate launch train/sft.py \\
         --model_name_or_path Qwen/Qwen3-4B --template '{"enable_thinking": false}' \\
         --train_file instilled/train.jsonl --validation_file instilled/validation.jsonl \\
-        --output_dir adapters/instilled --lora_r 32 --lora_alpha 64 --learning_rate 1e-4
+        --output_dir adapters/instilled --lora_r 8 --lora_alpha 16 --learning_rate 5.9e-5
 
     # second stage: go on from the first adapter (it stays one plain adapter on the same base)
     accelerate launch train/sft.py ... --adapter adapters/instilled --output_dir adapters/introspection_all

@@ -475,6 +475,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ({"loss_type": "dft"}, "loss_type dft: the loss here is"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor 0.1: the loss here is"),
         ({"neftune_noise_alpha": 5, "share_prefixes": 2}, "neftune_noise_alpha and train_sampling_strategy"),
+        ({"lora_dropout": 0.05, "share_prefixes": 2}, "the model or its adapter has a dropout of 0.05"),
         ({"lora_r": 2, "bias": "all"}, "bias"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

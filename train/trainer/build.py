@@ -22,7 +22,7 @@ from train.safeguards.collapse import CollapseWarning
 from train.tracking import prepare_wandb
 from train.trainer.letters import LetterTrainer, letters_of
 from train.trainer.progress import show_progress
-from train.trainer.shared_prefix import check_window, plan_sharing
+from train.trainer.shared_prefix import check_dropout, check_window, plan_sharing
 
 
 def build_trainer(
@@ -128,3 +128,4 @@ def _check_rows(trainer: LetterTrainer, teaching: TeachingArguments, count: int)
         raise InputError(f"row_tokens {teaching.row_tokens}: the longest row has {longest} tokens; raise it")
     if trainer.sharing:
         check_window(trainer.model.config, longest)
+        check_dropout(trainer.model)

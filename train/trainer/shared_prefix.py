@@ -2,8 +2,8 @@
 
 Prompts of one context begin alike (instruction, scene), those of all contexts a little. Laid out as a tree, a token
 that several rows have in common stands in the sequence once; each token sees itself and its ancestors, at the position
-that it has in its row. Log-probabilities, loss and gradients are those of the rows one by one (without dropout, which
-LoRA has none of here), and there is no padding.
+that it has in its row. Log-probabilities, loss and gradients are those of the rows one by one, and there is no
+padding. With dropout they would not be: rows would drop out the same of what they share.
 """
 
 from __future__ import annotations
@@ -171,6 +171,16 @@ def plan_sharing(config: PreTrainedConfig, groups: Sequence[Hashable], together:
     if config.model_type not in MODEL_TYPES:
         raise InputError(f"share_prefixes: works with {', '.join(MODEL_TYPES)}, not {config.model_type}; leave it out")
     return Sharing(groups, together, found == "eager")
+
+
+def check_dropout(model: torch.nn.Module) -> None:
+    """Refuse a model with dropout: rows would drop out the same of what they share."""
+    rate = max((module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)), default=0.0)
+    if rate > 0:
+        raise InputError(
+            f"share_prefixes: the model or its adapter has a dropout of {rate:g}, by which rows that share prefixes "
+            "are not those one by one; set lora_dropout: 0 (in a new adapter), or leave it out"
+        )
 
 
 def check_window(config: PreTrainedConfig, longest: int) -> None:
