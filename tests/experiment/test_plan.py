@@ -163,3 +163,7 @@ def test_in_a_comparison_each_fold_speaks_for_what_it_was_not_trained_on(run: Ru
         assert source.arm == arm.name and set(source.contexts) == set(arm.held_out) and source.variant == "trial"
     assert [s.arm for s in trained.weights] == ["instilled"] and len(trained.weights[0].contexts) == 6
     assert run.record.gate.arm == "instilled" and run.record.arms["introspection_fold_2"].training == "introspection"
+    arms = run.record.arms
+    assert (arms["instilled"].teach, arms["instilled"].contexts) == ("decisions", "instilled")
+    assert (arms["introspection_fold_2"].teach, arms["introspection_fold_2"].contexts) == ("reports", None)
+    assert arms["off_the_shelf"].teach is arms["shuffled_fold_1"].contexts is None
