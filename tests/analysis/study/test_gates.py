@@ -220,6 +220,7 @@ def test_constrained_reports_of_a_collapsed_arm_are_named(planted: Path, found: 
     said = read_summary(planted / "analysis" / "summary.json").comparisons
     forced = said["forced"]
     assert forced.constrained and not said["own_collapsed"].constrained
+    assert {c.name: c.reports for c in found.comparisons}["forced"] == "collapsed (constrained)"
     assert forced.valid_reports == forced.total_reports == 120 and forced.opening == pytest.approx(0.05)
     assert forced.free_total == 60 and forced.free_readable < 12
     assert forced.free_unreadable == {"letter": 60 - forced.free_readable}
