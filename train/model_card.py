@@ -25,7 +25,7 @@ METRICS = {
 # Named one by one: a setting that is not in the list, such as a path or a token, can never end in a card.
 SETTINGS = (
     *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "effective_batch_size", "seed"),
-    *("lora_r", "lora_alpha", "lora_target_modules", "use_rslora", "dtype", "template"),
+    *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "dtype", "template"),
 )
 
 UPLOADED = ("README.md", "adapter_config.json", ADAPTER)

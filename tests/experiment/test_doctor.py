@@ -118,9 +118,7 @@ def test_states_that_limit_nothing_are_notes(monkeypatch: pytest.MonkeyPatch, tm
     assert "HF_HUB_OFFLINE" in findings("hub")[0].text
 
 
-@pytest.mark.parametrize(
-    ("gigabytes", "has", "lacks"), [(25.4, "qwen3-8b", ""), (85.0, "olmo-2-7b-instruct", "4 bits")]
-)
+@pytest.mark.parametrize(("gigabytes", "has", "lacks"), [(25.4, "qwen3-8b", "qwen3-32b"), (85.0, "qwen3-32b", "")])
 def test_models_are_recommended_by_the_gpu(monkeypatch: pytest.MonkeyPatch, gigabytes: float, has: str, lacks: str):
     a_gpu(monkeypatch, gigabytes)
     assert [f.text for f in findings("gpu")] == [f"NVIDIA Test, {gigabytes:.0f} GB"]
