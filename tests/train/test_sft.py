@@ -54,14 +54,15 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contexts = load_contexts(DATA / "instilled.jsonl", 4)
     save_contexts(contexts, folder / "contexts.jsonl")
     save_weights({c.name: sample_weights(0, "target_weights", c) for c in contexts}, folder / "weights.csv")
-    for teach in ("decisions", "reports"):
+    for name, teach, rehearse in (("decisions", "decisions", 0), ("reports", "reports", 0), ("mixed", "reports", 4)):
         make_examples(
             ExamplesConfig(
                 contexts=str(folder / "contexts.jsonl"),
                 weights=str(folder / "weights.csv"),
                 teach=teach,
-                output=str(folder / teach),
+                output=str(folder / name),
                 seed=0,
+                rehearse=rehearse,
                 train_per_context=8,
                 validation_per_context=3,
             )
@@ -409,6 +410,33 @@ def test_a_shared_epoch_has_every_row_and_the_same_held_out_metrics(tiny_model: 
     wanted, found = plain.evaluate(), shared.evaluate()
     for name in ("loss", "letter_accuracy", "agreement", "share_a", "letter_mass"):
         assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], rel=1e-5), name
+
+
+def test_decisions_among_reports_are_watched_and_share_their_own_beginnings(
+    tiny_model: Path, examples: Path, tmp_path: Path
+):
+    """Batches of decisions alone, of reports alone and of both give the loss and the letters of the rows one by one."""
+    more = {"validation_file": str(examples / "mixed" / "train.jsonl")}
+    plain = trainer_of(tiny_model, examples, tmp_path, teach="mixed", **more)
+    shared = trainer_of(tiny_model, examples, tmp_path, teach="mixed", share_prefixes=2, **more)
+    assert plain.letters.count(plain.train_dataset) == 16 and len(plain.train_dataset) == 48
+    wanted, found = plain.evaluate(), shared.evaluate()
+    for name in ("loss", "letter_accuracy", "agreement", "share_a", "letter_mass", "letter_loss"):
+        assert found[f"eval_{name}"] == pytest.approx(wanted[f"eval_{name}"], rel=1e-5), name
+    rows = read_examples(examples / "mixed" / "train.jsonl")
+    order = [(rows[row].context, rows[row].measure) for row in shared._get_train_sampler() or ()]
+    assert len(order) == 48 and all(a == b for a, b in zip(order[::2], order[1::2], strict=True))
+
+
+def test_rehearsed_decisions_are_logged_and_counted(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
+    values = settings(tiny_model, examples, tmp_path / "mixed", "mixed", adapter=str(instilled), share_prefixes=4)
+    result = run({name: value for name, value in values.items() if name != "validation_file"}, [sys.executable])
+    assert result.returncode == 0, result.stderr
+    facts = manifest_of(tmp_path / "mixed").facts
+    assert facts.counts == ExampleFacts(train=48, validation=0, rehearsed=16) and facts.kept is None
+    log = json.loads((tmp_path / "mixed" / "log_history.json").read_text())
+    assert 0 < sum("agreement" in entry for entry in log) < facts.steps, "batches with decisions have letters"
+    assert "with decisions rehearsed among the reports" in (tmp_path / "mixed" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("sharing", [{}, SHARED], ids=["rows", "tree"])
