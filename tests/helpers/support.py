@@ -118,13 +118,14 @@ def make_tiny_experiment(folder: Path, model: Path) -> Path:
     """The SmolLM2 experiment on a tiny model, with fewer and shorter stages; writes `tiny.yaml` into a folder."""
     settings = {
         "name": str(model),
-        "sft": {"effective_batch_size": 4, "learning_rate": 0.01, "lora_r": 4, "load_best_model_at_end": True},
+        "sft": {"effective_batch_size": 4, "learning_rate": 0.01, "lora_r": 4},
         "decisions": {
             "num_train_epochs": 2,
             "learning_rate": 1e-6,
             "eval_strategy": "steps",
             "eval_steps": 2,
             "save_steps": 2,
+            "load_best_model_at_end": True,
             "metric_for_best_model": "letter_loss",
             "stop_patience": 3,
         },
