@@ -46,14 +46,13 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
     """
     found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
     variants = {name: v.as_dict() for name, v in results.variants.items()}
-    gate = results.gate.as_dict()
     return {
         "model": results.name,
         **found,
         "instilled_standardised_first": variants.get("instilled", {}).get("standardised_first"),
         "printed_in_the_paper": results.printed or None,
         "not_testable": {name: reason for name, c in results.found.items() if c and (reason := results.untestable(c))},
-        "gate": {key: gate[key] for key in ("passed", "agreement", "share_a", "reasons")},
+        "gate": results.gate.as_dict(),
         "undetermined_contexts": {group: int((~arm.determined).sum()) for group, arm in results.measured.items()},
         "without_noise": {name: c.as_dict() for name, c in results.corrected.items()},
         "variants": variants,
