@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from eval.engines.base import Engine
@@ -119,48 +119,49 @@ def answer(engine: Engine, work: Work, rows: Sequence[tuple[str, ShownTrial]]) -
     Reports that follow the arm's own choice are asked for once it has decided on the same trials, in the same order,
     and only where it has.
     """
-    arm, trials, decided = work.measurement.arm, [trial for _, trial in rows], None
-    if work.columns.decides:
-        # The question that every arm decides by, or the one of a variant of the decisions.
-        asked = trials
-        if work.measurement.measure == "reports":
-            asked = [replace(trial, framing=work.config.decision(trial.context)) for trial in trials]
-        decided = engine.decide(arm, asked)
-    if work.measurement.measure == "decisions":
+    wanted, trials = work.measurement, [trial for _, trial in rows]
+    decided = engine.decide(wanted.arm, _decision_trials(work, trials)) if work.columns.decides else None
+    if wanted.measure == "decisions":
         return work.columns.table(rows, decided)
-    asked_for = list(range(len(trials)))
+    asked = dict(enumerate(trials))
     if decided is not None:
-        letters = decided.letters
-        trials = [
-            replace(trial, framing=replace(trial.framing, chose=letter))
-            for trial, letter in zip(trials, letters, strict=True)
-        ]
-        asked_for = [row for row in asked_for if letters[row] is not None]
-    asked = [trials[row] for row in asked_for]
-    reports: list[Report] = [NO_CHOICE] * len(trials)
-    if not work.measurement.constrained:
-        _fill(reports, asked_for, _reports(engine, arm, asked, False))
-        return work.columns.table(rows, decided, reports)
-    opening = np.zeros(len(trials))
-    opening[asked_for] = engine.opening(arm, asked)
-    _fill(reports, asked_for, _reports(engine, arm, asked, True))
-    sampled = [row for row in asked_for if trials[row].index < work.measurement.free_samples]
-    free: list[Report | None] = [None] * len(trials)
-    _fill(free, sampled, _reports(engine, arm, [trials[row] for row in sampled], False))
-    return work.columns.table(rows, decided, reports, opening, free)
+        asked = {
+            row: replace(trial, framing=replace(trial.framing, chose=letter))
+            for row, (trial, letter) in enumerate(zip(trials, decided.letters, strict=True))
+            if letter is not None
+        }
+    opening: NDArray[np.float64] | None = None
+    free: list[Report | None] | None = None
+    if wanted.constrained:
+        opening = np.zeros(len(rows))
+        if asked:
+            opening[[*asked]] = engine.opening(wanted.arm, [*asked.values()])
+    reports = _reports(engine, wanted.arm, asked, wanted.constrained)
+    if wanted.constrained:
+        sample = {row: trial for row, trial in asked.items() if trial.index < wanted.free_samples}
+        sampled = _reports(engine, wanted.arm, sample, constrained=False)
+        free = [sampled.get(row) for row in range(len(rows))]
+    found = [reports.get(row, NO_CHOICE) for row in range(len(rows))]
+    return work.columns.table(rows, decided, found, opening, free)
 
 
 NO_CHOICE: Report = None, ParsedReport(None, "no_choice")
 """Of a report that follows the arm's own choice where it made none."""
 
 
-def _reports(engine: Engine, arm: str, trials: Sequence[ShownTrial], constrained: bool) -> list[Report]:
-    if not trials:
-        return []
-    replies = engine.report(arm, trials, constrained)
-    return [(r, parse_report(r, t.context.attribute_names)) for r, t in zip(replies, trials, strict=True)]
+def _decision_trials(work: Work, trials: Sequence[ShownTrial]) -> Sequence[ShownTrial]:
+    """The trials as decisions: reports follow the question that every arm decides by."""
+    if work.measurement.measure == "decisions":
+        return trials
+    return [replace(trial, framing=work.config.decision(trial.context)) for trial in trials]
 
 
-def _fill(reports: MutableSequence[Any], rows: Sequence[int], found: Sequence[Report]) -> None:
-    for row, report in zip(rows, found, strict=True):
-        reports[row] = report
+def _reports(engine: Engine, arm: str, asked: Mapping[int, ShownTrial], constrained: bool) -> dict[int, Report]:
+    """The replies to some trials, and what is read of them, by row."""
+    if not asked:
+        return {}
+    replies = engine.report(arm, [*asked.values()], constrained)
+    return {
+        row: (reply, parse_report(reply, trial.context.attribute_names))
+        for (row, trial), reply in zip(asked.items(), replies, strict=True)
+    }

@@ -94,14 +94,6 @@ class ModelArms:
         self.tokens.clear()
         return found
 
-    def opening_tokens(self, grammar: xgrammar.CompiledGrammar, vocabulary: int) -> list[int]:
-        """Token ids that a grammar allows first."""
-        bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
-        xgrammar.GrammarMatcher(grammar).fill_next_token_bitmask(bitmask)
-        words = bitmask[0].numpy().view(np.uint32)
-        bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1
-        return np.flatnonzero(bits.ravel()[:vocabulary]).tolist()
-
     def identity(self, arm: str) -> dict[str, Any]:
         """Base model, adapter and generation settings."""
         adapter = self.adapters.get(arm)
@@ -112,3 +104,13 @@ class ModelArms:
             "adapter": hash_file(Path(adapter) / ADAPTER) if adapter else None,
             **self._inputs,
         }
+
+
+def opening_tokens(grammar: xgrammar.CompiledGrammar, vocabulary: int) -> list[int]:
+    """Ids of the tokens that a grammar allows first, in a vocabulary of this size."""
+    bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
+    xgrammar.GrammarMatcher(grammar).fill_next_token_bitmask(bitmask)
+    words = bitmask[0].numpy().view(np.uint32)
+    bits = (words[:, None] >> np.arange(32, dtype=np.uint32)) & 1
+    found: list[int] = np.flatnonzero(bits.ravel()[:vocabulary]).tolist()
+    return found

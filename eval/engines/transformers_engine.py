@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.decoding import Reply, greedy_replies
-from eval.engines.model_arms import ModelArms
+from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
 from store.paths import project_file
@@ -90,7 +90,7 @@ class TransformersEngine(ModelArms):
         found = np.empty(len(trials))
         for rows, logps in self._next_token(arm, trials):
             for row, probabilities in zip(rows, logps.exp(), strict=True):
-                opens = self.opening_tokens(self._grammar(trials[row].context), len(probabilities))
+                opens = opening_tokens(self._grammar(trials[row].context), len(probabilities))
                 found[row] = float(probabilities[opens].sum())
         return np.nan_to_num(found, nan=0.0)
 

@@ -15,7 +15,7 @@ from vllm import LLM, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
-from eval.engines.model_arms import ModelArms
+from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
 from store.evaluation import EvalConfig
 from task.contexts import ChoiceContext
@@ -77,7 +77,7 @@ class VllmEngine(ModelArms):
         return np.nan_to_num(np.array(found), nan=0.0)
 
     def _opening(self, context: ChoiceContext) -> list[int]:
-        return self.opening_tokens(self._compiler.compile_grammar(report_grammar(context)), self._vocabulary)
+        return opening_tokens(self._compiler.compile_grammar(report_grammar(context)), self._vocabulary)
 
     @cached_property
     def _vocabulary(self) -> int:
@@ -102,7 +102,8 @@ class VllmEngine(ModelArms):
         outputs = [output.outputs[0] for output in self._generate(arm, prompts, params, keep=opened)]
         replies = [output.text if math.isfinite(output.cumulative_logprob) else None for output in outputs]
         # A vocabulary of whole words can spell itself into a corner (`eval.engines.decoding`); vLLM then cuts it off.
-        stuck = [i for i, text in enumerate(replies) if constrained and text is not None and not text.endswith("}")]
+        # No token is allowed there, so the log-probability is NaN; whether logits are broken is seen on asking again.
+        stuck = [i for i, output in enumerate(outputs) if constrained and not output.text.endswith("}")]
         for i, text in zip(stuck, self._dictated(arm, [trials[i] for i in stuck]), strict=True):
             replies[i] = text
         return replies
@@ -112,9 +113,12 @@ class VllmEngine(ModelArms):
             return SamplingParams(temperature=0, max_tokens=self.engine.report_tokens, logprobs=0)
         return _within(report_grammar(trial.context), longest_report(trial.context))
 
-    def _dictated(self, arm: str, trials: Sequence[ShownTrial]) -> list[str]:
-        """Replies in which only the numbers are the model's: each is asked for with all before it written out."""
-        prompts, replies = self.prompts(trials), [""] * len(trials)
+    def _dictated(self, arm: str, trials: Sequence[ShownTrial]) -> list[str | None]:
+        """Replies in which only the numbers are the model's: each is asked for with all before it written out.
+
+        None where the log-probability of a number is not finite.
+        """
+        prompts, replies, broken = self.prompts(trials), [""] * len(trials), set()
         for place in range(max((len(trial.context.attributes) for trial in trials), default=0)):
             asked = [i for i, trial in enumerate(trials) if place < len(trial.context.attributes)]
             for i in asked:
@@ -124,10 +128,13 @@ class VllmEngine(ModelArms):
             params = [_within(report_grammar(trials[i].context, after=place), NUMBER_TOKENS) for i in asked]
             outputs = self._generate(arm, [prompts[i] for i in asked], params)
             for i, output in zip(asked, outputs, strict=True):
-                tokens = self._number(output.outputs[0].token_ids)
+                written = output.outputs[0].token_ids
+                tokens = self._number(written)
                 replies[i] += self.tokenizer.decode(tokens)
                 prompts[i] += tokens
-        return [reply + "}" for reply in replies]
+                if not math.isfinite(output.outputs[0].logprobs[0][written[0]].logprob):
+                    broken.add(i)
+        return [None if i in broken else reply + "}" for i, reply in enumerate(replies)]
 
     def _number(self, tokens: Sequence[int]) -> list[int]:
         """The tokens of the number that a text begins with, as the model spelled it."""
