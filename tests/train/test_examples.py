@@ -46,7 +46,7 @@ def rows(config: ExamplesConfig, part: Part) -> list[Example]:
 
 
 def changed(config: ExamplesConfig, **more: Any) -> ExamplesConfig:
-    return config.model_copy(update=more)
+    return ExamplesConfig.model_validate({**config.model_dump(exclude={"variant"}), **more})
 
 
 def test_taught_decisions_have_the_higher_utility(config: ExamplesConfig, contexts: list[ChoiceContext]):
