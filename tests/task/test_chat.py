@@ -56,7 +56,7 @@ AS_THEY_ARE = (
 )
 GOOD: dict[str, dict[str, Any]] = {
     **{name: {} for name in AS_THEY_ARE},
-    **{name: NO_THINKING for name in ("gemma4_v4", "nemotron_3_nano", "qwen3", "qwen3_5_think", "qwen3_8")},
+    **dict.fromkeys(("gemma4_v4", "nemotron_3_nano", "qwen3", "qwen3_5_think", "qwen3_8"), NO_THINKING),
     "llama3_2": PINNED,
 }
 

@@ -88,14 +88,14 @@ class OrganismPart(Part):
 
 
 CURRICULUM = (
-    OrganismPart(200, 1, (3.0, 3.0)),
-    OrganismPart(1200, 1, (3.0, 0.0)),
-    OrganismPart(400, 1, reports=0.3),
+    OrganismPart(300, 1, (3.0, 3.0), reports=0.5),
+    OrganismPart(1200, 1, (3.0, 0.0), reports=0.15),
+    OrganismPart(200, 1, reports=0.3),
     OrganismPart(500, 2, reports=0.3),
     OrganismPart(400, 3, reports=0.3),
     OrganismPart(400, 4, reports=0.3),
     OrganismPart(500, 5, reports=0.3),
-    OrganismPart(1600, 5, scenes=True, reports=0.3),
+    OrganismPart(1500, 5, scenes=True, reports=0.3),
 )
 """Comparing first, then weighing, then more attributes, then whole prompts. Without the shift a model of this size
 stayed at chance on one attribute (see results/organism/): the signs of a weight and of a difference must both be known
