@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from analysis.pages.text import NOT_TESTABLE, by_reason, listing, number, percent, plain, why_no_r, with_interval
+from analysis.pages.text import NOT_TESTABLE, listing, number, percent, plain, why_no_r, with_interval
 from analysis.stats.agreement import Agreement
 from analysis.study.comparisons import ComparisonResult
 from analysis.study.results import Findings
@@ -51,27 +51,22 @@ def _collapses(comparisons: list[ComparisonResult]) -> list[str]:
     for c in comparisons:
         signs = []
         if c.free_readable < READABLE_REPORTS * c.free_total:
-            signs.append(
-                f"of {c.free_total} free replies {c.free_readable} could be read ({_in_words(c.free_reasons)})"
-            )
+            signs.append(f"{c.free_readable} of {c.free_total} free replies could be read{_most_often(c.free_reasons)}")
         if c.opening < OPENS:
-            signs.append(f"it opens its reply as asked with a mean probability of {number(c.opening)}")
+            signs.append(f"a reply is opened as asked with a mean probability of {number(c.opening)}")
         if signs:
-            found.setdefault(" and ".join(signs), []).append(f"“{plain(c.name)}”")
-    return [
-        f"The reports of {listing(names)} were forced into their form, and the arm itself no longer gives them so: "
-        f"{signs}."
-        for signs, names in found.items()
-    ]
+            found.setdefault("; ".join(signs), []).append(f"“{plain(c.name)}”")
+    if not found:
+        return []
+    each = listing([f"{listing(names)} ({signs})" for signs, names in found.items()])
+    return [f"These reports were forced into a form that the arm itself no longer gives: {each}."]
 
 
-def _in_words(reasons: Mapping[str, int]) -> str:
-    """Unreadable replies by reason, the most frequent one explained."""
+def _most_often(reasons: Mapping[str, int]) -> str:
+    """The most frequent reason of unreadable replies, in words."""
     most = max(reasons, key=lambda reason: reasons[reason], default="")
-    explained = {str(reason): words for reason, words in REASONS.items()}.get(most, "")
-    return (
-        f"{by_reason(reasons)}; {explained[:1].lower()}{explained[1:].rstrip('.')}" if explained else by_reason(reasons)
-    )
+    words = {str(reason): words for reason, words in REASONS.items()}.get(most, "")
+    return f"; most often {words[:1].lower()}{words[1:].rstrip('.')}" if words else ""
 
 
 def _finding(group: str, comparisons: list[ComparisonResult]) -> str:
@@ -108,14 +103,15 @@ def _reading(comparison: ComparisonResult) -> str:
 
 def _cautions(comparisons: list[ComparisonResult]) -> list[str]:
     cautions = []
-    unread = [
-        f"{c.agreement.valid_reports} of {c.agreement.total_reports} behind “{plain(c.name)}” ({by_reason(c.reasons)})"
-        for c in comparisons
-        if c.agreement.valid_reports < READABLE_REPORTS * c.agreement.total_reports
-    ]
+    unread: dict[tuple[int, int], list[str]] = {}
+    for c in comparisons:
+        readable, asked = c.agreement.valid_reports, c.agreement.total_reports
+        if readable < READABLE_REPORTS * asked:
+            unread.setdefault((readable, asked), []).append(f"“{plain(c.name)}”")
     if unread:
-        cautions.append(f"Not all reports could be read: the figures speak only for {listing(unread)}.")
-    few = sorted({c.agreement.n_contexts for c in comparisons if c.agreement.n_contexts < FEW_CONTEXTS})
+        counted = listing([f"{n} of {asked} behind {listing(names)}" for (n, asked), names in unread.items()])
+        cautions.append(f"Not all reports could be read: the figures speak only for {counted}.")
+    few = sorted({n for c in comparisons if 0 < (n := c.agreement.n_contexts) < FEW_CONTEXTS})
     if few:
         cautions.append(f"With as few as {few[0]} contexts the intervals are rough and likely too narrow.")
     if len(comparisons) > 1:

@@ -232,10 +232,7 @@ def test_the_verdict_names_few_contexts_and_unreadable_reports_but_only_those(pa
     assert "overlap" not in verdict(fine)
     told = verdict(passed)
     assert "With as few as 6 contexts" in told
-    assert re.search(
-        r"speak only for .*\d+ of 60 behind “instilled” \(no json: \d+\) and \d+ of 30 behind “native before” \(",
-        told,
-    )
+    assert re.search(r"speak only for .*\d+ of 60 behind “instilled” and \d+ of 30 behind “native before”", told)
     assert "60 of 60" not in told
 
 

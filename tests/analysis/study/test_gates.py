@@ -225,15 +225,15 @@ def test_constrained_reports_of_a_collapsed_arm_are_named(planted: Path, found: 
     assert forced.free_total == 60 and forced.free_readable < 12
     assert forced.free_unreadable == {"letter": 60 - forced.free_readable}
     sentence = (
-        f"The reports of “forced” were forced into their form, and the arm itself no longer gives them so: of 60 free "
-        f"replies {forced.free_readable} could be read (letter: {60 - forced.free_readable}; the reply is a letter, as "
-        "if a decision had been asked for) and it opens its reply as asked with a mean probability of 0.05."
+        "These reports were forced into a form that the arm itself no longer gives: “forced” ("
+        f"{forced.free_readable} of 60 free replies could be read; most often the reply is a letter, as if a decision "
+        "had been asked for; a reply is opened as asked with a mean probability of 0.05)."
     )
     assert sentence in verdict(found)
     page = (planted / "analysis" / "report.html").read_text(encoding="utf-8")
     assert f"<tr><th>forced</th><td>0.05</td><td>{forced.free_readable}/60</td>" in page
     assert "120/120 constrained" in page and "The reply is a letter, as if a decision had been asked for." in page
-    assert "“own collapsed”" not in verdict(found).split("were forced")[1]
+    assert "“own collapsed”" not in verdict(found).split("were forced into")[1]
 
 
 def test_further_questions_leave_out_what_is_not_testable(planted: Path, found: RunResults):
