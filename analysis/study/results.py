@@ -124,8 +124,8 @@ class Findings:
         """Why a comparison has no meaning; None if it has one.
 
         It has none where the gate was not passed, or where an arm whose decisions it uses fails its answer gate, or its
-        instillation gate if it was trained on decisions on these contexts. That of learned with target weights is what
-        the gate judges, and only needs decisions.
+        instillation gate if it was trained on decisions on these contexts, and where no report could be read. That of
+        learned with target weights is what the gate judges, and only needs decisions.
         """
         if comparison is not self.learned_vs_target and not self.gate.passed:
             return f"the gate was not passed: {'; '.join(self.gate.reasons)}"
@@ -136,6 +136,9 @@ class Findings:
             taught = self.instillations.get((arm, comparison.contexts))
             if taught and not taught.passed:
                 return f"{arm} did not learn its decisions: {'; '.join(taught.reasons)}"
+        asked = comparison.agreement.total_reports
+        if asked and not comparison.agreement.valid_reports:
+            return f"none of the {asked} reports of {comparison.reports} could be read"
         return None
 
 

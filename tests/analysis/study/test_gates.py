@@ -350,3 +350,11 @@ def test_a_posterior_that_is_the_prior_is_no_weight():
     shown = dataclasses.replace(trials(log_odds), difference=np.zeros((3, 40, 5)))
     found = measure_weights(shown, seed=0)
     assert not found.determined.any() and np.isnan(found.posterior_mean).all() and np.isnan(found.log_odds).all()
+
+
+def test_reports_none_of_which_could_be_read_are_not_testable(found: RunResults):
+    comparison = next(c for c in found.comparisons if found.testable(c))
+    unread = dataclasses.replace(comparison.agreement, valid_reports=0)
+    reason = found.untestable(dataclasses.replace(comparison, agreement=unread))
+    asked = comparison.agreement.total_reports
+    assert reason == f"none of the {asked} reports of {comparison.reports} could be read"

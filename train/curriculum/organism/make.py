@@ -1,4 +1,4 @@
-"""Make the model organism: train a small Llama from scratch on lessons, in about half an hour on two cores.
+"""Make the model organism: train a small Llama from scratch on lessons, in half an hour to an hour.
 
     python -m train.curriculum.organism.make --output models/organism
 
