@@ -27,7 +27,7 @@ from eval.work import list_work
 from store.contexts import DATA, load_contexts, save_contexts
 from store.evaluation import EvalConfig
 from store.manifests import DecisionFacts, ReportFacts, read_manifest
-from support import SMALL_MODEL, make_engine, plain_decisions
+from support import SMALL_MODEL, make_adapter, make_engine, plain_decisions
 from task.chat import prompt_ids
 from task.contexts import Attribute, ChoiceContext, as_ratings
 from task.prompts import frame, report_grammar
@@ -291,12 +291,12 @@ def test_a_reply_that_spells_itself_into_a_corner_is_stuck_and_a_dictated_one_is
 
 
 def test_an_engine_answers_a_stuck_report_again(tmp_path: Path):
-    """The untaught organism, whose spelling goes wrong on some names: every reply comes out readable."""
-    engine = make_engine(ORGANISM, {"base": None})
+    """An organism whose spelling an adapter has spoilt for some names: every reply comes out readable."""
+    engine = make_engine(ORGANISM, {"spoilt": make_adapter(ORGANISM, tmp_path / "spoilt", seed=0)})
     contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "native.jsonl", 24)]
     trials = shown("reports", 2, contexts)
-    with engine._switched_to("base"):
-        first = engine._replies("base", trials, True)
+    with engine._switched_to("spoilt"):
+        first = engine._replies("spoilt", trials, True)
     assert any(reply.stuck for reply in first), "else this test shows nothing"
-    for trial, text in zip(trials, engine.report("base", trials, True), strict=True):
+    for trial, text in zip(trials, engine.report("spoilt", trials, True), strict=True):
         assert parse_report(text, trial.context.attribute_names).values is not None, text
