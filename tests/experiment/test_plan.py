@@ -13,8 +13,9 @@ from store.evaluation import EvalConfig
 from store.examples import ExamplesConfig
 from store.model_file import ModelFile
 from store.run import RunFolder
-from support import ROOT
 from task.errors import InputError
+
+THREE_EXPERIMENTS = Path(__file__).parent / "fixtures" / "three_experiments.yaml"
 
 TOKENS = {"decisions": TrialTokens(100, 1, 40, 110, 1), "reports": TrialTokens(120, 30, 60, 130, 50)}
 
@@ -31,8 +32,8 @@ MODEL = ModelFile.model_validate(
 
 
 def run_of(tmp_path: Path, **change: object) -> Run:
-    """The demo's plan with six and four contexts, another model, and tokens that are known."""
-    values = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())
+    """A plan of the three experiments with six and four contexts, a model of its own, and tokens that are known."""
+    values = yaml.safe_load(THREE_EXPERIMENTS.read_text())
     values["contexts"]["instilled"]["count"], values["contexts"]["native"]["count"] = 6, 4
     (tmp_path / "demo.yaml").write_text(yaml.safe_dump({**values, **change}))
     experiment = load_experiment(tmp_path / "demo.yaml")
@@ -67,7 +68,7 @@ def test_nothing_is_written_by_planning(run: Run):
 
 
 def test_a_training_gets_the_models_settings_then_the_measures_then_the_experiments(tmp_path: Path):
-    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    trainings = yaml.safe_load(THREE_EXPERIMENTS.read_text())["trainings"]
     trainings["instilled"]["sft"] = {"num_train_epochs": 7}
     run = run_of(tmp_path, trainings=trainings)
     by_name = {stage.name: stage for stage in run.stages}
@@ -81,7 +82,7 @@ def test_a_training_gets_the_models_settings_then_the_measures_then_the_experime
 
 
 def test_an_experiment_that_sets_the_rows_at_a_time_knows_its_hardware(tmp_path: Path):
-    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    trainings = yaml.safe_load(THREE_EXPERIMENTS.read_text())["trainings"]
     trainings["instilled"]["sft"] = {"per_device_train_batch_size": 3}
     trainings["introspection_all"].pop("sft", None)
     by_name = {stage.name: stage.config for stage in run_of(tmp_path, trainings=trainings).stages}
@@ -122,7 +123,7 @@ def test_folds_share_out_the_contexts_and_are_the_same_for_every_training(run: R
 
 
 def test_rehearsed_decisions_are_rows_of_their_own_length(tmp_path: Path):
-    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    trainings = yaml.safe_load(THREE_EXPERIMENTS.read_text())["trainings"]
     trainings["introspection"]["rehearse"] = 0.5
     run = run_of(tmp_path, trainings=trainings)
     by_name = {stage.name: stage for stage in run.stages}
@@ -136,7 +137,7 @@ def test_rehearsed_decisions_are_rows_of_their_own_length(tmp_path: Path):
 
 
 def test_contexts_that_reports_are_validated_on_are_not_trained_on(tmp_path: Path):
-    trainings = yaml.safe_load((ROOT / "configs" / "experiments" / "demo.yaml").read_text())["trainings"]
+    trainings = yaml.safe_load(THREE_EXPERIMENTS.read_text())["trainings"]
     for name in ("introspection", "shuffled"):
         trainings[name] |= {"validation_contexts": 1, "validation_per_context": 4, "rehearse": 2}
     run = run_of(tmp_path, trainings=trainings)
