@@ -1,4 +1,4 @@
-# make demo    the three experiments on the model organism, to a report (about 4 minutes on 2 cores)
+# make demo    the three experiments on the model organism, to a report (about 7 minutes on 2 cores)
 # make test    lint, types and all tests
 # Both create .venv first and fetch what they need; there is no other set-up.
 
