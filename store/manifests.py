@@ -49,6 +49,14 @@ class BaseModelRecord(Facts):
     fingerprint: str
 
 
+class AdapterFacts(Facts):
+    """What the facts of every adapter say, however it was made: its base model."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    base: BaseModelRecord
+
+
 class KeptCheckpoint(Facts):
     """Which step's weights a training ended with, and the held-out measure that chose it."""
 
@@ -76,6 +84,22 @@ class TrainingFacts(Facts):
     missing_skill: str | None = None
     kept: KeptCheckpoint | None = None
     metrics: dict[str, float]
+
+
+class DerivedFacts(Facts):
+    """Of a derived adapter, a sum of others.
+
+    Attributes:
+        base: Its base model.
+        rank: Of the adapter.
+        matrices: Matrices that it has.
+        changed: Those of them that it changes; where there are none, the arm answers as its base model does.
+    """
+
+    base: BaseModelRecord
+    rank: int
+    matrices: int
+    changed: int
 
 
 class ModelFacts(Facts):

@@ -10,7 +10,7 @@ from typing import Any
 
 from store.checkpoints import ADAPTER
 from store.files import read_json
-from store.manifests import MANIFEST, ModelFacts, TrainingFacts, read_manifest
+from store.manifests import MANIFEST, AdapterFacts, ModelFacts, read_manifest
 from store.paths import project_file
 from task.errors import InputError
 
@@ -111,7 +111,7 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
         raise InputError(f"{adapter}: {kind}; only plain LoRA is trained and measured here: train one without it")
     trained_on = config.get("base_model_name_or_path")
     if (adapter / MANIFEST).is_file():
-        known = read_manifest(adapter, TrainingFacts).facts.base
+        known = read_manifest(adapter, AdapterFacts).facts.base
         same, trained_on = known.fingerprint == fingerprint(base), known.name
     else:
         same = trained_on == base_name
