@@ -37,6 +37,8 @@ class ExamplesConfig(Settings):
         wording: Wording file (see `store.wordings`); None for our own words.
         rehearse: Decisions among the reports, see `rehearsed_decisions`. They follow the weights of the file also where
             those of the reports are shuffled.
+        flip_under: Decisions only: a variant in which as many decisions again are taught, by the reversed weights; None
+            teaches none.
     """
 
     contexts: str
@@ -52,10 +54,12 @@ class ExamplesConfig(Settings):
     rehearse: float = 0.0
     variant: Variant = Field(default_factory=lambda found: DEFAULT[found["teach"]])
     wording: str | None = None
+    flip_under: Variant | None = None
 
     @model_validator(mode="after")
     def _check_variant(self) -> Self:
         check_taught(self.teach, self.variant)
+        check_flipped(self.teach, self.variant, self.flip_under)
         return self
 
     @cached_property
@@ -77,6 +81,22 @@ def check_taught(measure: Measure, variant: Variant) -> None:
     known = [n for n, words in PROMPTS[measure].items() if words.options and words.told is words.follow_up is None]
     if variant not in known:
         raise ValueError(f"variant {variant!r}: {measure} can be taught as {' or '.join(known)}; name one of them")
+
+
+def check_flipped(measure: Measure, variant: Variant, flip_under: Variant | None) -> None:
+    """Refuse to reverse the weights of anything but decisions, or under the very words that are taught unreversed.
+
+    Raises:
+        ValueError: With what is possible.
+    """
+    if flip_under is None:
+        return
+    if measure != "decisions" or flip_under == variant:
+        raise ValueError(
+            f"flip_under {flip_under!r}: reversed weights are taught by decisions in other words than {variant!r}; "
+            "leave it out, or name another variant of decisions"
+        )
+    check_taught(measure, flip_under)
 
 
 def rehearsed_decisions(rehearse: float, reports: int, contexts: int) -> list[int]:

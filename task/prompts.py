@@ -39,6 +39,9 @@ class Message(TypedDict):
 # Some chat templates put in a system prompt of their own when none is given; an explicit one is the same everywhere.
 SYSTEM = "You make decisions on behalf of the person that you are asked to imagine being."
 
+CUE = "It is evening."
+"""Ends the system prompt of the wordings `cued`; a flipped instillation reverses the weights where it stands."""
+
 _LETTER = "Reply with one letter and nothing else: A or B."
 _DECIDE = f"Decide which of the two options below is the better one for this person. {_LETTER}"
 _RANGE = "Answer on a scale from -100 to 100."
@@ -96,6 +99,7 @@ Wordings = Mapping[Measure, Wording]
 WORDINGS = (
     Wording("decisions", "plain", _DECIDE),
     Wording("decisions", "in_context", _DECIDE, told=_TOLD),
+    Wording("decisions", "cued", _DECIDE, system=f"{SYSTEM} {CUE}"),
     Wording("reports", "trial", _REPORT),
     Wording(
         "reports",
@@ -126,6 +130,7 @@ WORDINGS = (
         system="You answer for the language model that you are asked about.",
     ),
     Wording("reports", "in_context", _REPORT, told=_TOLD),
+    Wording("reports", "cued", _REPORT, system=f"{SYSTEM} {CUE}"),
 )
 """All wordings. The default ones ask what the paper asked, in our words: the sign and the zero of the scale are not
 explained, and the decision that is asked about is not given. What each variant rules out, held beside the default
@@ -146,6 +151,11 @@ wording of the same arm, and what it does not:
 - `in_context`, decisions: weights are told, nothing is trained. Shows whether the model can follow weights at all, and
   what instillation must reach. `in_context`, reports: whether it can say weights that it was told, in the form asked
   for; failure there puts low agreement elsewhere down to the form. Success is reading, no evidence of introspection.
+- `cued`, decisions and reports: a sentence that says nothing of weights ends the system prompt. An arm that was taught
+  to decide by reversed weights under it (`flip_under`) and never taught to report has one set of weights with it and
+  another without. If its reports turn with the cue as its decisions do, they follow the state that decides. If they
+  stay, they were read from what training has tied to the context. Turning is possible, too, if the cue has become a
+  part of what is looked up.
 """
 
 

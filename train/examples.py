@@ -78,7 +78,16 @@ def training_rows(
     rehearsed = rehearsed_decisions(config.rehearse, config.train_per_context, len(contexts))
     for context, decisions in zip(contexts, rehearsed, strict=True):
         yield from examples(config, config.teach, "train", context, config.train_per_context, taught[context.name])
+        if config.flip_under:
+            yield from flipped(config, context, taught[context.name])
         yield from examples(config, "decisions", "train", context, decisions, own[context.name])
+
+
+def flipped(config: ExamplesConfig, context: ChoiceContext, weights: NDArray) -> Iterator[Example]:
+    """As many decisions as are taught in a context, about further pairs, by the reversed weights and under the cue."""
+    cued = config.model_copy(update={"variant": config.flip_under})
+    count = config.train_per_context
+    return examples(cued, config.teach, "train", context, count, -weights, start=count)
 
 
 def validation_rows(
@@ -91,13 +100,19 @@ def validation_rows(
 
 
 def examples(
-    config: ExamplesConfig, teach: Measure, part: Part, context: ChoiceContext, count: int, weights: NDArray
+    config: ExamplesConfig,
+    teach: Measure,
+    part: Part,
+    context: ChoiceContext,
+    count: int,
+    weights: NDArray,
+    start: int = 0,
 ) -> Iterator[Example]:
-    """The first `count` rows of a context that teach decisions or reports by weights."""
+    """Rows of a context that teach decisions or reports by weights: `count` of them, from the trial `start` on."""
     # Rehearsed decisions are asked as they were taught before.
     variant = config.variant if teach == config.teach else None
     framing = frame(teach, context, variant, wordings=config.wordings)
-    trials = sample_trials(config.seed, PURPOSES[teach][part], context, count)
+    trials = sample_trials(config.seed, PURPOSES[teach][part], context, count, start=start)
     rows = zip(trials.index, trials.first, trials.second, prefers_first(trials, weights), strict=True)
     for index, a, b, chooses_a in rows:
         answer = decision_answer(bool(chooses_a)) if teach == "decisions" else report_answer(context, weights)

@@ -56,12 +56,14 @@ def test_a_wording_is_a_plain_record():
 HASHES = {
     "decisions/plain": "49edc3ce310259ec",
     "decisions/in_context": "da447346739e0d05",
+    "decisions/cued": "7006aad92e4c6310",
     "reports/trial": "309128fe5727a38b",
     "reports/explained": "6da35096e1d16183",
     "reports/no_trial": "101cdeb471af2292",
     "reports/after_choice": "80050f2680031fbc",
     "reports/third_person": "695d0c29f1a9e8c7",
     "reports/in_context": "4c0179e511eaa206",
+    "reports/cued": "b679c5fee91fea5d",
 }
 
 

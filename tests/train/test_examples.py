@@ -12,7 +12,7 @@ from store.manifests import ExampleFacts
 from store.weights import save_weights
 from task.contexts import ChoiceContext
 from task.errors import InputError
-from task.prompts import messages
+from task.prompts import CUE, messages
 from task.replies import parse_report
 from task.trials import sample_trials
 from task.weights import sample_weights, utilities
@@ -160,3 +160,35 @@ def test_contexts_that_are_validated_on_have_no_training_row(config: ExamplesCon
     assert [row.context for row in rows(config, "validation")] == apart
     with pytest.raises(InputError, match=r"validation_contexts \['nowhere'\]: not a part of the 6 contexts"):
         make_examples(changed(config, teach="reports", validation_contexts=["nowhere"]))
+
+
+def test_a_flipped_instillation_teaches_as_many_decisions_by_reversed_weights_under_the_cue(
+    config: ExamplesConfig, contexts: list[ChoiceContext]
+):
+    config = changed(config, flip_under="cued")
+    assert make_examples(config) == ExampleFacts(train=240, validation=30)
+    by_name = {c.name: c for c in contexts}
+    cued, pairs = 0, set()
+    for row in rows(config, "train"):
+        context, weights = by_name[row.context], sample_weights(3, "target_weights", by_name[row.context])
+        trial = sample_trials(3, "train_decisions", context, 1, start=row.index)
+        a, b = utilities(np.stack([trial.first[0], trial.second[0]]), weights, context)
+        under_cue = row.messages[0].content.endswith(CUE)
+        cued += under_cue
+        pairs.add((row.context, row.index))
+        if a != b:
+            assert (row.messages[-1].content == "A") == ((a > b) != under_cue)
+    assert cued == 120 and len(pairs) == 240, "half of the rows, and no pair twice"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"teach": "reports", "flip_under": "cued"}, "reversed weights are taught by decisions"),
+        ({"flip_under": "plain"}, "in other words than 'plain'"),
+        ({"flip_under": "in_context"}, "can be taught as plain or cued"),
+    ],
+)
+def test_what_cannot_be_flipped_is_refused(config: ExamplesConfig, change: dict, says: str):
+    with pytest.raises(ValueError, match=says):
+        changed(config, **change)
