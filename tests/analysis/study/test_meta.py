@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
-from analysis.stats.meta import pool, pool_correlations
+from analysis.study.meta import pool, pool_correlations
 
 WIDE = norm.ppf(0.975)
 
