@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from store.console import run_command
+from store.console import run_command, warn
 from store.paths import ROOT, project_file
 from store.released import CANDIDATES, SCENARIOS, released_records
 from task.contexts import LAYOUTS, Attribute, ChoiceContext, Layout, near_repetitions, problems
@@ -69,9 +69,12 @@ def load_named_contexts(path: Path | str, only: Sequence[str] | None) -> list[Ch
     return [by_name[name] for name in only]
 
 
-def load_released_contexts(place: Path | str) -> list[ChoiceContext]:
-    """Read the contexts of a folder of released files, or of a CSV file of them, without looking for `problems`."""
-    return [_from_record(record) for record in released_records(place)]
+def load_released_contexts(place: Path | str, tell: Callable[[str], None] = warn) -> list[ChoiceContext]:
+    """Read the contexts of a folder of released files, or of a CSV file of them, without looking for `problems`.
+
+    `tell` is told what is odd in them and read all the same.
+    """
+    return [_from_record(record) for record in released_records(place, tell)]
 
 
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:

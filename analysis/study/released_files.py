@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -144,10 +144,11 @@ def load_model(folder: Path, model: str, elsewhere: Elsewhere | None = None) -> 
             of several conditions.
     """
     elsewhere = elsewhere or Elsewhere()
-    contexts, read = _contexts(folder, elsewhere.contexts)
+    notes: list[str] = []
+    contexts, read = _contexts(folder, elsewhere.contexts, notes.append)
     weights = _weights_file(folder, elsewhere.weights)
-    targets = load_weights(weights) if elsewhere.weights or holds_rows(weights) else None
-    data = ReleasedData(model, contexts, targets, {}, {})
+    targets = load_weights(weights, notes.append) if elsewhere.weights or holds_rows(weights) else None
+    data = ReleasedData(model, contexts, targets, {}, {}, notes=notes)
     of_model = [*SELECTIONS.values(), *(suffix for _, suffixes in REPORTS.values() for suffix in suffixes)]
     files = [path for suffix in of_model if (path := folder / f"{model}{suffix}").is_file()]
     _check_columns(data, folder, [path for path in files if holds_rows(path)], elsewhere.where)
@@ -158,6 +159,7 @@ def load_model(folder: Path, model: str, elsewhere: Elsewhere | None = None) -> 
             selections = load_selections(path, elsewhere.where)
             models |= selections.models
             data.decisions[group] = _decisions(path, selections, contexts)
+            data.notes.extend([*selections.notes, *_oddities(path, selections, contexts)])
         else:
             data.notes.append(f"{path.name} {_absent(path)}: no weights of {group} contexts")
     if targets is None:
@@ -171,13 +173,16 @@ def load_model(folder: Path, model: str, elsewhere: Elsewhere | None = None) -> 
         else:
             reports = {path: load_reports(path, elsewhere.where) for path in paths}
             models.update(*(found.models for found in reports.values()))
+            data.notes.extend(note for found in reports.values() for note in found.notes)
             _add_reports(data, name, data.decisions[group].contexts, reports)
     read += [path for path in (weights, *files) if path.is_file()]
     data.hashes.update({path.name: hash_file(path) for path in read})
     return replace(data, of_the_paper=not elsewhere.where and _of_the_paper(data, models))
 
 
-def _contexts(folder: Path, place: Path | None) -> tuple[dict[str, ChoiceContext], list[Path]]:
+def _contexts(
+    folder: Path, place: Path | None, tell: Callable[[str], None]
+) -> tuple[dict[str, ChoiceContext], list[Path]]:
     """The contexts by name, and the files that they were read from."""
     if place is None and not (folder / SCENARIOS).is_file():
         raise InputError(f"{folder}: no {SCENARIOS} beside the trials; name its folder, or the file, with --contexts")
@@ -186,7 +191,7 @@ def _contexts(folder: Path, place: Path | None) -> tuple[dict[str, ChoiceContext
         return {context.name: context for context in load_contexts(place)}, [place]
     scenarios = place if place.is_file() else place / SCENARIOS
     read = [path for path in (scenarios, scenarios.with_name(CANDIDATES)) if path.is_file()]
-    return {context.name: context for context in load_released_contexts(scenarios)}, read
+    return {context.name: context for context in load_released_contexts(scenarios, tell)}, read
 
 
 def _weights_file(folder: Path, place: Path | None) -> Path:
@@ -232,7 +237,7 @@ def _decisions(path: Path, selections: Selections, contexts: dict[str, ChoiceCon
     for name in names:
         if name not in contexts or len(contexts[name].attributes) != width:
             raise InputError(
-                f"{path}: no context {name!r} of {width} attributes in {SCENARIOS}; use files of one release"
+                f"{path}: no context {name[:60]!r} of {width} attributes in {SCENARIOS}; use files of one release"
             )
     row, trial = _places(selections.scenario, names)
     spans = np.stack([contexts[name].spans for name in names])
@@ -244,6 +249,25 @@ def _decisions(path: Path, selections: Selections, contexts: dict[str, ChoiceCon
     unmade = np.bincount(row, weights=np.isnan(selections.chose_a), minlength=len(names)).astype(int)
     reasons = [["no_letter"] * count for count in unmade]
     return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan), shown, reasons)
+
+
+def _oddities(path: Path, selections: Selections, contexts: dict[str, ChoiceContext]) -> Iterator[str]:
+    """Notes on what decisions of a release have not: values outside their ranges, more in one context than another.
+
+    A value may lie a step of its rounding beyond its range, as values of the paper do.
+    """
+    shown = [contexts[name] for name in selections.scenario.tolist()]
+    low, span = np.stack([c.lows for c in shown]), np.stack([c.spans for c in shown])
+    step = np.array([[10.0**-a.decimals for a in c.attributes] for c in shown]) * (1 + 1e-9)
+    outside = [
+        (option < low - step) | (option > low + span + step) for option in (selections.option_a, selections.option_b)
+    ]
+    if count := int(sum(found.sum() for found in outside)):
+        yield f"{path.name}: values outside their range: {count}, read as they are"
+    counts = np.unique(selections.scenario, return_counts=True)[1]
+    if counts.min() < counts.max():
+        few = int((counts < counts.max()).sum())
+        yield f"{path.name}: contexts with fewer decisions than the {counts.max()} of others: {few}; is the file whole?"
 
 
 def _add_reports(data: ReleasedData, name: str, contexts: list[str], files: Mapping[Path, Reports]) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from analysis.stats.agreement import Agreement, PairedDifference, agreement, mean_reports, paired_difference
-from analysis.stats.reliability import CorrectedR, corrected_r, halves_of_reports, halves_of_weights
-from analysis.stats.variants import Treatment, Variants, treat_missing, variants
+from analysis.stats.reliability import CorrectedR
+from analysis.stats.variants import Variants, variants
 from analysis.study.comparisons import (
     ComparisonResult,
     MeasuredWeights,
@@ -22,18 +22,16 @@ from analysis.study.comparisons import (
     learned_against_target,
     measure_weights,
     points_table,
-    table_of,
 )
 from analysis.study.gate import ArmDecisions, GateResult, judge, summarise_decisions
 from analysis.study.released_files import REPORTS, SELECTIONS, TARGETS, Elsewhere, ReleasedData, find_model, load_model
 from analysis.study.results import Findings
 from store.run import ComparisonRecord, GateRecord, Source
-from store.trials import ReportTrials
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT
-from task.seeding import stream
 from task.thresholds import RARER_LETTER
+from task.weights import LARGEST
 
 Weights = dict[str, NDArray[np.float64]]
 """By name of contexts, or of sets of reports."""
@@ -66,19 +64,21 @@ class ReleasedResults(Findings):
         notes: What is missing or was left out, and why, one line each.
         hashes: Of every file that was read, by name.
         printed: r as printed in the paper, by comparison; empty where contexts or trials are not the paper's.
-        corrected: r without measurement noise, by comparison; only of comparisons that could be made.
         variants: By set of reports.
-        missing: Treatments of missing reports, those of the sets on the same contexts together.
         changes: By (after, before).
     """
 
     notes: list[str]
     hashes: dict[str, str]
     printed: dict[str, float]
-    corrected: dict[str, CorrectedR]
     variants: dict[str, Variants]
-    missing: list[Treatment]
     changes: dict[tuple[str, str], PairedDifference]
+
+    @property
+    def corrected(self) -> dict[str, CorrectedR]:
+        """r without measurement noise, by comparison; only of comparisons that could be made."""
+        taught = any(not np.isnan(weights).any() for weights in self.targets.values())
+        return {name: found for name, found in self.noise.items() if taught or name != self.learned_vs_target.name}
 
     @property
     def pooled_by_fold(self) -> bool:
@@ -111,6 +111,8 @@ def read_released(folder: Path, name: str, elsewhere: Elsewhere | None = None) -
     measured = {group: measure_weights(trials, SEED) for group, trials in data.decisions.items()}
     data.notes.extend(_undetermined(data, measured))
     targets = _targets(data)
+    if beyond := sum(bool((np.abs(row) > LARGEST).any()) for row in targets.values()):
+        data.notes.append(f"contexts with target weights beyond +-{LARGEST:g}: {beyond}, read as they are")
     decisions = {(g, g): summarise_decisions(trials, names[g], targets, SEED) for g, trials in data.decisions.items()}
     learned = _learned(names, contexts, targets, measured)
     entries = [_entry(name, names) for name in data.reports]
@@ -133,16 +135,16 @@ def read_released(folder: Path, name: str, elsewhere: Elsewhere | None = None) -
         decisions=decisions,
         gate=_gate(data, decisions, learned.agreement),
         instillations={},
-        comparisons=[compare(entry, contexts, measured, data.reports, SEED) for entry in entries],
+        comparisons=[
+            compare(entry, contexts, measured, data.reports, SEED, data.folds.get(entry.name)) for entry in entries
+        ],
         inputs={"model": data.model, "seed": SEED, **chosen, "files": {**data.hashes}},
         notes=data.notes,
         hashes=data.hashes,
         printed=dict(zip((learned.name, *REPORTS), printed, strict=False)),
-        corrected=_corrected(data, learned, means, measured),
         variants={
             name: variants(trials.values, weights[name], data.folds.get(name)) for name, trials in data.reports.items()
         },
-        missing=_missing(data.reports, measured),
         changes={
             (after, before): paired_difference(means[before], means[after], weights[after], seed=SEED)
             for after, before in CHANGES
@@ -208,29 +210,3 @@ def _gate(data: ReleasedData, decisions: dict[tuple[str, str], ArmDecisions], le
     missing = TARGETS if data.targets is None else "the file of decisions on instilled contexts"
     reasons = ["it cannot be judged", f"{missing} is missing or empty"]
     return GateResult(False, math.nan, math.nan, math.nan, reasons)
-
-
-def _corrected(
-    data: ReleasedData, learned: ComparisonResult, means: Weights, measured: dict[str, MeasuredWeights]
-) -> dict[str, CorrectedR]:
-    found, halves = {}, {}
-    for group, decisions in data.decisions.items():
-        rng = stream(SEED, "halves_of_weights", group)
-        halves[group] = halves_of_weights(decisions.chose_a[..., 0], decisions.difference, rng=rng, seed=SEED)
-    if data.targets is not None and "instilled" in halves:
-        x, y = (table_of(learned.points, axis) for axis in "xy")
-        found[learned.name] = corrected_r(x, y, None, halves["instilled"], seed=SEED)
-    for name, trials in data.reports.items():
-        group = REPORTS[name][0]
-        reported = halves_of_reports(trials.values, rng=stream(SEED, "halves_of_reports", name))
-        found[name] = corrected_r(means[name], measured[group].weights, reported, halves[group], seed=SEED)
-    return found
-
-
-def _missing(reports: dict[str, ReportTrials], measured: dict[str, MeasuredWeights]) -> list[Treatment]:
-    found = []
-    for group in dict.fromkeys(REPORTS[name][0] for name in reports):
-        values = {name: trials.values for name, trials in reports.items() if REPORTS[name][0] == group}
-        asked = {name: reports[name].total for name in values}
-        found += treat_missing(values, asked, measured[group].weights, seed=SEED)
-    return found

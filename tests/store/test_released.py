@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -92,6 +93,12 @@ def test_without_the_agents_there_are_no_contexts(tmp_path: Path):
         ("attr2_max", "attr2_top", [":1", "'attr2_max' is missing"]),
         (",70.0,2.0", ",70.0", [":3", "7 cells", "8"]),
         ("9.5", "much", [":2", "attr1_max", "'much'"]),
+        ("9.5", "9_5", [":2", "attr1_max", "'9_5'", "finite number"]),
+        ("0.0,1.0,9.5", "9.5,1.0,0.0", [":2", "'salt_level'", "[9.5, 0]", "below"]),
+        ("0.0,1.0,9.5", "0.0,1.0,0.0", [":2", "'salt_level'", "[0, 0]", "below"]),
+        (",70.0,2.0", ",70.0,2.5", [":3", "'tea'", "ranges", "candidate_scenarios.json"]),
+        ('tea,"', 'bag,"', [":3", "'bag' again", "line 2"]),
+        ("attr2_max", "attr1_max", [":1", "'attr1_max' is there twice"]),
         ("bag,", "bags,", [":2", "'bags'", "candidate_scenarios.json"]),
         ("salt_level,crunch", "crunch,salt_level", [":2", "'bag'", "candidate_scenarios.json"]),
     ],
@@ -103,7 +110,10 @@ def test_a_defect_of_the_contexts_is_one_line(tmp_path: Path, old: str, new: str
     expect_line(load_released_contexts, tmp_path, str(tmp_path / "scenarios.csv"), fragments)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"short_name": "tea"}]', '{"tea": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[1]", '[{"short_name": "tea"}]', '{"tea": 1}', "[NaN]", '[{"a": 1, "a": 2}]', '["\\ud800"]', "[" * 9999],
+)
 def test_a_defect_of_the_units_is_one_line(tmp_path: Path, text: str):
     (tmp_path / "scenarios.csv").write_text(SCENARIOS)
     (tmp_path / "candidate_scenarios.json").write_text(text)
@@ -117,6 +127,90 @@ def expect_line(load: Callable[[Path], object], path: Path, start: str, fragment
     assert message.startswith(start)
     assert "\n" not in message
     assert all(fragment in message for fragment in fragments), message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fragments"),
+    [
+        ("[1, 10]", "[10, 1]", ["context 3", "'crunch'", "[10, 1]", "below"]),
+        ("[1, 10]", '["1", 10]', ["context 3", "finite number"]),
+        ("[1, 10]", "[1, 1e999]", ["context 3", "finite number"]),
+        ('"unused"', '"tea"', ["context 2", "'tea' again", "other attributes"]),
+    ],
+)
+def test_a_defect_among_the_units_is_named(tmp_path: Path, old: str, new: str, fragments: list[str]):
+    text = json.dumps(CANDIDATES)
+    assert old in text
+    (tmp_path / "scenarios.csv").write_text(SCENARIOS)
+    (tmp_path / "candidate_scenarios.json").write_text(text.replace(old, new))
+    expect_line(load_released_contexts, tmp_path, str(tmp_path / "candidate_scenarios.json"), fragments)
+
+
+def test_a_context_that_is_said_twice_alike_is_read_once_and_told(tmp_path: Path):
+    (tmp_path / "scenarios.csv").write_text(SCENARIOS)
+    (tmp_path / "candidate_scenarios.json").write_text(json.dumps(CANDIDATES))
+    once, told = load_released_contexts(tmp_path), []
+    (tmp_path / "scenarios.csv").write_text(SCENARIOS + SCENARIOS.splitlines()[1] + "\n")
+    (tmp_path / "candidate_scenarios.json").write_text(json.dumps([*CANDIDATES, CANDIDATES[1]]))
+    assert load_released_contexts(tmp_path, told.append) == once
+    assert told == ["scenarios.csv: rows that repeat an earlier one, left out: 1, the first in line 4"]
+
+
+def test_repeated_rows_and_letters_in_lower_case_are_counted(tmp_path: Path):
+    path = tmp_path / "selections.csv"
+    rows = SELECTIONS.removesuffix("m,tea,").replace(",A,", ", a ,")
+    path.write_text(rows + rows.splitlines()[2] + "\n")
+    selections = load_selections(path)
+    np.testing.assert_array_equal(selections.chose_a, [1, 0, np.nan, np.nan])
+    assert selections.notes == (
+        "selections.csv: rows that repeat an earlier one, left out: 1, the first in line 6",
+        "selections.csv: selections in lower case, read as letters: 1",
+    )
+    path.write_text(rows.rstrip())
+    assert "the last line has no line break" in load_selections(path).notes[0]
+
+
+def test_reports_may_be_alike_where_it_is_not_said_what_each_was_about(tmp_path: Path):
+    path = tmp_path / "reports.csv"
+    header, *rows = REPORTS.splitlines()
+    path.write_text("\n".join([header, *rows, rows[0]]) + "\n")
+    reports = load_reports(path)
+    assert len(reports.values) == 5
+    assert reports.notes == (
+        "reports.csv: rows that repeat an earlier one, left out: 1, the first in line 7",
+        "reports.csv: reports with a cell that is no number, counted as missing: 3, the first in line 3",
+    )
+    path.write_text("scenario,report_attr1\nbag,50\nbag,50\nbag,4\n")
+    reports = load_reports(path)
+    assert reports.values[:, 0].tolist() == [50, 50, 4]
+    assert reports.notes == ("reports.csv: reports equal to an earlier one, all kept: 1",)
+
+
+@pytest.mark.parametrize("cell", ["1_000", "0x1f", "٣", "inf", "nan", "5%", "1,5", "--5", "1e999", "½", ""])
+def test_a_number_is_read_as_a_number_and_nothing_else(tmp_path: Path, cell: str):
+    path = tmp_path / "reports.csv"
+    path.write_text(f'scenario,report_attr1\nbag,"{cell}"\nbag,1e1\nbag," -5 "\nbag,.5\n')
+    np.testing.assert_array_equal(load_reports(path).values[:, 0], [np.nan, 10, -5, 0.5])
+    path.write_text(f'scenario,selection,A_attribute_1,B_attribute_1\nbag,A,1,"{cell}"\n')
+    expect_line(load_selections, path, f"{path}:2", ["B_attribute_1", "finite number"])
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (gzip.compress(SELECTIONS.encode()), "gzip"),
+        (SELECTIONS.encode("utf-16"), "UTF-16"),
+        (SELECTIONS.encode("utf-16-le"), "zero byte"),
+        (SELECTIONS.replace("refused", "caf\xe9").encode("latin-1"), ":4: not UTF-8 text"),
+        (SELECTIONS.replace(",", ";").encode(), "separated by commas"),
+        (SELECTIONS.replace(",", "\t").encode(), "separated by commas"),
+        (SELECTIONS.replace("model", "selection").encode(), "'selection' is there twice"),
+    ],
+)
+def test_another_encoding_or_delimiter_is_one_line(tmp_path: Path, content: bytes, fragment: str):
+    path = tmp_path / "selections.csv"
+    path.write_bytes(content)
+    expect_line(load_selections, path, str(path), [fragment])
 
 
 def test_selections_that_are_no_letter_are_missing(tmp_path: Path):
@@ -191,7 +285,7 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path, load: Callab
     path = tmp_path / "trials.csv"
     expect_line(load, path, str(path), ["no such file"])
     path.write_bytes(b"\x80\x02\xff\xfe")
-    expect_line(load, path, str(path), ["not a CSV file"])
+    expect_line(load, path, str(path), ["not UTF-8 text", "0x80"])
 
 
 @needs_release

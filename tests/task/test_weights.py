@@ -97,7 +97,7 @@ def test_one_context_cannot_be_shuffled():
 
 def test_saved_weights_load_again(tmp_path: Path):
     weights = {c.name: sample_weights(1, "target_weights", c) for c in NATIVE}
-    weights["measured"] = np.array([100.0, -12.3456, 0.000123456, np.nan, -100.0])
+    weights["measured"] = np.array([100.0, -12.3456, 0.000123456, 1e-7, -100.0])
     save_weights(weights, tmp_path / "weights.csv")
     loaded = load_weights(tmp_path / "weights.csv")
     assert list(loaded) == list(weights)
@@ -120,7 +120,14 @@ def test_other_columns_and_a_byte_order_mark_are_passed_over(tmp_path: Path):
         ("context,value\nhotel,3\n", ["value", "context, weight_1"]),
         ("", ["context, weight_1"]),
         ("context,weight_1,weight_2\nhotel,3,4\ntea,much,4\n", [":3", "much", "number"]),
-        ("context,weight_1,weight_2\nhotel,3\n", [":2", "number"]),
+        ("context,weight_1,weight_2\nhotel,3\n", [":2", "2 cells", "3"]),
+        ("context,weight_1,weight_3\nhotel,3,4\n", [":1", "'weight_2' is missing"]),
+        ("context,weight_1,weight_1\nhotel,3,4\n", [":1", "'weight_1' is there twice"]),
+        ("context,weight_1\nhotel,3\ntea,1\nhotel,4\n", [":4", "'hotel' again", "line 2"]),
+        *(
+            (f"context,weight_1\nhotel,{cell}\n", [":2", "weight_1", "finite number"])
+            for cell in ("1_000", "0x1f", "٣", "inf", "nan", "5%", '"1,5"', "")
+        ),
     ],
 )
 def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, fragments: list[str]):
@@ -132,6 +139,14 @@ def test_a_bad_file_is_named_in_one_line(tmp_path: Path, text: str, fragments: l
     assert message.startswith(str(path))
     assert "\n" not in message
     assert all(fragment in message for fragment in fragments), message
+
+
+def test_columns_are_found_by_their_numbers_and_a_row_said_twice_is_told(tmp_path: Path):
+    path, told = tmp_path / "weights.csv", []
+    path.write_text("weight_2,context,weight_1\n-100,hotel, 50 \n1e0,tea,2\n-100,hotel,50\n")
+    loaded = load_weights(path, told.append)
+    assert {name: values.tolist() for name, values in loaded.items()} == {"hotel": [50, -100], "tea": [2, 1]}
+    assert told == ["weights.csv: rows that repeat an earlier one, left out: 1, the first in line 4"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
