@@ -45,7 +45,7 @@ REASONS: dict[Reason, str] = {
     "no_json": "The reply holds no JSON object.",
     "truncated": "The reply ends before its JSON object does.",
     "not_an_object": "The reply is JSON, but a list or a text instead of an object.",
-    "several_objects": "The reply holds more than one JSON object, so which one was meant is a guess.",
+    "several_objects": "The reply holds a JSON object and another or the beginning of one, so which was meant is a guess.",
     "repeated_key": "An attribute is given more than once.",
     "missing_key": "An attribute is not given.",
     "extra_key": "Something is given that is no attribute.",
@@ -56,7 +56,8 @@ REASONS: dict[Reason, str] = {
 """What each reason means, for people."""
 
 _LETTERS = re.compile(r"\W*(([Oo]ption\s+)?[AB]\W*)+")
-_NUMBER = re.compile(r"\s*[+-]?\d{1,9}(\.\d{1,9})?\s*")
+_NUMBER = re.compile(r"\s*[+-]?\d{1,9}(\.\d{1,9})?\s*", re.ASCII)
+_BEGUN = re.compile(r"\{\s*(\"|$)")
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,10 @@ def parse_report(reply: str | None, names: Sequence[str]) -> ParsedReport:
     """Read the JSON object of a reply as one number for each attribute name.
 
     Text and code fences around the object are passed over. Keys match without regard to case, spaces, `_` and `-`.
-    Numbers in quotes count as numbers; true, null, NaN and arithmetic do not. A repeated, missing or further key, or a
-    second object, makes the report unreadable, since which number was meant is then a guess. `reply` is None where the
-    model's scores were not finite.
+    Numbers in quotes count as numbers; true, null, NaN and arithmetic do not. A repeated, missing or further key makes
+    the report unreadable, since which number was meant is then a guess. So does a second object, also one that was cut
+    off (a draft, then the answer) or that says the same: a model that goes on past its answer has not ended it.
+    `reply` is None where the model's scores were not finite.
     """
     if reply is None:
         return ParsedReport(None, "not_finite")
@@ -141,7 +143,9 @@ def parse_report(reply: str | None, names: Sequence[str]) -> ParsedReport:
 
 
 def _holds_object(text: str) -> bool:
-    """Whether there is a whole JSON object in a text."""
+    """Whether there is a JSON object in a text, whole or begun."""
+    if _BEGUN.search(text):
+        return True
     for found in re.finditer("{", text):
         try:
             _DECODER.raw_decode(text, found.start())

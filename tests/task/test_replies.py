@@ -86,6 +86,22 @@ def test_values_are_read_if_and_only_if_all_are_numbers(drawn: tuple[tuple[Any, 
         assert parsed.reason == "not_a_number"
 
 
+prose = st.text(alphabet='abc AB.,:5"[]\n`é', max_size=12)
+reports = st.fixed_dictionaries({name: st.integers(-100, 100) for name in PRICE_SIZE})
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(prose, reports), min_size=1, max_size=3), prose, st.integers(0, 40))
+def test_drafts_beside_the_answer_are_never_read_as_it(said: list[tuple[str, dict[str, int]]], after: str, cut: int):
+    reply = "".join(text + json.dumps(report) for text, report in said)
+    if len(said) == 1:
+        assert parse_report(reply + after, PRICE_SIZE).values == tuple(map(float, said[0][1].values()))
+    else:
+        assert parse_report(reply + after, PRICE_SIZE).reason == "several_objects"
+        last = len(json.dumps(said[-1][1]))
+        assert parse_report(reply[: len(reply) - min(cut, last - 1)], PRICE_SIZE).values is None
+
+
 @pytest.mark.parametrize(
     "reply",
     [
@@ -100,7 +116,7 @@ def test_values_are_read_if_and_only_if_all_are_numbers(drawn: tuple[tuple[Any, 
         '{"price": -40.0, "room size": 1e2}',
         '{\n  "price":-40,\n  "room size":100\n}',
         '[{"price": -40, "room size": 100}]',
-        '{"price": -40, "room size": 100}, "truncated": {',
+        '{"price": -40, "room size": 100}, where {price} is in euros',
     ],
 )
 def test_wrapping_spelling_and_order_do_not_matter(reply: str):
@@ -138,6 +154,10 @@ UNREADABLE: list[tuple[str, Reason]] = [
     ('[{"price": 5, "room size": 6}, {"price": 5}]', "several_objects"),
     ('{"price": 5} {"room size": 6}', "several_objects"),
     ('{"price": 5, "room size": 6} or {so} {}', "several_objects"),
+    ('{"price": 5, "room size": 6}\nOn reflection: {"price": 7, "room si', "several_objects"),
+    ('{"price": 5, "room size": 6}, "truncated": {', "several_objects"),
+    ('{"price": {"draft": 5}, "room size": 6} {"price": 7}', "several_objects"),
+    ('{"price": "٣", "room size": 6}', "not_a_number"),
     ('{"price": 5, "price": 6, "room size": 7}', "repeated_key"),
     ('{"price": 5, "Price": 5, "room size": 7}', "repeated_key"),
     ('{"price": 5}', "missing_key"),
