@@ -45,7 +45,7 @@ REASONS: dict[Reason, str] = {
     "no_json": "The reply holds no JSON object.",
     "truncated": "The reply ends before its JSON object does.",
     "not_an_object": "The reply is JSON, but a list or a text instead of an object.",
-    "several_objects": "The reply holds a JSON object and another or the beginning of one, so which was meant is a guess.",
+    "several_objects": "The reply holds a JSON object and another or part of one, so which was meant is a guess.",
     "repeated_key": "An attribute is given more than once.",
     "missing_key": "An attribute is not given.",
     "extra_key": "Something is given that is no attribute.",

@@ -95,7 +95,7 @@ reports = st.fixed_dictionaries({name: st.integers(-100, 100) for name in PRICE_
 def test_drafts_beside_the_answer_are_never_read_as_it(said: list[tuple[str, dict[str, int]]], after: str, cut: int):
     reply = "".join(text + json.dumps(report) for text, report in said)
     if len(said) == 1:
-        assert parse_report(reply + after, PRICE_SIZE).values == tuple(map(float, said[0][1].values()))
+        assert parse_report(reply + after, PRICE_SIZE).values == tuple(float(said[0][1][name]) for name in PRICE_SIZE)
     else:
         assert parse_report(reply + after, PRICE_SIZE).reason == "several_objects"
         last = len(json.dumps(said[-1][1]))
