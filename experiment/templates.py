@@ -9,6 +9,7 @@ from typing import Any
 from experiment.plan import Run
 from store.model_file import ModelFile
 from store.paths import project_file
+from store.pretrained import load_tokenizer
 from store.wordings import read_wordings
 from task.chat import check_template
 from task.prompts import DEFAULT, Measure, Message, Variant, decision_answer, frame, report_answer
@@ -45,9 +46,7 @@ def tokenizer_at_hand(model: ModelFile) -> Any | None:
         folder = Path(cached).parent if isinstance(cached, str) else folder
     if not (folder / "tokenizer.json").is_file():
         return None
-    from transformers import AutoTokenizer  # slow to load, and only needed where there is one
-
-    return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder)
 
 
 def dialogues(run: Run) -> Iterator[list[Message]]:

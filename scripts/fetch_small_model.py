@@ -43,11 +43,11 @@ def download(folder: Path) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Dequantise a GGUF file and save model and tokenizer as safetensors and JSON."""
     named = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-    quantised = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(**named, quantization_config=quantised, dtype=torch.float32)
+    how = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
+    model = AutoModelForCausalLM.from_pretrained(**named, **how, trust_remote_code=False)
     model.config.name_or_path = NAME
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**named).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**named, trust_remote_code=False).save_pretrained(folder)
 
 
 def main() -> None:

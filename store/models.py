@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from store.checkpoints import ADAPTER
-from store.files import read_json
+from store.files import hash_file, read_json
+from store.lora import ADAPTER_CONFIG, check_tensors, read_adapter_config, read_lora
 from store.manifests import MANIFEST, AdapterFacts, ModelFacts, read_manifest
 from store.paths import project_file
+from store.tensors import hash_samples, weights_files
 from task.errors import InputError
 
-SAMPLE = 1 << 16
-"""Bytes read at the beginning, middle and end of each weights file: enough to tell models apart, quick for any size."""
+SCHEME = "v2-"
+"""Begins a fingerprint, so that one of another scheme is told apart. The first scheme, without a beginning, looked at
+three places of each weights file and at no tokenizer."""
+
+SAYS = (
+    *("config.json", "generation_config.json", "tokenizer*", "*.model", "*.jinja", "additional_chat_templates/*.jinja"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template.json", "vocab.*", "merges.txt"),
+)
+"""Patterns of a model's files, beside its weights, on which answers depend."""
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
@@ -49,42 +57,22 @@ def published_name(name: str, folder: Path) -> str:
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of the configuration and of samples of each weights file, 16 hex digits.
+    """A hash of a model's configuration, tokenizer, chat template and of samples of its weights.
 
-    Hashing all of a 15 GB model would take longer than loading it; the sizes, the tensor table and three samples of
-    every file differ between any two trained models.
+    Hashing all of a 15 GB model would take longer than loading it. The tensor tables and three samples of every tensor
+    differ between any two trained models, and where part of a file is lost.
+
+    Raises:
+        InputError: There is no configuration, or a weights file is cut off.
     """
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in sorted(folder.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for position in (0, size // 2, max(0, size - SAMPLE)):
-                file.seek(position)
-                digest.update(file.read(SAMPLE))
-    return digest.hexdigest()[:16]
-
-
-BASE_UNCHANGED = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Named beginnings of a LoRA (`init_lora_weights`) that leave the base model as it is."""
-
-NOT_PLAIN = (
-    *("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias", "target_parameters"),
-    *("trainable_token_indices", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora"),
-    *("megatron_config", "arrow_config", "monteclora_config", "kasa_config", "velora_config"),
-)
-"""Keys of an `adapter_config.json` that are empty for plain LoRA."""
-
-
-def unusual_kind(config: Mapping[str, Any]) -> str | None:
-    """What makes an adapter another kind than plain LoRA, by its `adapter_config.json`; None if nothing does."""
-    if (kind := config.get("peft_type", "LORA")) != "LORA":
-        return f"peft_type {kind}"
-    if (bias := config.get("bias", "none")) != "none":
-        return f"bias {bias}"
-    if isinstance(start := config.get("init_lora_weights"), str) and start.lower() not in BASE_UNCHANGED:
-        return f"init_lora_weights {start}, which changes the base model"
-    return next((f"{name} {json.dumps(config[name])}" for name in NOT_PLAIN if config.get(name)), None)
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json in this model folder; fetch the model again")
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in SAYS for path in folder.glob(pattern) if path.is_file()}):
+        digest.update(json.dumps([path.name, hash_file(path)]).encode())
+    for path in weights_files(folder):
+        digest.update(json.dumps([path.name, hash_samples(path)]).encode())
+    return SCHEME + digest.hexdigest()[:16]
 
 
 def template_hash(folder: Path) -> str | None:
@@ -98,20 +86,22 @@ def template_hash(folder: Path) -> str | None:
 
 
 def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
-    """Refuse an adapter that is missing, no plain LoRA, or trained on another base model.
+    """Refuse an adapter that is missing, no plain LoRA, trained on another base model, or not as it says.
 
     An adapter of ours carries its base's fingerprint in its manifest; for one made elsewhere the base's name in
     `adapter_config.json` must be the name in use.
     """
-    config_file = adapter / "adapter_config.json"
-    if not config_file.is_file() or not (adapter / ADAPTER).is_file():
-        raise InputError(f"{adapter}: no adapter here (adapter_config.json, adapter_model.safetensors); train it first")
-    config = read_json(config_file)
-    if kind := unusual_kind(config):
-        raise InputError(f"{adapter}: {kind}; only plain LoRA is trained and measured here: train one without it")
-    trained_on = config.get("base_model_name_or_path")
+    if not (adapter / ADAPTER_CONFIG).is_file() or not (adapter / ADAPTER).is_file():
+        raise InputError(f"{adapter}: no adapter here ({ADAPTER_CONFIG}, {ADAPTER}); train it first")
+    lora = read_lora(adapter)
+    trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
     if (adapter / MANIFEST).is_file():
         known = read_manifest(adapter, AdapterFacts).facts.base
+        if not known.fingerprint.startswith(SCHEME):
+            raise InputError(
+                f"{adapter}: its manifest tells its base model by a fingerprint of an earlier version, which said "
+                "less; train it again, or measure it with the version that made it"
+            )
         same, trained_on = known.fingerprint == fingerprint(base), known.name
     else:
         same = trained_on == base_name
@@ -120,3 +110,4 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
             f"{adapter}: trained on the base model {trained_on!r}, not on {base_name!r}; "
             "name that base model, or train the adapter again on this one"
         )
+    check_tensors(adapter, lora, base, base_name)

@@ -17,6 +17,7 @@ from pydantic import JsonValue
 from store.checkpoints import ADAPTER, last_complete_checkpoint, steps_done
 from store.evaluation import EvalConfig, Measurement
 from store.files import hash_file
+from store.lora import adapter_hash
 from store.models import fingerprint, template_hash
 from store.paths import project_file
 from store.run import RunFolder, RunRecord
@@ -98,11 +99,12 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
     if origin.settings is not None:
         yield from differences(portable(origin.settings, stage.output), portable(stage.config, stage.output))
     files = {key: Path(stage.config[key]) for key in MADE_FROM if stage.config.get(key)}
-    if "adapter" in stage.config:
-        files["adapter"] = Path(stage.config["adapter"]) / ADAPTER
     for key, file in files.items():
         if file.is_file() and hash_file(file) != origin.depends_on.get(key):
             yield f"made from another {file}"
+    start = Path(stage.config.get("adapter") or "")
+    if (start / ADAPTER).is_file() and adapter_hash(start) != origin.depends_on.get("adapter"):
+        yield f"made from another adapter in {start}"
     base = project_file(str(stage.config.get("model_name_or_path", "")))
     if (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base", fingerprint(base)):
         yield f"made from another base model in {base}"
@@ -176,7 +178,7 @@ def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, Json
     assert config.model is not None  # EvalConfig has checked it
     inputs |= config.model_inputs()
     if adapter and (Path(adapter) / ADAPTER).is_file():
-        inputs["adapter"] = hash_file(Path(adapter) / ADAPTER)
+        inputs["adapter"] = adapter_hash(Path(adapter))
     if ((base := project_file(config.model.name)) / "config.json").is_file():
         inputs |= {"base": fingerprint(base), "chat_template": template_hash(base)}
     return inputs

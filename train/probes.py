@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
+from transformers import Trainer
 
 from store.console import run_command, say
 from store.contexts import DATA, load_contexts
 from store.models import model_folder
+from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext
 from task.errors import InputError
@@ -54,8 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = model_folder(arguments.model, arguments.revision)
     contexts = [shortened(c, arguments.attributes, arguments.layout) for c in load_contexts(arguments.contexts)]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=arguments.dtype, use_safetensors=True).eval()
+    tokenizer, model = load_tokenizer(folder), load_causal_model(folder, dtype=arguments.dtype).eval()
     probes = all_probes(contexts, arguments.probes, arguments.seed)
     shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, arguments.template, probes)
     for line in lines(shares, arguments.probes):

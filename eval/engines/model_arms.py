@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import xgrammar
-from transformers import AutoTokenizer
 
-from store.checkpoints import ADAPTER
 from store.evaluation import EvalConfig
-from store.files import hash_file
+from store.lora import adapter_hash
 from store.models import check_adapter, fingerprint, model_folder, template_hash
-from store.paths import project_file
+from store.pretrained import load_tokenizer
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
 from task.replies import Decided
@@ -50,7 +48,7 @@ class ModelArms:
     @cached_property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return AutoTokenizer.from_pretrained(str(project_file(self.model.name)), revision=self.model.revision)
+        return load_tokenizer(self.model.name, self.model.revision)
 
     @cached_property
     def letters(self) -> list[int]:
@@ -101,7 +99,7 @@ class ModelArms:
             "engine": self.name,
             "base": self._fingerprint,
             "chat_template": self._chat_template,
-            "adapter": hash_file(Path(adapter) / ADAPTER) if adapter else None,
+            "adapter": adapter_hash(Path(adapter)) if adapter else None,
             **self._inputs,
         }
 

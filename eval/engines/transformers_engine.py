@@ -13,14 +13,13 @@ import xgrammar
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
-from store.paths import project_file
+from store.pretrained import load_causal_model
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
@@ -45,13 +44,11 @@ class TransformersEngine(ModelArms):
     @cached_property
     def _model(self) -> Any:
         """The base model with the adapter of every arm that has one, under the arm's name."""
-        model = AutoModelForCausalLM.from_pretrained(
-            str(project_file(self.model.name)),
-            revision=self.model.revision,
+        model = load_causal_model(
+            self.model.name,
+            self.model.revision,
             dtype=self.model.dtype,
             attn_implementation=self.model.attn_implementation,
-            use_safetensors=True,
-            trust_remote_code=self.model.trust_remote_code,
         )
         for arm, adapter in self.adapters.items():
             if isinstance(model, PeftModel):

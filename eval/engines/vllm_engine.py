@@ -16,7 +16,7 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from eval.engines.model_arms import ModelArms, opening_tokens
-from eval.engines.vllm_settings import length_arguments, load_config, lora_arguments, model_arguments
+from eval.engines.vllm_settings import length_arguments, lora_arguments, model_arguments, text_config
 from store.evaluation import EvalConfig
 from task.contexts import ChoiceContext
 from task.prompts import longest_report, report_grammar, report_keys
@@ -46,7 +46,7 @@ class VllmEngine(ModelArms):
     @cached_property
     def _llm(self) -> LLM:
         derived = model_arguments(self.model) | length_arguments(
-            self.engine, load_config(self.model), self.model.dtype, torch.cuda.is_available()
+            self.engine, text_config(self.model), self.model.dtype, torch.cuda.is_available()
         )
         return LLM(**derived | lora_arguments(list(self.adapters.values())) | self.engine.vllm)
 
@@ -81,7 +81,7 @@ class VllmEngine(ModelArms):
 
     @cached_property
     def _vocabulary(self) -> int:
-        return int(load_config(self.model).vocab_size)
+        return int(text_config(self.model).vocab_size)
 
     @cached_property
     def _compiler(self) -> xgrammar.GrammarCompiler:

@@ -5,13 +5,14 @@ Loads neither vLLM nor torch, so that a dry run can show them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from store.evaluation import EngineSettings, ModelSettings
+from store.lora import read_lora
 from store.paths import project_file
+from store.pretrained import load_config
 from task.errors import InputError
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -29,19 +30,16 @@ GPU_SHARE = 0.92
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-def load_config(model: ModelSettings) -> Any:
+def text_config(model: ModelSettings) -> Any:
     """The configuration of a model's text part."""
-    from transformers import AutoConfig  # slow to load, and not needed by a dry run
-
-    folder, remote = str(project_file(model.name)), model.trust_remote_code
-    config = AutoConfig.from_pretrained(folder, revision=model.revision, trust_remote_code=remote)
-    return config.get_text_config()
+    return load_config(model.name, model.revision).get_text_config()
 
 
 def model_arguments(model: ModelSettings) -> dict[str, Any]:
     """Which model, and how it is loaded."""
-    named = model.model_dump(include={"revision", "dtype", "trust_remote_code"})
-    return {"model": str(project_file(model.name)), **named, "seed": 0, "enable_prefix_caching": True}
+    named = model.model_dump(include={"revision", "dtype"})
+    more = {"trust_remote_code": False, "seed": 0, "enable_prefix_caching": True}
+    return {"model": str(project_file(model.name)), **named, **more}
 
 
 def length_arguments(engine: EngineSettings, config: Any, dtype: str, cuda: bool) -> dict[str, Any]:
@@ -68,7 +66,7 @@ def lora_arguments(adapters: Sequence[str]) -> dict[str, Any]:
     """Room for the adapters: one at work, since a call answers one arm, the others at hand."""
     if not adapters:
         return {}
-    ranks = [json.loads((Path(path) / "adapter_config.json").read_text())["r"] for path in adapters]
+    ranks = [read_lora(Path(path)).r for path in adapters]
     if max(ranks) > RANKS[-1]:
         raise InputError(f"{adapters[ranks.index(max(ranks))]}: rank {max(ranks)}, vLLM takes {RANKS[-1]} at most")
     rank = next(rank for rank in RANKS if rank >= max(ranks))

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines import make_engine
 from eval.engines.base import Engine
@@ -30,6 +29,7 @@ from scripts.benchmarks.timing import machine, save, show, timed
 from store.console import run_command
 from store.contexts import DATA, load_contexts
 from store.evaluation import EvalConfig
+from store.pretrained import load_causal_model, load_tokenizer
 from task.contexts import Layout
 from task.prompts import Measure, frame
 from task.trials import ShownTrial, sample_trials
@@ -152,12 +152,12 @@ def beside_merged(model: Path, folder: Path) -> dict[str, Any]:
     for number in range(ARMS):
         torch.manual_seed(number)
         settings = LoraConfig(r=16, target_modules="all-linear", init_lora_weights=False)
-        arm = get_peft_model(AutoModelForCausalLM.from_pretrained(model), settings)
+        arm = get_peft_model(load_causal_model(model), settings)
         adapters[f"arm_{number}"] = str(folder / f"arm_{number}")
         arm.save_pretrained(adapters[f"arm_{number}"], save_embedding_layers=False)
         merged = folder / f"merged_{number}"
         arm.merge_and_unload().save_pretrained(merged)
-        AutoTokenizer.from_pretrained(model).save_pretrained(merged)
+        load_tokenizer(model).save_pretrained(merged)
 
     def ask_all(engines: Iterable[tuple[Engine, str]]) -> None:
         for engine, arm in engines:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets.utils.logging import disable_progress_bar
-from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from transformers.utils.logging import set_verbosity_error
 from trl import SFTConfig, SFTTrainer, get_peft_config
 
@@ -26,6 +26,7 @@ from scripts.benchmarks.timing import Seconds, machine, now, save, show
 from store.console import run_command
 from store.contexts import DATA, load_contexts, save_contexts
 from store.examples import ExamplesConfig, read_examples
+from store.pretrained import load_tokenizer
 from store.weights import save_weights
 from task.errors import InputError
 from task.weights import sample_weights
@@ -135,7 +136,7 @@ def trainer_of(recipe: Recipe, model: str, rows: Path, folder: Path) -> SFTTrain
         model=load_model(lora, None),
         args=SFTConfig(**common, max_length=None, use_cpu=on_cpu, bf16=not on_cpu),
         train_dataset=to_dataset(read_examples(rows), {}),
-        processing_class=AutoTokenizer.from_pretrained(model),
+        processing_class=load_tokenizer(model),
         peft_config=get_peft_config(lora),
     )
 

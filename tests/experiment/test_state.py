@@ -168,7 +168,8 @@ def test_other_files_than_those_it_was_made_from(trained: Run):
     weights.write_bytes(weights.read_bytes() + b"x")
     found = states(trained)
     assert (
-        found["instilled.sft"] == "finished" and found["introspection_all.sft"] == f"stale: made from another {weights}"
+        found["instilled.sft"] == "finished"
+        and found["introspection_all.sft"] == f"stale: made from another adapter in {weights.parent}"
     )
     assert found["evaluate"].startswith("stale: instilled/decisions: adapter: ")
     rows = folder.examples("instilled") / "train.jsonl"

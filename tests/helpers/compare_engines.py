@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from store.contexts import DATA, load_contexts, save_contexts
+from store.pretrained import load_causal_model, load_tokenizer
 from support import ROOT, SMALL_MODEL
 from task.contexts import Attribute, ChoiceContext
 from task.prompts import messages, report_answer
@@ -46,13 +47,12 @@ def train_adapter(folder: Path, measure: str) -> None:
     """A LoRA adapter after a few steps on the ends of prompts and their answers; always the same one."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
+    tokenizer = load_tokenizer(SMALL_MODEL)
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     config = LoraConfig(r=8, lora_alpha=16, target_modules=targets)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(SMALL_MODEL), config)
+    model = get_peft_model(load_causal_model(SMALL_MODEL), config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for step in range(STEPS):
         context = CONTEXTS[step % len(CONTEXTS)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import letter_ids, prompt_ids
 from task.trials import ShownTrial
 
@@ -33,9 +34,9 @@ def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32, letters: boo
     With `letters`, its likeliest token is A or B, whatever it is asked: their embeddings are large and opposite.
     """
     import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(SMALL_MODEL)
+    tokenizer = load_tokenizer(SMALL_MODEL)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -65,11 +66,10 @@ def make_adapter(model: Path, folder: Path, seed: int) -> Path:
     """A random adapter that changes the answers of a model clearly."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(model), config).save_pretrained(folder)
+    get_peft_model(load_causal_model(model), config).save_pretrained(folder)
     return folder
 
 

@@ -23,11 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from store.console import run_command
 from store.contexts import DATA, load_contexts
 from store.models import fingerprint, model_folder, published_name
+from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import ChatTokenizer, letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext, as_ratings
 from task.errors import InputError
@@ -95,7 +96,7 @@ def main() -> None:
 def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
     """Trainer and tokenizer of a command line."""
     set_seed(arguments.seed)
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     spare = load_contexts(DATA / "spare.jsonl", arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
     lessons = LessonGroups(contexts, tokenizer, arguments.seed)
@@ -173,7 +174,7 @@ def build_trainer(base: Path, lessons: LessonGroups, output: Path, learning_rate
     every = {"logging_steps": 10, "save_steps": 100}
     settings = course_arguments(output, len(lessons) // GROUPS, lessons.seed, **batches, **rates, **every)
     return WarmUpTrainer(
-        model=AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, use_safetensors=True),
+        model=load_causal_model(base, dtype=torch.float32),
         args=settings,
         data_collator=lambda groups: groups[0],
         train_dataset=lessons,

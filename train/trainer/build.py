@@ -9,12 +9,12 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import get_peft_config, get_quantization_config
 
 from store.examples import Example
-from store.paths import project_file
+from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import check_template
 from task.errors import InputError
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
@@ -33,8 +33,8 @@ def build_trainer(
     validation_rows: Sequence[Example],
 ) -> LetterTrainer:
     """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
-    tokenizer = AutoTokenizer.from_pretrained(str(project_file(lora.model_name_or_path)), revision=lora.model_revision)
-    model = load_model(lora, teaching.adapter, sft.trust_remote_code)
+    tokenizer = load_tokenizer(lora.model_name_or_path, lora.model_revision)
+    model = load_model(lora, teaching.adapter)
     template = teaching.template_arguments
     check_template(tokenizer, (row.model_dump()["messages"] for row in [*train_rows, *validation_rows]), template)
     if "wandb" in sft.report_to:
@@ -85,18 +85,14 @@ def towers_of(model: PreTrainedModel, names: Collection[str]) -> list[str]:
     return sorted(towers)
 
 
-def load_model(
-    lora: LoraArguments, adapter: str | None, trust_remote_code: bool = False
-) -> PreTrainedModel | PeftModel:
+def load_model(lora: LoraArguments, adapter: str | None) -> PreTrainedModel | PeftModel:
     """The base model, with the adapter to go on from (trainable) if there is one."""
-    model = AutoModelForCausalLM.from_pretrained(
-        str(project_file(lora.model_name_or_path)),
-        revision=lora.model_revision,
+    model = load_causal_model(
+        lora.model_name_or_path,
+        lora.model_revision,
         dtype=lora.dtype or "float32",
         attn_implementation=lora.attn_implementation,
         quantization_config=get_quantization_config(lora),
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
     )
     if adapter is None:
         return model

@@ -1,0 +1,82 @@
+"""Models, configurations and tokenizers as transformers loads them, never running code that comes with a model.
+
+A configuration may name code of its own folder (`auto_map`). transformers asks on standard input whether to run it,
+unless it is told; here it is always told not to. Weights come from safetensors alone, as a pickle is code, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from store.paths import project_file
+from task.errors import InputError
+
+CUSTOM = "contains custom code"
+"""In the error with which transformers declines to run a model's own code."""
+
+
+def load_config(name: str | Path, revision: str | None = None) -> Any:
+    """The configuration of a model, given as a folder or as a name on the Hub.
+
+    Raises:
+        InputError: It cannot be read, or needs code of its own.
+    """
+    from transformers import AutoConfig  # slow to load, and not needed by what reads files alone
+
+    with _one_line(name):
+        return AutoConfig.from_pretrained(_place(name), revision=revision, trust_remote_code=False)
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
+    """The tokenizer of a model; see `load_config`."""
+    from transformers import AutoTokenizer
+
+    with _one_line(name):
+        return AutoTokenizer.from_pretrained(_place(name), revision=revision, trust_remote_code=False)
+
+
+def load_causal_model(name: str | Path, revision: str | None = None, **how: Any) -> Any:
+    """A model that continues texts; `how` are further arguments of transformers' `from_pretrained`."""
+    from transformers import AutoModelForCausalLM
+
+    with _one_line(name):
+        return AutoModelForCausalLM.from_pretrained(
+            _place(name), revision=revision, use_safetensors=True, trust_remote_code=False, **how
+        )
+
+
+def model_without_weights(folder: Path) -> Any:
+    """A model's modules with the names and shapes of their parameters, which take no memory."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = load_config(folder)
+    with _one_line(folder), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _place(name: str | Path) -> str:
+    return str(project_file(str(name)))
+
+
+@contextmanager
+def _one_line(name: str | Path) -> Iterator[None]:
+    """What transformers says of a model that it cannot load, as one line."""
+    try:
+        yield
+    except RuntimeError:  # memory that runs out, which is not the model's fault
+        raise
+    except Exception as error:  # transformers raises a dozen kinds, all of which mean: these files are no such model
+        said = " ".join(str(error).split())
+        if CUSTOM in said:
+            raise InputError(
+                f"model {str(name)!r}: its configuration names code of its own (auto_map), which is never run here; "
+                "give a model that the installed transformers knows by itself"
+            ) from None
+        raise InputError(
+            f"model {str(name)!r}: transformers cannot load it ({type(error).__name__}: {said[:200]}); fetch the model "
+            "again, or give one that the installed transformers knows"
+        ) from None
