@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from store.evaluation import EngineSettings
+from store.processes import die_with_parent
 from task.errors import InputError
 
 SLURM = "slurm"
@@ -30,6 +31,11 @@ class Part:
     def has(self, shard: int) -> bool:
         """Whether a shard, counted through all measurements, belongs to this part."""
         return shard % self.of == self.number - 1
+
+    @property
+    def name(self) -> str:
+        """As part of a file's name."""
+        return f"{self.number}-of-{self.of}"
 
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
@@ -78,10 +84,10 @@ def share_gpus(gpus: Sequence[str], processes: int, engine: EngineSettings) -> l
 
 
 def start_parts(command: Sequence[str], devices: Sequence[str | None]) -> list[subprocess.Popen[bytes]]:
-    """Start a process a part: `command` with `--part i/N --quiet`, pinned to its devices."""
+    """Start a process a part: `command` with `--part i/N --quiet`, pinned to its devices. It ends with this one."""
     started = []
     for i, pinned in enumerate(devices, start=1):
         line = [sys.executable, *command, "--part", f"{i}/{len(devices)}", "--quiet"]
         more = {} if pinned is None else {"CUDA_VISIBLE_DEVICES": pinned}
-        started.append(subprocess.Popen(line, env={**os.environ, **more}))
+        started.append(subprocess.Popen(line, env={**os.environ, **more}, preexec_fn=die_with_parent()))
     return started

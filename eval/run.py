@@ -27,7 +27,9 @@ from eval.runner import evaluate, merge, open_stage
 from eval.work import Work, list_work
 from store.console import Progress, run_command, say
 from store.evaluation import EvalConfig
+from store.locks import held
 from store.manifests import DecisionFacts, ReportFacts, read_manifest
+from store.processes import stoppable
 from store.settings import read_settings
 from store.stages import Stage
 from task.errors import InputError
@@ -87,25 +89,40 @@ def share(path: Path, config: EvalConfig, processes: int, overwrite: bool, quiet
     gpus = [] if config.engine.name == "simulated" else visible_gpus(os.environ)
     devices = share_gpus(gpus, processes, config.engine)
     works = list_work(config)
-    # Folders are opened here, once, so that the processes find them begun.
-    finished = [stage.finished for stage in begin(config, works, overwrite)]
-    if not all(finished):
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the processes are ended, too
-        parts = start_parts(["-m", "eval.run", "--config", str(path)], devices)
-        try:
-            watch(parts, [work for work, done in zip(works, finished, strict=True) if not done], quiet)
-        finally:
-            for process in parts:
-                process.terminate()  # those that still run when this one is interrupted
-        if failed := [i for i, process in enumerate(parts, start=1) if process.returncode]:
-            raise InputError(f"part {failed[0]}/{processes} failed, see above; the same command goes on from here")
-    merge(config)
+    with held(Path(config.output)) as lock:
+        # Folders are opened here, once, so that the processes find them begun.
+        finished = [stage.finished for stage in begin(config, works, overwrite)]
+        if not all(finished):
+            lock.share()
+            with stoppable():
+                parts = start_parts(["-m", "eval.run", "--config", str(path)], devices)
+                try:
+                    watch(parts, [work for work, done in zip(works, finished, strict=True) if not done], quiet)
+                finally:
+                    for process in parts:
+                        process.terminate()  # those that still run when this one is interrupted
+            check_ended([process.wait() for process in parts])
+            lock.exclude()
+        merge(config)
+
+
+def check_ended(statuses: list[int]) -> None:
+    """End this process, too, if a part has failed; one that ended with status 2 has said why by itself."""
+    if failed := [(i, status) for i, status in enumerate(statuses, start=1) if status]:
+        number, status = failed[0]
+        part = f"part {number}/{len(statuses)}"
+        if 2 in statuses:
+            sys.exit(2)
+        if status < 0:
+            raise InputError(f"{part} was killed ({signal.Signals(-status).name}); the same command goes on from there")
+        raise InputError(f"{part} ended with status {status}; what it says above is the cause, mend it")
 
 
 def begin(config: EvalConfig, works: list[Work], overwrite: bool) -> list[Stage]:
     """Open the trial folders; with `overwrite`, what other inputs have left in them is replaced."""
     engine = make_engine(config)
-    return [open_stage(work, engine, overwrite) for work in works]
+    with held(Path(config.output)):
+        return [open_stage(work, engine, overwrite) for work in works]
 
 
 def watch(parts: list[subprocess.Popen[bytes]], works: list[Work], quiet: bool) -> None:

@@ -19,6 +19,7 @@ from eval.work import Work, list_work
 from store import shards
 from store.console import Progress
 from store.evaluation import EvalConfig
+from store.locks import held
 from store.manifests import Answering
 from store.stages import Stage, begun, read_origin
 from store.trials import Report, trial_facts
@@ -34,6 +35,9 @@ def evaluate(
 
     Killed and called again, it goes on after the last complete shard; shards depend only on their own trials. A part
     leaves the merging to `merge`, since it does not know when the other parts are done.
+
+    Raises:
+        InputError: Another process does the same part, or, where one of the two is no part, anything of the evaluation.
     """
     works, before = list_work(config), 0
     mine: list[list[int]] = []
@@ -41,7 +45,7 @@ def evaluate(
         mine.append([n for n in range(work.shards) if part is None or part.has(before + n)])
         before += work.shards
     total = sum(work.rows(numbers) for work, numbers in zip(works, mine, strict=True))
-    with Progress(total, "trial", quiet) as progress:
+    with held(Path(config.output), part and part.name), Progress(total, "trial", quiet) as progress:
         for work, numbers in zip(works, mine, strict=True):
             progress.now(f"{work.measurement.arm} {work.folder.name}")
             stage = open_stage(work, engine, overwrite)
@@ -84,10 +88,12 @@ def merge(config: EvalConfig) -> None:
     What the answers depend on is taken from what the parts noted when they began, so that the join needs neither the
     model nor a GPU; all else must be as the configuration says.
     """
-    for work in list_work(config):
-        if begun(work.folder) is None:
-            raise InputError(f"{work.folder}: not begun; run the parts of the evaluation first")
-        finish(work, Stage(work.folder, {**read_origin(work.folder).depends_on, **work.inputs()}))
+    works = list_work(config)
+    with held(Path(config.output)):
+        for work in works:
+            if begun(work.folder) is None:
+                raise InputError(f"{work.folder}: not begun; run the parts of the evaluation first")
+            finish(work, Stage(work.folder, {**read_origin(work.folder).depends_on, **work.inputs()}))
 
 
 def finish(work: Work, stage: Stage) -> None:

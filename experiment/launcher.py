@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from experiment.file import load_experiment, load_groups
 from experiment.plan import PlannedStage, Run
@@ -29,6 +30,7 @@ from experiment.slurm.submit import still_queued, submit_and_show
 from experiment.stage import Options, default_accelerate, run_stage
 from experiment.templates import chat_template_line
 from experiment.tokens import token_counter
+from store.locks import held
 from store.model_file import read_model_file
 from store.paths import project_file
 from store.run import RunFolder
@@ -67,12 +69,13 @@ def main() -> None:
         else:
             check_settings(run.stages)
             chat_template_line(run)
-            states = check_unchanged(run, redo)
-            prepare(run, "all" in arguments.overwrite)
-            if site:
-                submit_and_show(run, chain(run, site, launch or site.train.launch_file, redo), site, CONSOLE)
-            else:
-                execute(run, states, Options(launch, redo), arguments.only)
+            with held(run.folder.path):  # two launchers would write their stages' settings over each other
+                states = check_unchanged(run, redo)
+                prepare(run, "all" in arguments.overwrite)
+                if site:
+                    submit_and_show(run, chain(run, site, launch or site.train.launch_file, redo), site, CONSOLE)
+                else:
+                    execute(run, states, Options(launch, redo), arguments.only)
     if queued:
         raise InputError("; ".join(queued))
     if not (arguments.dry_run or arguments.status or site or arguments.only):
@@ -99,8 +102,12 @@ def plan_runs(path: Path, root: Path) -> list[Run]:
     """The runs of an experiment file, one a seed, each in its folder under `root`.
 
     Raises:
-        InputError: The file, or one that it names, cannot be used.
+        InputError: The file, or one that it names, cannot be used, or no run can be under `root`.
     """
+    if not str(root).isprintable():
+        raise InputError(f"--runs {str(root)!r}: holds what cannot be printed; give a folder with a plain name")
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--runs {root}: a file, not a folder; give another place")
     experiment = load_experiment(project_file(str(path)))
     model = read_model_file(project_file(experiment.model)) if experiment.model else None
     groups, wordings = load_groups(experiment), read_wordings(experiment.wording)
@@ -145,20 +152,20 @@ def refuse_stale(run: Run, stage: PlannedStage, state: StageState) -> None:
 
 def execute(run: Run, states: dict[str, StageState], options: Options, only: list[str]) -> None:
     """Run the stages in order; the first that fails ends the run with its own message."""
-    CONSOLE.print(f"[bold]{run.folder.path}", soft_wrap=True)
+    CONSOLE.print(f"{run.folder.path}", style="bold", markup=False, soft_wrap=True)
     for line in run.warnings:
-        CONSOLE.print(f"warning: {line}", soft_wrap=True)
+        CONSOLE.print(f"warning: {line}", markup=False, soft_wrap=True)
     wanted = [stage for stage in run.stages if not only or stage.name in only]
     for number, stage in enumerate(wanted, start=1):
         # What an earlier stage has just made decides anew where this one stands.
         state = stage_state(run.folder, run.record, stage) if number > 1 else states[stage.name]
-        title = f"[bold][{number}/{len(wanted)}] {stage.name}[/bold]: "
+        title = f"[bold][{number}/{len(wanted)}] {escape(stage.name)}[/bold]: "
         if state.name == "finished" and stage.name not in options.overwrite:
             CONSOLE.print(f"{title}finished before", soft_wrap=True)
             continue
         if stage.name not in options.overwrite:
             refuse_stale(run, stage, state)
-        CONSOLE.print(title + stage.size, soft_wrap=True)
+        CONSOLE.print(title + escape(stage.size), soft_wrap=True)
         sys.stdout.flush()
         if stage.kind == "sft" and options.accelerate is None:
             options = Options(default_accelerate(), options.overwrite)

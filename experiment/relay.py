@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,15 +16,51 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from store.console import RELAYED, read_marked
+from store.processes import die_with_parent, end_group, stoppable
+
+KILLED = re.compile(r"died with <Signals\.(SIG\w+)|Signal \d+ \((SIG\w+)\) received by PID")
+"""How accelerate and torchrun say that the process which they had started was killed."""
+
+STARTER = re.compile(r"subprocess\.CalledProcessError: Command|torch\.distributed\.elastic\S*\.ChildFailedError")
+"""Last line of the traceback in which they say that it failed; the reason stands before it."""
 
 
 @dataclass
 class Outcome:
-    """How a command ended, and what it said: its exit status, the lines of its result, its errors."""
+    """How a command ended, and what it said.
+
+    Attributes:
+        status: Exit status; negative is the signal that ended it.
+        result, errors: The lines of its result, and its errors.
+        last: The last line that it printed, other than those in which accelerate says that its script failed.
+        killed: Name of the signal that ended it, or the process that it had started; None if there was none.
+    """
 
     status: int = 0
     result: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    last: str = "nothing was printed"
+    killed: str | None = None
+    _before: str = ""
+    _over: bool = False
+
+    def heard(self, line: str) -> None:
+        """Take in a line of what libraries print."""
+        text = line.strip()[:200]
+        if found := KILLED.search(line):
+            self.killed = next(name for name in found.groups() if name)
+        if text == "Traceback (most recent call last):":
+            self._before = self.last
+        if STARTER.match(text):
+            self.last, self._over = self._before, True
+        elif text and not self._over:
+            self.last = text
+
+    def ended(self, status: int) -> None:
+        """Note the exit status."""
+        self.status = status
+        if status < 0:
+            self.killed = signal.Signals(-status).name
 
 
 def relay(command: Sequence[str], log: Path, console: Console, more: Mapping[str, str] | None = None) -> Outcome:
@@ -39,12 +75,14 @@ def relay(command: Sequence[str], log: Path, console: Console, more: Mapping[str
     log.parent.mkdir(parents=True, exist_ok=True)
     outcome = Outcome()
     environment = {**os.environ, **(more or {}), RELAYED: "1"}
-    with log.open("a", encoding="utf-8") as file, _Bar(console) as bar, _started(command, environment) as process:
+    # The process first: it is forked while no thread draws a bar.
+    with log.open("a", encoding="utf-8") as file, _started(command, environment) as process, _Bar(console) as bar:
         assert process.stdout is not None  # it is a pipe
         for line in process.stdout:
             said = read_marked(line)
             if said is None:
                 file.write(line)
+                outcome.heard(line)
             elif said.kind == "progress":
                 bar.show(said.text)
             else:
@@ -56,31 +94,32 @@ def relay(command: Sequence[str], log: Path, console: Console, more: Mapping[str
                 else:
                     console.print(f"    {said.text}", style="yellow", soft_wrap=True, markup=False)
             file.flush()
-    outcome.status = process.returncode
+    outcome.ended(process.returncode)
     return outcome
 
 
 @contextmanager
 def _started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """The process of a command; it ends with this block, also where this process is asked to end."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    process = subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    try:
-        yield process
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        process.wait()
-        signal.signal(signal.SIGTERM, before)
+    """The process of a command in a group of its own; it ends with this block, and with this process."""
+    with stoppable():
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,  # nobody is there to be asked
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            process_group=0,
+            preexec_fn=die_with_parent(),
+        )
+        try:
+            yield process
+            process.wait()
+        except BaseException:
+            end_group(process)
+            raise
 
 
 class _Bar:
@@ -105,9 +144,3 @@ class _Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says anything."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "nothing was printed")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiment.capacity import memory_lines, serving_lines
@@ -24,18 +25,20 @@ from task.errors import InputError
 
 def show_plan(run: Run, console: Console) -> None:
     """Print the stages of a run with their sizes."""
-    console.print(f"[bold]{run.folder.path}", soft_wrap=True)
+    console.print(f"{run.folder.path}", style="bold", markup=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("stage")
     table.add_column("size")
     table.add_column("tokens", justify="right")
     table.add_column("unique", justify="right")
     for stage in run.stages:
-        table.add_row(stage.name, stage.size, *(f"{n:,}" if n else "" for n in (stage.tokens, stage.unique)))
+        table.add_row(
+            escape(stage.name), escape(stage.size), *(f"{n:,}" if n else "" for n in (stage.tokens, stage.unique))
+        )
     table.add_row("together", "", f"{sum(stage.tokens for stage in run.stages):,}")
     console.print(table)
     for line in _notes(run, run.stages):
-        console.print(line, soft_wrap=True)
+        console.print(line, markup=False, soft_wrap=True)
 
 
 def _notes(run: Run, stages: Sequence[PlannedStage]) -> list[str]:
@@ -55,7 +58,7 @@ def show_chain(run: Run, jobs: Sequence[Job], site: Site, console: Console) -> N
     """Print the commands that would submit what a run still needs; jobs have names for ids."""
     for job in jobs:
         command = sbatch_command(run.folder, job, site, {name: f"JOB({name})" for name in job.after})
-        console.print(shlex.join(command), soft_wrap=True)
+        console.print(shlex.join(command), markup=False, soft_wrap=True)
 
 
 def show_status(run: Run, console: Console) -> None:
@@ -75,13 +78,13 @@ def show_status(run: Run, console: Console) -> None:
             found = found.replace("interrupted", "under way", 1)
         said = (f"{_task(name, id_)} {states.get(id_, '')}".strip() for id_, name in mine.items())
         rows.append((stage.name, found, "; ".join(said)))
-    console.print(f"[bold]{run.folder.path}", soft_wrap=True)
+    console.print(f"{run.folder.path}", style="bold", markup=False, soft_wrap=True)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         console.print(line.rstrip(), soft_wrap=True, markup=False)
     if silence:
-        console.print(silence, soft_wrap=True)
+        console.print(silence, markup=False, soft_wrap=True)
 
 
 def _task(name: str, id_: str) -> str:
@@ -100,4 +103,4 @@ def show_results(runs: Sequence[Run], console: Console) -> None:
             (run.folder.analysis / "figures", "the pictures"),
             (run.folder.trials, "every trial, with the raw replies"),
         ):
-            console.print(f"  {path}  ({gloss})", soft_wrap=True)
+            console.print(f"  {path}  ({gloss})", markup=False, soft_wrap=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiment.relay import last_line, relay
+from experiment.relay import Outcome, relay
 from store.console import run_command
 from store.paths import project_file
 from store.run import RunFolder
@@ -133,22 +133,26 @@ def run_stage(run: RunFolder, stage: str, options: Options, console: Console) ->
     """Carry out one stage; its result is one line.
 
     Raises:
-        InputError: It failed: by its own line, or by the last line of its log.
+        InputError: It failed: by its own line, or by the last line that it printed.
     """
     started = time.monotonic()
     log = run.log(log_name(stage, options, os.environ))
     outcome = relay(stage_command(run, stage, options), log, console)
     if outcome.status:
-        if outcome.errors:
-            raise InputError(outcome.errors[0])
-        raise InputError(
-            f"stage {stage} ended with status {outcome.status} ({last_line(log)}); see {log}. "
-            "The same command goes on from here"
-        )
+        raise InputError(why_it_failed(stage, outcome, log))
     *before, last = outcome.result or ["done"]
     for line in before:
         console.print(f"    {line}", soft_wrap=True, markup=False)
     console.print(f"    {last} ({time.monotonic() - started:.0f} s)", soft_wrap=True, markup=False)
+
+
+def why_it_failed(stage: str, outcome: Outcome, log: Path) -> str:
+    """One line on a stage that failed. That the same command goes on is said only where it does."""
+    if outcome.errors:
+        return outcome.errors[0]
+    if outcome.killed:
+        return f"stage {stage} was killed ({outcome.killed}); see {log}. The same command goes on from where it was"
+    return f"stage {stage} ended with status {outcome.status} ({outcome.last}); see {log} and mend the cause"
 
 
 def main() -> None:
@@ -177,7 +181,7 @@ def main() -> None:
         share = ("--begin", "--overwrite") if arguments.begin else ("--merge",)
     options = Options(arguments.accelerate, tuple(arguments.overwrite), share, arguments.slurm)
     for stage in arguments.stages:
-        CONSOLE.print(f"[bold]{stage}")
+        CONSOLE.print(stage, style="bold", markup=False)
         run_stage(run, stage, options, CONSOLE)
 
 

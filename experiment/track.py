@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from store.console import run_command, say
+from store.locks import held
 from store.manifests import TrackedFacts
 from store.run import RunFolder, RunRecord, read_run
 from store.stages import Stage, stage_key
@@ -39,6 +40,12 @@ def track(folder: Path) -> str:
     mode = prepare_wandb(folder)
     if mode == "disabled":
         return "W&B is disabled, nothing is logged"
+    with held(run.tracked):
+        return _log(run, record, found, mode)
+
+
+def _log(run: RunFolder, record: RunRecord, found: RunSummary, mode: str) -> str:
+    """Log an analysis, unless it was logged before; returns what was done."""
     inputs = {"run": record.name, "summary": found.key, "files": tracked_files(run)}
     stage = Stage(run.tracked, inputs, overwrite=True)  # after another analysis, the new one is logged
     if stage.finished:

@@ -7,15 +7,21 @@ lines pass through every layer that starts processes (accelerate, torchrun, srun
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Self
+from contextlib import suppress
+from typing import Literal, NamedTuple, NoReturn, Self
 
 from tqdm import tqdm
 
+from store.processes import Stopped, end_with_reader
 from task.errors import InputError
 
 RELAYED = "SELF_INTERPRETABILITY_RELAYED"
@@ -28,6 +34,16 @@ Kind = Literal["say", "warn", "error", "progress"]
 
 SECONDS_BETWEEN = 0.5
 """Between two drawings of a bar."""
+
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, then start the same command again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions, or give another place"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "move away what stands in its place"),
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "start the same command again; if it is missing again, make it",
+    errno.EIO: "the disk fails; start the same command again",
+}
+"""What helps where a file, folder or disk cannot be used."""
 
 
 class Said(NamedTuple):
@@ -56,18 +72,54 @@ def read_marked(line: str) -> Said | None:
 
 
 def run_command(main: Callable[[], None], quiet: bool = False) -> None:
-    """Run a command-line entry point; an `InputError` becomes one line on stderr and exit status 2.
+    """Run a command-line entry point so that what a user can mend, or has asked for, ends it with one line.
+
+    An `InputError` and an unusable file, folder or disk give status 2; a signal gives the shell's status (130 for
+    Ctrl-C). Started by a launcher, the command ends with it.
 
     Args:
         main: The entry point.
         quiet: Leave the line out, where another process of the same command says it. Tracebacks are always printed.
     """
+    if RELAYED in os.environ:
+        end_with_reader()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file's name may be no text
     try:
         main()
     except InputError as error:
-        if not quiet:
-            _print("error", f"error: {error}")
-        sys.exit(2)
+        _end(f"error: {error}", 2, quiet)
+    except (KeyboardInterrupt, Stopped) as stop:
+        number = stop.signal if isinstance(stop, Stopped) else signal.SIGINT
+        _end(f"error: ended by {number.name}; started again, the same command goes on", 128 + number, quiet)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read the output has gone; nothing is left to say
+        sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if (line := unusable(error)) is None:
+            raise
+        if RELAYED in os.environ:
+            traceback.print_exc()  # for the log
+        _end(f"error: {line}", 2, quiet)
+
+
+def unusable(error: OSError) -> str | None:
+    """One line on a file, folder or disk that cannot be used; None for an error that is about none of them."""
+    number = error.errno or 0
+    if error.filename is None and number not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO):
+        return None
+    name = "the disk" if error.filename is None else str(error.filename)
+    name = name if name.isprintable() else repr(name)
+    remedy = REMEDIES.get(number, "see whether it can be used")
+    return f"{name}: {os.strerror(number).lower() if number else error}; {remedy}"
+
+
+def _end(line: str, status: int, quiet: bool) -> NoReturn:
+    """Say why a command ends, and end it."""
+    if not quiet:
+        with suppress(OSError):  # the terminal may be gone
+            _print("error", line)
+    sys.exit(status)
 
 
 def _print(kind: Kind, text: str) -> None:

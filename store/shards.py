@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def write_shard(folder: Path, number: int, table: pa.Table, spent: Mapping[str, 
     path = shard_path(folder, number)
     path.parent.mkdir(exist_ok=True)
     # Named after the process, so that two that were started on the same shard by mistake do not write into one file.
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    draft = path.with_suffix(f".{socket.gethostname()}.{os.getpid()}.tmp")
     pq.write_table(table.replace_schema_metadata({SPENT: json.dumps(spent)}), draft)
     draft.replace(path)
 

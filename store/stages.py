@@ -130,7 +130,10 @@ def read_origin(folder: Path) -> Origin:
 
 def _changes(folder: Path, name: str, depends_on: dict[str, JsonValue]) -> list[str]:
     """What a folder's inputs differ in from those that it was made from."""
-    values = read_json(folder / name)
+    try:
+        values = read_json(folder / name)
+    except InputError as error:
+        return [str(error).rpartition(";")[0]]
     found = values.get("format", 1) if isinstance(values, dict) else None
     if found != FORMAT:
         return [f"format: {found} -> {FORMAT}"]

@@ -17,6 +17,7 @@ from store.console import run_command, say
 from store.contexts import load_named_contexts
 from store.examples import ChatMessage, Example, ExamplesConfig, Part, rehearsed_decisions, write_examples
 from store.files import hash_file
+from store.locks import held
 from store.manifests import ExampleFacts, read_manifest
 from store.settings import read_settings
 from store.stages import Stage
@@ -55,17 +56,18 @@ def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFac
         "weights": hash_file(Path(config.weights)),
         "wording": hash_file(Path(config.wording)) if config.wording else None,
     }
-    stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
-    if stage.finished:
-        return read_manifest(stage.folder, ExampleFacts).facts
-    train = write_examples(config.file("train"), training_rows(config, trained, taught, own))
-    validation = 0
-    if config.validation_per_context:
-        held_out = validation_rows(config, validated, taught)
-        validation = write_examples(config.file("validation"), held_out)
-    rehearsed = sum(rehearsed_decisions(config.rehearse, config.train_per_context, len(trained)))
-    stage.finish(facts := ExampleFacts(train=train, validation=validation, rehearsed=rehearsed))
-    return facts
+    with held(Path(config.output)):
+        stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
+        if stage.finished:
+            return read_manifest(stage.folder, ExampleFacts).facts
+        train = write_examples(config.file("train"), training_rows(config, trained, taught, own))
+        validation = 0
+        if config.validation_per_context:
+            held_out = validation_rows(config, validated, taught)
+            validation = write_examples(config.file("validation"), held_out)
+        rehearsed = sum(rehearsed_decisions(config.rehearse, config.train_per_context, len(trained)))
+        stage.finish(facts := ExampleFacts(train=train, validation=validation, rehearsed=rehearsed))
+        return facts
 
 
 def training_rows(

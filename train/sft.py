@@ -16,6 +16,7 @@ Killed and started again with the same arguments, it resumes from the last compl
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 from accelerate import PartialState
@@ -24,12 +25,20 @@ from store.checkpoints import LOG, kept_checkpoint, last_complete_checkpoint, st
 from store.console import run_command, say, warn
 from store.examples import read_examples
 from store.files import write_json
+from store.locks import held
 from store.manifests import BaseModelRecord, ExampleFacts, TrainingFacts
 from store.models import check_adapter, model_folder, published_name
 from store.stages import Stage
 from task.thresholds import CHANCE
 from train.adapters import save_adapter
-from train.arguments import TeachingArguments, TeachingConfig, asked_settings, parse_arguments, training_inputs
+from train.arguments import (
+    LoraArguments,
+    TeachingArguments,
+    TeachingConfig,
+    asked_settings,
+    parse_arguments,
+    training_inputs,
+)
 from train.model_card import upload_adapter, write_card
 from train.probes import diagnose
 from train.safeguards.collapse import CollapseStop
@@ -41,8 +50,15 @@ SHOWN = ("eval_loss", "eval_letter_accuracy", "eval_agreement", "eval_share_a")
 
 
 def main() -> None:
-    """Parse, open the stage, teach, upload the adapter where that was asked for."""
+    """Parse, hold the output folder, teach."""
     teaching, sft, lora = parse_arguments()
+    state = PartialState()
+    with held(Path(sft.output_dir)) if state.is_main_process else nullcontext():
+        run(teaching, sft, lora, state)
+
+
+def run(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, state: PartialState) -> None:
+    """Open the stage, teach, upload the adapter where that was asked for."""
     base = model_folder(lora.model_name_or_path, lora.model_revision)
     name = published_name(lora.model_name_or_path, base)
     if teaching.adapter:
@@ -52,7 +68,6 @@ def main() -> None:
 
     # The stage is finished, interrupted or new: the main process opens it, the others find it opened.
     inputs = training_inputs(teaching, sft, lora, base)
-    state = PartialState()
     with state.main_process_first():
         redo = teaching.overwrite and state.is_main_process
         stage = Stage(Path(sft.output_dir), inputs.model_dump(), redo, asked_settings())

@@ -58,7 +58,7 @@ def submit(run: RunFolder, jobs: list[Job], site: Site) -> dict[str, str]:
 
 def submit_and_show(run: Run, jobs: list[Job], site: Site, console: Console) -> None:
     """Submit what a run still needs, and print the ids."""
-    console.print(f"[bold]{run.folder.path}", soft_wrap=True)
+    console.print(f"{run.folder.path}", style="bold", markup=False, soft_wrap=True)
     if not jobs:
         console.print("every stage has finished, nothing to submit")
         return

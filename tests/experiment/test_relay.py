@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from experiment.relay import last_line, relay
+from experiment.relay import Outcome, relay
 from support import ROOT
 
 CHATTY = """
@@ -37,7 +38,7 @@ run_command(main)
 """
 
 
-def shown(code: str, log: Path, terminal: bool = False) -> tuple[str, object]:
+def shown(code: str, log: Path, terminal: bool = False) -> tuple[str, Outcome]:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=terminal, width=100)
     outcome = relay([sys.executable, "-c", code], log, console, {"PYTHONPATH": str(ROOT)})
@@ -68,8 +69,7 @@ def test_a_crash_leaves_its_traceback_in_the_log(tmp_path: Path):
     _, outcome = shown("1 / 0", tmp_path / "stage.log")
     assert outcome.status == 1 and outcome.errors == []
     assert "Traceback" in (tmp_path / "stage.log").read_text()
-    assert last_line(tmp_path / "stage.log") == "ZeroDivisionError: division by zero"
-    assert last_line(tmp_path / "none.log") == "nothing was printed"
+    assert outcome.last == "ZeroDivisionError: division by zero" and outcome.killed is None
 
 
 def test_logs_of_several_starts_follow_each_other(tmp_path: Path):
@@ -78,23 +78,105 @@ def test_logs_of_several_starts_follow_each_other(tmp_path: Path):
     assert (tmp_path / "stage.log").read_text() == "once\nonce\n"
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_ends_with_the_launcher(tmp_path: Path, sent: signal.Signals):
-    child = f"import time, pathlib; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(60)"
-    code = f"""
+STAGE = """
+import os, pathlib, sys, time
+from store.console import run_command
+def main():
+    pathlib.Path(sys.argv[1], "stage").write_text(str(os.getpid()))
+    time.sleep(60)
+run_command(main)
+"""
+
+BETWEEN = """
+import os, pathlib, subprocess, sys
+pathlib.Path(sys.argv[1], "between").write_text(str(os.getpid()))
+subprocess.run([sys.executable, "-c", sys.argv[2], sys.argv[1]], start_new_session=True)
+"""
+"""Starts the command in a session of its own, as torchrun does."""
+
+LAUNCHER = """
 import signal, sys
 from pathlib import Path
 from rich.console import Console
 from experiment.relay import relay
+from store.console import run_command
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
-relay([sys.executable, "-c", {child!r}], Path({str(tmp_path / "stage.log")!r}), Console())
+folder, between, stage = sys.argv[1:]
+run_command(lambda: relay([sys.executable, "-c", between, folder, stage], Path(folder, "log"), Console()))
 """
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_the_command_ends_with_the_launcher_and_what_stands_between_them_too(tmp_path: Path, sent: signal.Signals):
+    launcher = [sys.executable, "-c", LAUNCHER, str(tmp_path), BETWEEN, STAGE]
+    process = subprocess.Popen(launcher, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_until(lambda: (tmp_path / "stage").exists() and (tmp_path / "stage").read_text())
     os.kill(process.pid, sent)
-    process.wait(timeout=20)
-    left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout
-    assert left == "", "nothing of its group runs on"
+    _, said = process.communicate(timeout=20)
+    wait_until(lambda: not any(alive(int((tmp_path / name).read_text())) for name in ("between", "stage")))
+    if sent == signal.SIGKILL:
+        assert process.returncode == -sent
+    else:
+        assert process.returncode == 128 + sent
+        assert said == f"error: ended by {sent.name}; started again, the same command goes on\n"
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has waited for."""
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+CRASH = """
+Traceback (most recent call last):
+  File "train/sft.py", line 1, in <module>
+ValueError: too long
+"""
+
+ACCELERATE = """
+Traceback (most recent call last):
+  File "/lib/accelerate/commands/launch.py", line 1, in <module>
+    main()
+subprocess.CalledProcessError: Command '['python', 'train/sft.py']' {how}.
+"""
+
+TORCHRUN = """
+Traceback (most recent call last):
+  File "/lib/torch/distributed/run.py", line 1, in <module>
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train/sft.py FAILED
+  traceback : Signal 9 (SIGKILL) received by PID 7
+"""
+
+
+@pytest.mark.parametrize(
+    ("printed", "last", "killed"),
+    [
+        ("one\ntwo\n", "two", None),
+        ("", "nothing was printed", None),
+        (f"{CRASH}{ACCELERATE.format(how='returned non-zero exit status 1')}", "ValueError: too long", None),
+        (f"step 3\n{ACCELERATE.format(how='died with <Signals.SIGKILL: 9>')}", "step 3", "SIGKILL"),
+        (f"step 3\n{TORCHRUN}", "step 3", "SIGKILL"),
+    ],
+)
+def test_what_is_said_last_is_not_what_accelerate_says(printed: str, last: str, killed: str | None):
+    outcome = Outcome()
+    for line in printed.splitlines(keepends=True):
+        outcome.heard(line)
+    assert (outcome.last, outcome.killed) == (last, killed)
+
+
+def test_a_killed_command_and_its_input(tmp_path: Path):
+    _, outcome = shown(
+        "import os, sys; print(repr(sys.stdin.read()), flush=True); os.kill(os.getpid(), 9)", tmp_path / "log"
+    )
+    assert outcome.last == "''", "nobody is there to be asked"
+    assert outcome.status == -9 and outcome.killed == "SIGKILL"

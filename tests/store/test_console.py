@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from store.console import MARK, RELAYED, Progress, Said, read_marked, run_command, say, warn
+from store.processes import Stopped
+from support import ROOT
 from task.errors import InputError
 
 
@@ -55,12 +64,90 @@ def test_bad_input_is_one_line_unless_another_process_says_it(
         assert capsys.readouterr().err == said
 
 
-def test_what_is_no_bad_input_keeps_its_traceback():
-    def crash() -> None:
-        raise ZeroDivisionError
+@pytest.mark.parametrize(
+    ("stop", "status", "name"), [(KeyboardInterrupt(), 130, "SIGINT"), (Stopped(signal.SIGHUP), 129, "SIGHUP")]
+)
+def test_ctrl_c_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: BaseException, status: int, name: str
+):
+    monkeypatch.delenv(RELAYED, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: throw(stop))
+    assert ended.value.code == status
+    assert capsys.readouterr().err == f"error: ended by {name}; started again, the same command goes on\n"
 
-    with pytest.raises(ZeroDivisionError):
-        run_command(crash, quiet=True)
+
+def throw(error: BaseException) -> None:
+    raise error
+
+
+def full_disk() -> None:
+    with Path("/dev/full").open("w") as file:
+        file.write("x")
+
+
+def a_file_for_a_folder() -> None:
+    Path(__file__, "x").mkdir()
+
+
+def a_folder_for_a_file() -> None:
+    Path("/").write_text("x")
+
+
+def a_long_name() -> None:
+    Path("x" * 300).write_text("x")
+
+
+def a_read_only_place() -> None:
+    throw(OSError(errno.EROFS, "Read-only file system", "/run\n/x"))
+
+
+@pytest.mark.parametrize(
+    ("main", "says"),
+    [
+        (full_disk, "the disk: no space left on device; make room there, then start the same command again"),
+        (a_file_for_a_folder, "/x: not a directory; move away what stands in its place"),
+        (a_folder_for_a_file, "/: is a directory; move away what stands in its place"),
+        (a_long_name, "xx: file name too long; give a shorter name"),
+        (a_read_only_place, "'/run\\n/x': read-only file system; change its permissions, or give another place"),
+    ],
+)
+def test_an_unusable_place_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, main: Callable[[], None], says: str
+):
+    monkeypatch.delenv(RELAYED, raising=False)
+    with pytest.raises(SystemExit) as ended:
+        run_command(main)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ") and said.endswith(f"{says}\n") and len(said.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("relayed")
+def test_for_a_launcher_the_traceback_of_an_unusable_place_is_in_the_log(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        run_command(a_file_for_a_folder)
+    out, err = capsys.readouterr()
+    said = read_marked(out)
+    assert said is not None and said.kind == "error" and "not a directory" in said.text and "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), OSError("no place is named"), ConnectionRefusedError(111, "no")]
+)
+def test_what_is_no_bad_input_keeps_its_traceback(error: Exception):
+    with pytest.raises(type(error)):
+        run_command(lambda: throw(error), quiet=True)
+
+
+def test_a_reader_that_goes_away_and_a_name_that_is_no_text_leave_no_traceback(tmp_path: Path):
+    code = (
+        "import os; from store.console import run_command, say\n"
+        "run_command(lambda: [say(os.fsdecode(b'\\xff')) for _ in range(100000)])"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -n 1"
+    ran = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("\\udcff\n", "")
 
 
 @pytest.mark.usefixtures("relayed")

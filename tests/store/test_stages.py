@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import re
 import shutil
@@ -224,6 +226,40 @@ def test_json_round_trip_and_errors(tmp_path: Path):
         read_json(tmp_path / "broken.json")
     with pytest.raises(InputError, match=r"none\.json: no such file"):
         read_json(tmp_path / "none.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match=r"folder\.json: cannot be read \(Is a directory\); move it away"):
+        read_json(tmp_path / "folder.json", "move it away")
+
+
+def strict(text: str) -> Any:
+    """JSON as readers in other languages take it."""
+
+    def refuse(name: str):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_is_no_number_is_null(tmp_path: Path):
+    values = {"loss": math.nan, "curve": [1.5, math.inf, (-math.inf, {"deep": np.float64("nan")})], "n": 3, "ok": True}
+    write_json(tmp_path / "a.json", values)
+    found = strict((tmp_path / "a.json").read_text())
+    assert found == {"loss": None, "curve": [1.5, None, [None, {"deep": None}]], "n": 3, "ok": True}
+    (tmp_path / "old.json").write_text('{"loss": NaN}')
+    assert math.isnan(read_json(tmp_path / "old.json")["loss"]), "written by an earlier version"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format": 2, "depends', b"\xff\xfe{}", b"[" * 100_000, b"nonsense"])
+@pytest.mark.parametrize("name", [MANIFEST, STARTED])
+def test_a_manifest_that_was_cut_off_is_one_line_and_can_be_overwritten(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: not JSON \(.*\); move {tmp_path / 'a'} away and make it again$"):
+        read_origin(tmp_path / "a")
+    with pytest.raises(InputError, match=rf"{name}: not JSON .*Give --overwrite to redo it") as caught:
+        Stage(tmp_path / "a", INPUTS)
+    assert "\n" not in str(caught.value)
+    assert not Stage(tmp_path / "a", INPUTS, overwrite=True).finished
 
 
 def test_hash_file_is_the_start_of_sha256(tmp_path: Path):
