@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from experiment.file import HELD_OUT, Arm, ArmMeasurement, Experiment, Training, expand_arms, training_order
+from experiment.arms import Arm, expand_arms
+from experiment.checks import HELD_OUT
+from experiment.file import ArmMeasurement, Experiment, Training, training_order
 from store.evaluation import ContextGroup, EngineSettings, EvalConfig, Measurement, ModelSettings
 from store.examples import ExamplesConfig, rehearsed_decisions
 from store.files import hash_file
@@ -75,11 +77,7 @@ class Run:
 
     @cached_property
     def stages(self) -> list[PlannedStage]:
-        """All stages of the run in an order in which each finds what it needs.
-
-        Raises:
-            ValueError: Two measurements are the same.
-        """
+        """All stages of the run in an order in which each finds what it needs."""
         return plan(self)
 
     @cached_property
@@ -287,8 +285,7 @@ def _evaluation_stage(run: Run) -> PlannedStage:
     size = _Size()
     for wanted in run.experiment.measurements:
         for arm in run.arms[wanted.arm]:
-            if (key := (arm.name, wanted.measure, wanted.variant, wanted.constrained)) in measurements:
-                raise ValueError(f"measurements: {wanted.measure} of {arm.name} are asked for twice; join the entries")
+            key = (arm.name, wanted.measure, wanted.variant, wanted.constrained)
             measurements[key] = _measurement(run, wanted, arm)
             used[arm.name] = run.adapter(arm)
             for group in measurements[key].contexts:

@@ -12,9 +12,9 @@ from store.files import hash_file, write_text
 from store.manifests import InputFacts
 from store.paths import project_file
 from store.run import write_run
-from store.settings import dump_yaml
 from store.stages import Stage
 from store.weights import save_weights
+from store.yaml_files import dump_yaml
 from task.errors import InputError
 from task.weights import sample_weights
 

@@ -8,33 +8,34 @@ import math
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from store.contexts import load_named_contexts
 from store.files import hash_file
-from store.settings import Settings
+from store.settings import WrittenSettings
+from store.values import Count, FullName, Name, Number, PathText, Table
 from store.weights import load_weights
 from store.wordings import read_wordings
 from task.contexts import ChoiceContext
-from task.errors import InputError
+from task.errors import InputError, shown
 from task.prompts import DEFAULT, PROMPTS, Framing, Measure, Variant, Wording, Wordings, frame
 from task.trials import sample_trials
 
 
-class ModelSettings(Settings):
+class ModelSettings(WrittenSettings):
     """The base model of all arms."""
 
-    name: str
+    name: PathText
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: str | None = None
-    template: dict[str, Any] = Field(default_factory=dict)
+    template: Table = Field(default_factory=dict)
     trust_remote_code: bool = False
 
 
-class EngineSettings(Settings):
+class EngineSettings(WrittenSettings):
     """How trials are answered.
 
     Attributes:
@@ -51,20 +52,31 @@ class EngineSettings(Settings):
     """
 
     name: Literal["auto", "transformers", "vllm", "simulated"] = "auto"
-    batch_size: int = Field(default=16, ge=1)
-    shard_size: int = Field(default=64, ge=2)
-    report_tokens: int = Field(default=160, ge=8)
-    processes: int = Field(default=1, ge=1)
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    max_reply_tokens: int | None = Field(default=None, ge=1)
-    vllm: dict[str, Any] = Field(default_factory=dict)
+    batch_size: Count = 16
+    shard_size: Annotated[Count, Field(ge=2)] = 64
+    report_tokens: Annotated[Count, Field(ge=8)] = 160
+    processes: Count = 1
+    max_prompt_tokens: Count | None = None
+    max_reply_tokens: Count | None = None
+    vllm: Table = Field(default_factory=dict)
+
+    @field_validator("vllm")
+    @classmethod
+    def _check_vllm(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in ("tensor_parallel_size", "max_model_len"):
+            if name in value and (type(value[name]) is not int or value[name] < 1):
+                raise ValueError(f"{name} {shown(value[name])}: give a whole number, at least 1")
+        share = value.get("gpu_memory_utilization", 1)
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            raise ValueError(f"gpu_memory_utilization {shown(share)}: give a share above 0, at most 1")
+        return value
 
     def shards(self, rows: int) -> int:
         """Number of shards that so many rows are written in."""
         return math.ceil(rows / self.shard_size)
 
 
-class PlantedArm(Settings):
+class PlantedArm(WrittenSettings):
     """How an arm of the simulated engine answers.
 
     Attributes:
@@ -85,29 +97,29 @@ class PlantedArm(Settings):
         third_person_accuracy: Correlation of what it says of another model with the same weights (common sense).
     """
 
-    sharpness: float = 5.0
-    noise: float = Field(default=0.0, ge=0)
-    position_bias: float = 0.0
-    decided_contexts: float = Field(default=1.0, ge=0, le=1)
-    no_letter: float = Field(default=0.0, ge=0, le=1)
-    not_finite: float = Field(default=0.0, ge=0, le=1)
-    report_accuracy: float = Field(default=0.0, ge=-1, le=1)
-    report_noise: float = Field(default=10.0, ge=0)
+    sharpness: Number = 5.0
+    noise: Number = Field(default=0.0, ge=0)
+    position_bias: Number = 0.0
+    decided_contexts: Number = Field(default=1.0, ge=0, le=1)
+    no_letter: Number = Field(default=0.0, ge=0, le=1)
+    not_finite: Number = Field(default=0.0, ge=0, le=1)
+    report_accuracy: Number = Field(default=0.0, ge=-1, le=1)
+    report_noise: Number = Field(default=10.0, ge=0)
     report_about: Literal["own", "another"] = "own"
-    unreadable: float = Field(default=0.0, ge=0, le=1)
+    unreadable: Number = Field(default=0.0, ge=0, le=1)
     unreadable_reply: str = "I would rather not say."
-    third_person_accuracy: float = Field(default=0.0, ge=-1, le=1)
+    third_person_accuracy: Number = Field(default=0.0, ge=-1, le=1)
 
 
-class ContextGroup(Settings):
+class ContextGroup(WrittenSettings):
     """Contexts that a measurement covers: a group's name, its file, and which of them (all when None)."""
 
-    name: str
-    file: str
+    name: Name
+    file: PathText
     only: list[str] | None = None
 
 
-class MeasureSettings(Settings):
+class MeasureSettings(WrittenSettings):
     """What is measured of an arm, and how it is asked.
 
     Attributes:
@@ -118,12 +130,12 @@ class MeasureSettings(Settings):
         free_samples: Beside constrained reports: how many free replies a context, to the first of its prompts.
     """
 
-    arm: str
+    arm: FullName
     measure: Measure
     variant: Variant = Field(default_factory=lambda found: DEFAULT[found["measure"]])
-    per_context: int = Field(ge=1)
+    per_context: Count
     constrained: bool = False
-    free_samples: int = Field(default=1, ge=1)
+    free_samples: Count = 1
 
     @model_validator(mode="after")
     def _check_constrained(self) -> Self:
@@ -188,7 +200,7 @@ def measure_folder(measure: Measure, variant: Variant, constrained: bool = False
     return "-".join(parts)
 
 
-class EvalConfig(Settings):
+class EvalConfig(WrittenSettings):
     """One evaluation: one engine, any number of measurements.
 
     Attributes:
@@ -201,11 +213,11 @@ class EvalConfig(Settings):
     """
 
     seed: int
-    output: str
+    output: PathText
     engine: EngineSettings = EngineSettings()
     model: ModelSettings | None = None
-    arms: dict[str, str | None]
-    planted: dict[str, PlantedArm] = Field(default_factory=dict)
+    arms: dict[FullName, PathText | None]
+    planted: dict[FullName, PlantedArm] = Field(default_factory=dict)
     planted_weights: str | None = None
     told_weights: str | None = None
     wording: str | None = None

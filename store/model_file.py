@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from store.evaluation import ModelSettings
 from store.paths import project_file
-from store.settings import Settings, describe, read_yaml
-from task.errors import InputError
+from store.settings import WrittenSettings, describe
+from store.training_settings import TrainingTable
+from store.values import MOST, Count
+from store.yaml_files import read_yaml
+from task.errors import InputError, shown
 from task.prompts import Measure
 
+GpuSize = Annotated[int, Field(ge=1, le=MOST, strict=False)]
+"""GB; a text in `run.json`, as JSON has no other keys."""
 
-class GpuSettings(Settings):
+
+class GpuSettings(WrittenSettings):
     """What a training needs to fit a GPU.
 
     Attributes:
@@ -24,8 +30,8 @@ class GpuSettings(Settings):
         load_in_4bit: Hold the frozen base in NF4 (QLoRA).
     """
 
-    decisions: int = Field(ge=1)
-    reports: int = Field(ge=1)
+    decisions: Count
+    reports: Count
     gradient_checkpointing: bool = False
     load_in_4bit: bool = False
 
@@ -50,11 +56,11 @@ class ModelFile(ModelSettings):
     """
 
     licence: str | None = None
-    row_tokens: int | None = Field(default=None, ge=1)
-    gpus: dict[int, GpuSettings] = Field(default_factory=dict)
-    sft: dict[str, Any] = Field(default_factory=dict)
-    decisions: dict[str, Any] = Field(default_factory=dict)
-    reports: dict[str, Any] = Field(default_factory=dict)
+    row_tokens: Count | None = None
+    gpus: dict[GpuSize, GpuSettings] = Field(default_factory=dict)
+    sft: TrainingTable = Field(default_factory=dict)
+    decisions: TrainingTable = Field(default_factory=dict)
+    reports: TrainingTable = Field(default_factory=dict)
 
     def training(self, teach: Measure) -> dict[str, Any]:
         """Settings of the training of one measure."""
@@ -84,7 +90,9 @@ def _chain(path: Path, before: tuple[Path, ...]) -> list[tuple[Path, dict[str, A
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds no settings; write `key: value` lines, such as name: ORGANISATION/MODEL")
     base = values.pop("extends", None)
-    rest = [] if base is None else _chain(path.parent / str(base), (*before, path.resolve()))
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{path}: extends {shown(base)} is no file; name one, from the folder of this file")
+    rest = [] if base is None else _chain(path.parent / base, (*before, path.resolve()))
     return [(path, values), *rest]
 
 

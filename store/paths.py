@@ -15,4 +15,7 @@ def project_file(name: str | Path) -> Path:
     that leads nowhere comes back as it is, for a message that names what the user gave.
     """
     path = Path(name)
-    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+    try:
+        return ROOT / path if not path.exists() and (ROOT / path).exists() else path
+    except OSError:  # longer than a path can be, or behind a folder that may not be read
+        return path

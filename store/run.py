@@ -16,8 +16,12 @@ from pydantic import JsonValue
 from store.evaluation import measure_folder
 from store.files import read_json, write_json
 from store.model_file import ModelFile
-from store.settings import Settings, read_versioned, validated
+from store.settings import Settings, WrittenSettings, read_versioned, validated
+from store.values import FullName, Name
 from task.prompts import DEFAULT, Measure, Variant
+
+BASE_ARM: Final = "off_the_shelf"
+"""The base model, before any training."""
 
 FORMAT: Final = 2
 """Of `run.json`. Format 1, without a number, kept comparisons in another form."""
@@ -131,7 +135,7 @@ class ArmRecord(Settings):
 class Source(Settings):
     """An arm as it was asked, and the contexts that it speaks for in a comparison."""
 
-    arm: str
+    arm: FullName
     variant: Variant
     constrained: bool = False
     contexts: list[str]
@@ -140,25 +144,25 @@ class Source(Settings):
 class ComparisonRecord(Settings):
     """Reports held against weights on one group of contexts; several sources on a side are the folds of a training."""
 
-    name: str
-    contexts: str
+    name: Name
+    contexts: Name
     reports: list[Source]
     weights: list[Source]
 
 
-class DifferenceRecord(Settings):
+class DifferenceRecord(WrittenSettings):
     """How much better the reports of one comparison agree than those of another."""
 
-    name: str
-    before: str
-    after: str
+    name: Name
+    before: Name
+    after: Name
 
 
-class GateRecord(Settings):
+class GateRecord(WrittenSettings):
     """The arm whose instillation must have worked, and on which contexts."""
 
-    arm: str
-    contexts: str
+    arm: Name
+    contexts: Name
 
 
 class RunRecord(Settings):
@@ -178,10 +182,10 @@ class RunRecord(Settings):
     """
 
     format: Literal[2] = FORMAT
-    name: str
+    name: FullName
     seed: int
-    groups: dict[str, str]
-    arms: dict[str, ArmRecord]
+    groups: dict[Name, str]
+    arms: dict[FullName, ArmRecord]
     gate: GateRecord
     comparisons: list[ComparisonRecord]
     differences: list[DifferenceRecord]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from store.files import read_json
-from task.errors import InputError
+from store.yaml_files import read_yaml
+from task.errors import InputError, shown
+
+LONGEST_MESSAGE = 500
+"""Characters of what is said of a value: names and values that a file may give are cut, what we say is not as long."""
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -20,27 +23,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class WrittenSettings(Settings):
+    """Base of settings that people write: a number is a number, and neither a text nor yes or no."""
+
+    model_config = ConfigDict(strict=True)
+
+
 def read_settings(path: Path, kind: type[S]) -> S:
     """Read a YAML file into settings; a missing file, a typo or a bad value is one clear line.
 
     Raises:
         InputError: Names the file, the key, the value and what was expected.
     """
-    return validated(read_yaml(path), kind, path)
-
-
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says.
-
-    Raises:
-        InputError: No such file, or no YAML.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such configuration file; see configs/ for examples")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())}); mend it there") from None
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no settings; write `key: value` lines, see configs/ for examples")
+    return validated(values, kind, path)
 
 
 def read_versioned(path: Path, kind: type[S], version: int, remedy: str) -> S:
@@ -49,7 +47,7 @@ def read_versioned(path: Path, kind: type[S], version: int, remedy: str) -> S:
     Raises:
         InputError: There is no such file, it is of another version (`remedy` ends the message), or a value is bad.
     """
-    values = read_json(path)
+    values = read_json(path, remedy)
     found = values.get("format", 1) if isinstance(values, dict) else None
     if found != version:
         raise InputError(f"{path}: format {found}, this version reads {version}; {remedy}")
@@ -67,14 +65,18 @@ def validated(values: Any, kind: type[S], path: Path) -> S:
 def describe(error: ValidationError) -> str:
     """The first finding of a validation as one line: key, what is wrong with it, the value given."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "settings"
+    where = _place(first["loc"]) or "settings"
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; remove it or correct its spelling"
-    value = f" (given: {first['input']!r})" if isinstance(first["input"], str | int | float | bool | None) else ""
+    given = f" (given: {shown(first['input'])})" if isinstance(first["input"], str | int | float | bool | None) else ""
     more = f"; {len(error.errors()) - 1} more findings after this one" if len(error.errors()) > 1 else ""
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}{value}{more}"
+    said = first["msg"].removeprefix("Value error, ")
+    if not said.isprintable() or len(said) > LONGEST_MESSAGE:
+        said = shown(said, LONGEST_MESSAGE)
+    return f"{where}: {said}{given}{more}"
 
 
-def dump_yaml(values: dict[str, Any]) -> str:
-    """Settings as YAML in the order given."""
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+def _place(parts: tuple[int | str, ...]) -> str:
+    """Keys joined by points; one that does not fit on a line is cut."""
+    texts = (str(part) for part in parts)
+    return ".".join(text if text.isprintable() and len(text) <= 60 else shown(text) for text in texts)

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import Field, ValidationInfo, field_validator
 
 from store.paths import project_file
-from store.settings import Settings, dump_yaml, read_settings
+from store.settings import WrittenSettings, read_settings
+from store.yaml_files import dump_yaml
 from task.prompts import DEFAULT, Numbers, Wording, Wordings
 
 PLACES = {
@@ -18,7 +19,7 @@ PLACES = {
 """What each text of a wording is filled with, all of it, in braces: `{agent}`."""
 
 
-class WordingText(Settings):
+class WordingText(WrittenSettings):
     """The words and the layout of one measure, see `task.prompts.Wording`."""
 
     system: str
@@ -44,7 +45,7 @@ class WordingText(Settings):
         return text
 
 
-class WordingFile(Settings):
+class WordingFile(WrittenSettings):
     """A wording file: both measures, so that a model is asked about its decisions in the words that they were in."""
 
     decisions: WordingText

@@ -16,10 +16,11 @@ from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig, SFTConfig, TrlParser
 
-from store.checkpoints import ADAPTER
 from store.files import hash_file
+from store.lora import adapter_hash
 from store.models import fingerprint, template_hash
-from store.settings import Settings, read_yaml
+from store.settings import Settings
+from store.yaml_files import read_yaml
 from task.errors import InputError
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 
@@ -50,6 +51,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "lora_modules_to_save": (None, _PLAIN),
     "lora_target_parameters": (None, _PLAIN),
     "use_peft": (True, "an arm is a base model and one adapter"),
+    "trust_remote_code": (False, "code that comes with a model is never run"),
     "push_to_hub": (False, "it uploads every checkpoint and log; name a hub_repository for the finished adapter"),
 }
 """Settings of TRL that are not honoured here: the only value that each may have, and why."""
@@ -279,7 +281,7 @@ def training_inputs(
         validation_file=hash_file(Path(teaching.validation_file)) if teaching.validation_file else None,
         base=fingerprint(base),
         chat_template=template_hash(base),
-        adapter=hash_file(Path(teaching.adapter) / ADAPTER) if teaching.adapter else None,
+        adapter=adapter_hash(Path(teaching.adapter)) if teaching.adapter else None,
         template=teaching.template_arguments,
         stop_patience=teaching.stop_patience if teaching.validation_file else 0,
         letter_only=teaching.letter_only,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from store.settings import Settings
+from store.settings import WrittenSettings
 
 JobKind = Literal["train", "evaluate", "analyse"]
 
@@ -18,7 +18,7 @@ TIME = re.compile(r"(\d+|\d+:\d\d|\d+:\d\d:\d\d|\d+-\d+(:\d\d){0,2})")
 GRES = re.compile(r"gpu(:[A-Za-z0-9_.-]+)?:(?P<count>\d+)|gpu(:[A-Za-z][A-Za-z0-9_.-]*)?")
 
 
-class Resources(Settings):
+class Resources(WrittenSettings):
     """What a kind of job asks for; None leaves it to the cluster.
 
     Attributes:
@@ -76,7 +76,7 @@ class EvaluateResources(Resources):
     parts: int = Field(default=1, ge=1)
 
 
-class Site(Settings):
+class Site(WrittenSettings):
     """A site file. See configs/slurm/site.yaml.
 
     Attributes:

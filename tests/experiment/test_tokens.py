@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from experiment.file import Experiment
+from experiment.file import ArmMeasurement, Experiment
 from experiment.plan import Run, TrialTokens
 from experiment.tokens import token_counter
 from store.contexts import DATA, load_contexts
@@ -71,21 +71,20 @@ def test_a_bound_without_the_tokenizer_holds_too():
 
 
 def experiment(measurements: list[dict[str, Any]]) -> Experiment:
-    """An experiment with these measurements alone, though its gate asks for plain decisions, too."""
-    asked = [{"arm": "off_the_shelf", "contexts": "instilled", **m} for m in measurements]
-    decided = {"arm": "off_the_shelf", "contexts": "instilled", "measure": "decisions", "per_context": 1}
+    """An experiment with these measurements alone, though its gate and comparison ask for others."""
+    base = {"arm": "off_the_shelf", "contexts": "instilled"}
     found = Experiment.model_validate(
         {
             "name": "sizes",
             "seeds": [0],
             "model": "unused.yaml",
             "contexts": {"instilled": {"file": "task/data/instilled.jsonl", "count": 4}},
-            "measurements": [*asked, decided],
-            "comparisons": [],
-            "gate": {"arm": "off_the_shelf", "contexts": "instilled"},
+            "measurements": [{**base, "measure": m, "per_context": 1} for m in ("decisions", "reports")],
+            "comparisons": [{"name": "c", "reports": base["arm"], "weights": base["arm"], "contexts": "instilled"}],
+            "gate": base,
         }
     )
-    return found.model_copy(update={"measurements": found.measurements[:-1]})
+    return found.model_copy(update={"measurements": [ArmMeasurement(**{**base, **m}) for m in measurements]})
 
 
 def evaluation(measurements: list[dict[str, Any]], **engine: Any) -> Any:
@@ -141,11 +140,9 @@ def test_constrained_reports_are_measured_beside_free_ones_with_a_free_sample():
     assert [m["constrained"] for m in both.config["measurements"]] == [False, True]
     assert both.tokens == alone.tokens * (5 + 5 + 1) / 5 and more.tokens == alone.tokens * (5 + 5 + 3) / 5
     assert [m["free_samples"] for m in more.config["measurements"]] == [1, 3]
-    with pytest.raises(ValueError, match="asked for twice"):
-        evaluation([within, within])
 
 
-def test_variants_of_one_arm_are_files_of_their_own_and_the_same_twice_is_refused():
+def test_variants_of_one_arm_are_files_of_their_own():
     wanted = [
         {"measure": "reports", "per_context": 2},
         {"measure": "reports", "variant": "third_person", "per_context": 2},
@@ -155,5 +152,3 @@ def test_variants_of_one_arm_are_files_of_their_own_and_the_same_twice_is_refuse
     assert config["told_weights"] is None
     told = evaluation([{"measure": "decisions", "variant": "in_context", "per_context": 2}]).config
     assert told["told_weights"] == "runs/sizes-seed0/inputs/told_weights.csv"
-    with pytest.raises(ValueError, match="asked for twice"):
-        evaluation([wanted[1], wanted[1]])

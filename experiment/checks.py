@@ -1,0 +1,227 @@
+"""What an experiment file may not say, found before the first stage: each finding is one line with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from store.summary import RunSummary
+from task.contexts import ChoiceContext
+from task.errors import InputError
+from task.prompts import DEFAULT, Measure, Variant
+
+if TYPE_CHECKING:
+    from experiment.file import ArmMeasurement, Experiment, Training
+
+BASE_ARM = "off_the_shelf"
+HELD_OUT = "held_out"
+
+STAGES = ("evaluate", "analyse", "track")
+"""Stages that belong to no arm."""
+
+MOST_FOLDS = 1000
+"""Folds whose names are compared; more than a group has contexts are refused elsewhere."""
+
+Asked = tuple[str, Measure, Variant, bool]
+"""Arm, measure, variant, constrained: what a trial file is called by."""
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Everything that an experiment file alone can be wrong in.
+
+    Raises:
+        ValueError: With the first finding.
+    """
+    _check_collisions(experiment)
+    _check_references(experiment)
+    _check_engine(experiment)
+    _check_folds(experiment)
+    _check_measurements(experiment)
+    _check_compared(experiment)
+    _check_differences(experiment)
+
+
+def check_groups(experiment: Experiment, groups: Mapping[str, Sequence[ChoiceContext]]) -> None:
+    """What the contexts of an experiment can be wrong in.
+
+    Raises:
+        InputError: A measurement is of contexts with different numbers of attributes, which share no trial file.
+    """
+    for measurement in experiment.measurements:
+        names = [experiment.trainings[measurement.arm].contexts if c == HELD_OUT else c for c in measurement.contexts]
+        sizes = {name: len(groups[name][0].attributes) for name in names}
+        if len({*sizes.values()}) > 1:
+            found = ", ".join(f"{size} in {name!r}" for name, size in sizes.items())
+            raise InputError(
+                f"measurements: {measurement.measure} of {measurement.arm!r} ask of contexts with different numbers of "
+                f"attributes ({found}); make a measurement of each group"
+            )
+
+
+def _check_collisions(experiment: Experiment) -> None:
+    """Names that would be one folder, one row or one key, also on a disk that takes `A` and `a` for the same."""
+    for name in experiment.trainings:
+        if name.lower() in (BASE_ARM, HELD_OUT, *STAGES):
+            raise ValueError(f"trainings: {name!r} means something else in a run; give the training another name")
+    for name in experiment.planted:
+        if name.lower() in (HELD_OUT, *STAGES):
+            raise ValueError(f"planted: {name!r} means something else in a run; give the arm another name")
+    for name in experiment.contexts:
+        if name.lower() == HELD_OUT:
+            raise ValueError(f"contexts: {name!r} means the contexts outside a fold; give the group another name")
+    arms = [(BASE_ARM, BASE_ARM), *chain.from_iterable(map(_arms_of, experiment.trainings.items()))]
+    arms += [(name, name) for name in experiment.planted if name != BASE_ARM and name not in experiment.trainings]
+    _refuse_twins("arms", arms)
+    _refuse_twins("contexts", [(name, name) for name in experiment.contexts])
+    for where, entries in (("comparisons", experiment.comparisons), ("differences", experiment.differences)):
+        names = [entry.name for entry in entries]
+        if taken := [name for name in names if name.lower() in (*RunSummary.model_fields, "learned_vs_target")]:
+            raise ValueError(f"{where}: {taken[0]!r} is a key of summary.json; give it another name")
+        _refuse_twins(where, [(name, name) for name in names])
+
+
+def _arms_of(entry: tuple[str, Training]) -> Iterator[tuple[str, str]]:
+    """Names that a training takes, and what each is."""
+    name, training = entry
+    yield name, name
+    for fold in range(1, min(training.folds or 0, MOST_FOLDS) + 1):
+        yield f"{name}_fold_{fold}", f"fold {fold} of {name}"
+
+
+def _refuse_twins(where: str, names: Iterable[tuple[str, str]]) -> None:
+    """Refuse two (name, what it is) of one name, upper and lower case alike."""
+    seen: dict[str, str] = {}
+    for name, what in names:
+        if name.lower() in seen:
+            raise ValueError(f"{where}: {seen[name.lower()]!r} and {what!r} have one name, {name!r}; rename one")
+        seen[name.lower()] = what
+
+
+def _check_references(experiment: Experiment) -> None:
+    """Names that are nowhere defined."""
+    groups, arms = {*experiment.contexts}, {BASE_ARM, *experiment.trainings, *experiment.planted}
+    trainings, measurements, comparisons = experiment.trainings, experiment.measurements, experiment.comparisons
+    named = [("trainings", t.contexts, groups) for t in trainings.values()]
+    named += [("trainings", t.start, arms) for t in trainings.values()]
+    named += [("measurements", m.arm, arms) for m in measurements]
+    named += [("measurements", c, groups | {HELD_OUT}) for m in measurements for c in m.contexts]
+    named += [("comparisons", c.reports, arms) for c in comparisons]
+    named += [("comparisons", c.weights, arms) for c in comparisons]
+    named += [("comparisons", c.contexts, groups) for c in comparisons]
+    named += [("gate", experiment.gate.arm, arms), ("gate", experiment.gate.contexts, groups)]
+    named += [("target_contexts", experiment.target_contexts, groups)]
+    for where, name, known in named:
+        if name not in known:
+            raise ValueError(f"{where}: {name!r} is none of {_listed(known)}")
+    targets = experiment.target_contexts
+    for where, name in [(f"trainings.{n}", t.contexts) for n, t in trainings.items()] + [
+        ("gate", experiment.gate.contexts)
+    ]:
+        if name != targets:
+            raise ValueError(f"{where}: contexts {name!r} have no target weights; give {targets!r}")
+
+
+def _listed(names: Iterable[str], most: int = 12) -> str:
+    """Names in order, as many as a line holds."""
+    found = sorted(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def _check_engine(experiment: Experiment) -> None:
+    """Planted arms are simulated, trained ones are not."""
+    if experiment.engine.name != "simulated":
+        if experiment.model is None:
+            raise ValueError("model: name a file of configs/models/, or use the simulated engine")
+        if experiment.planted:
+            raise ValueError(
+                f"planted: {next(iter(experiment.planted))!r} would be the model itself under another name; "
+                "leave it out, or use the simulated engine"
+            )
+        return
+    if experiment.trainings:
+        raise ValueError(
+            f"trainings: the simulated engine trains nothing; leave {next(iter(experiment.trainings))!r} out, "
+            "or say under planted how it would answer"
+        )
+    if BASE_ARM not in experiment.planted:
+        raise ValueError(f"planted: the simulated engine needs an entry for {BASE_ARM!r}")
+
+
+def _check_folds(experiment: Experiment) -> None:
+    """Where one arm is needed, or one that has contexts held out."""
+    several = [(f"trainings.{name}: start", t.start) for name, t in experiment.trainings.items()]
+    for where, arm in [*several, ("gate: arm", experiment.gate.arm)]:
+        if folds := experiment.folds(arm):
+            raise ValueError(
+                f"{where} {arm!r} is {folds} arms, one a fold, and one is needed; name a training without folds"
+            )
+    for comparison in experiment.comparisons:
+        for arm in (comparison.reports, comparison.weights):
+            if experiment.folds(arm) and experiment.trainings[arm].contexts != comparison.contexts:
+                # Every fold would speak for every context, each of which would count several times.
+                raise ValueError(
+                    f"comparisons: {comparison.name}: {arm!r} is {experiment.folds(arm)} arms, none of which was "
+                    f"trained on {comparison.contexts!r}; name a training without folds"
+                )
+
+
+def _check_measurements(experiment: Experiment) -> None:
+    """Each trial file is asked for once, and each context in it."""
+    seen: set[Asked] = set()
+    for m in experiment.measurements:
+        if HELD_OUT in m.contexts and not experiment.folds(m.arm):
+            raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {m.arm!r} has none")
+        groups = [experiment.trainings[m.arm].contexts if c == HELD_OUT else c for c in m.contexts]
+        if twice := [c for c, group in zip(m.contexts, groups, strict=True) if groups.count(group) > 1]:
+            raise ValueError(
+                f"measurements: {m.measure} of {m.arm!r} have contexts {twice[0]!r} and {twice[1]!r}, the same ones "
+                "twice; leave one out"
+            )
+        if (asked := _asked(m)) in seen:
+            raise ValueError(f"measurements: {m.measure} of {m.arm!r} are asked for twice; join the entries")
+        seen.add(asked)
+
+
+def _asked(m: ArmMeasurement) -> Asked:
+    return m.arm, m.measure, m.variant, m.constrained
+
+
+def _check_compared(experiment: Experiment) -> None:
+    """What the gate and the comparisons read is measured, on the contexts that they are about."""
+    measured = {_asked(m): m.contexts for m in experiment.measurements}
+    gate = experiment.gate
+    needed: list[tuple[str, Asked, str]] = [
+        (f"gate: {gate.arm} on {gate.contexts}", (gate.arm, "decisions", DEFAULT["decisions"], False), gate.contexts)
+    ]
+    for c in experiment.comparisons:
+        where = f"comparisons: {c.name}"
+        needed.append((where, (c.reports, "reports", c.reports_variant, c.reports_constrained), c.contexts))
+        needed.append((where, (c.weights, "decisions", c.weights_variant, False), c.contexts))
+    for where, asked, group in needed:
+        arm, measure, variant, constrained = asked
+        how = f"{variant}, constrained" if constrained else variant
+        if asked not in measured:
+            free = (arm, measure, variant, not constrained) in measured
+            other = f", or set reports_constrained: {str(not constrained).lower()}" if free else ""
+            raise ValueError(f"{where} needs {measure} of {arm} ({how}); add the measurement{other}")
+        held_out = HELD_OUT in measured[asked] and experiment.trainings[arm].contexts == group
+        if group not in measured[asked] and not held_out:
+            raise ValueError(
+                f"{where} needs {measure} of {arm} ({how}) on {group!r}, which are measured on "
+                f"{_listed(measured[asked])}; add the group to that measurement"
+            )
+
+
+def _check_differences(experiment: Experiment) -> None:
+    """Differences are between comparisons with the same weights on the same contexts."""
+    known = {c.name: (c.weights, c.weights_variant, c.contexts) for c in experiment.comparisons}
+    for difference in experiment.differences:
+        for name in (difference.before, difference.after):
+            if name not in known:
+                raise ValueError(f"differences: {name!r} is none of {_listed(known)}")
+        if known[difference.before] != known[difference.after]:
+            raise ValueError(
+                f"differences: {difference.name} needs two comparisons with the same weights on the same contexts; "
+                f"{difference.before} and {difference.after} differ in them"
+            )

@@ -1,0 +1,48 @@
+"""Settings of train/sft.py that a run sets itself: an experiment or model file must not."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from store.values import Table
+
+_PLACE = "the run says where a training reads and writes"
+_MODEL = "the model file says it, for training and evaluation alike"
+_UPLOAD = "a run uploads nothing, and each of its arms would replace the one before"
+
+SET_BY_THE_RUN = {
+    **dict.fromkeys(
+        ("output_dir", "train_file", "validation_file", "adapter", "probe_contexts", "run_name", "logging_dir", "env"),
+        _PLACE,
+    ),
+    **dict.fromkeys(
+        ("model_name_or_path", "model_revision", "dtype", "torch_dtype", "attn_implementation", "template", "licence"),
+        _MODEL,
+    ),
+    **dict.fromkeys(("row_tokens", "gpus", "trust_remote_code", "config_name", "tokenizer_name"), _MODEL),
+    **dict.fromkeys(("push_to_hub", "hub_repository", "hub_model_id", "hub_token", "hub_strategy"), _UPLOAD),
+    **dict.fromkeys(("hub_private_repo", "hub_always_push", "hub_revision"), _UPLOAD),
+    **dict.fromkeys(("overwrite", "overwrite_output_dir"), "name the stage after --overwrite instead"),
+    "resume_from_checkpoint": "a training goes on from its own last checkpoint by itself",
+    "seed": "the experiment's seeds say it",
+    "config": "settings stand here",
+}
+"""Why each of them is not taken."""
+
+
+def check_settable(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse training settings that the run sets itself.
+
+    Raises:
+        ValueError: Names the first one.
+    """
+    for name in values:
+        if why := SET_BY_THE_RUN.get(name):
+            raise ValueError(f"{name} cannot be set here: {why}; leave it out")
+    return values
+
+
+TrainingTable = Annotated[Table, AfterValidator(check_settable)]
+"""Training settings of an experiment or model file."""
