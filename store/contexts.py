@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from store.console import run_command, warn
+from store.files import write_text
 from store.paths import ROOT, project_file
 from store.released import CANDIDATES, SCENARIOS, released_records
+from store.texts import parse_json, read_lines
 from task.contexts import LAYOUTS, Attribute, ChoiceContext, Layout, near_repetitions, problems
-from task.errors import InputError
+from task.errors import InputError, shown
 
 DATA = ROOT / "task" / "data"
 """Folder of the bundled contexts: `instilled.jsonl` (100), `native.jsonl` (100) and `spare.jsonl` (54)."""
@@ -46,7 +48,7 @@ def _read(path: Path) -> tuple[list[ChoiceContext], list[str]]:
     if not path.is_file():
         raise InputError(f"{path}: no such contexts file; give a .jsonl of contexts, e.g. {DATA / 'instilled.jsonl'}")
     if path.suffix == ".jsonl":
-        lines = _lines(path)
+        lines = read_lines(path)
         contexts, places = [context_from_json(line, where) for where, line in lines.items()], list(lines)
     elif path.name in (SCENARIOS, CANDIDATES):
         contexts = load_released_contexts(path.parent)
@@ -80,7 +82,7 @@ def load_released_contexts(place: Path | str, tell: Callable[[str], None] = warn
 def save_contexts(contexts: Iterable[ChoiceContext], path: Path) -> None:
     """Write contexts as JSON Lines, in the form that `load_contexts` reads; the layout only where it is not `lists`."""
     records = [{k: v for k, v in asdict(c).items() if (k, v) != ("layout", "lists")} for c in contexts]
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records), encoding="utf-8")
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def context_from_json(line: str, where: str) -> ChoiceContext:
@@ -88,13 +90,10 @@ def context_from_json(line: str, where: str) -> ChoiceContext:
 
     `where` begins the message of what is wrong with the line.
     """
-    try:
-        record = json.loads(line, parse_int=float)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error}); write one context a line") from None
+    record = parse_json(line, where, "write one context a line", integers=float)
     layout = record.pop("layout", "lists") if isinstance(record, dict) else "lists"
     if layout not in LAYOUTS:
-        raise InputError(f"{where}: layout is {layout!r}; needed: one of {', '.join(LAYOUTS)}")
+        raise InputError(f"{where}: layout is {shown(layout)}; needed: one of {', '.join(LAYOUTS)}")
     _check_keys(record, {"name": str, "agent": str, "question": str, "attributes": list}, where)
     for position, item in enumerate(record["attributes"], start=1):
         _check_keys(item, {"name": str, "units": str, "low": float, "high": float}, f"{where}, attribute {position}")
@@ -106,27 +105,17 @@ def _from_record(record: Mapping[str, Any], layout: Layout = "lists") -> ChoiceC
     return ChoiceContext(record["name"], record["agent"], record["question"], tuple(attributes), layout)
 
 
-def _lines(path: Path) -> dict[str, str]:
-    """The lines of a file that are not blank, by their place."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from None
-    # Not splitlines(), which also breaks a line at characters that JSON allows inside a string, such as U+2028.
-    return {f"{path}:{number}": line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
-
-
 def _check_keys(record: object, wanted: dict[str, type], where: str) -> None:
     if not isinstance(record, dict):
-        raise InputError(f"{where}: {str(record)[:60]!r} is not an object with keys {', '.join(wanted)}")
+        raise InputError(f"{where}: {shown(record)} is not an object with keys {', '.join(wanted)}")
     if missing := [k for k in wanted if k not in record]:
         raise InputError(f"{where}: {missing[0]} is missing; needed keys: {', '.join(wanted)}")
     if unknown := [k for k in record if k not in wanted]:
-        raise InputError(f"{where}: unknown key {unknown[0]!r}; allowed keys: {', '.join(wanted)}")
+        raise InputError(f"{where}: unknown key {shown(unknown[0])}; allowed keys: {', '.join(wanted)}")
     for key, kind in wanted.items():
         allowed = (int, float) if kind is float else kind
         if not isinstance(record[key], allowed) or isinstance(record[key], bool):
-            raise InputError(f"{where}: {key} is {record[key]!r}; needed: a {kind.__name__}")
+            raise InputError(f"{where}: {key} is {shown(record[key])}; needed: a {kind.__name__}")
 
 
 def main() -> None:

@@ -23,6 +23,15 @@ Layout = Literal["lists", "side_by_side"]
 
 LAYOUTS = get_args(Layout)
 
+LONGEST_NAME = 100
+"""Characters of a context's name, which names files."""
+
+DIGITS = 15
+"""Digits that a value can be written with and still be told from its neighbours."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Characters that break a prompt's lines, or are none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
@@ -89,38 +98,62 @@ def problems(contexts: Sequence[ChoiceContext], places: Sequence[str] | None = N
     found, mixed, repeated = [], [], []
     names = [context.name for context in contexts]
     for number, (context, where) in enumerate(zip(contexts, places, strict=True)):
-        found += [f"{where} ({context.name or 'no name'}): {text}" for text in _context_problems(context)]
+        found += [f"{where} ({_called(context)}): {text}" for text in _context_problems(context)]
         if (size := len(context.attributes)) != (first := len(contexts[0].attributes)):
             mixed.append(
-                f"{where} ({context.name}): {size} attributes, but {first} at {places[0]}; use a file for each"
+                f"{where} ({_called(context)}): {size} attributes, but {first} at {places[0]}; use a file for each"
             )
         if (before := names.index(context.name)) < number:
-            repeated.append(f"{where} ({context.name}): name already used at {places[before]}; rename one")
+            repeated.append(f"{where} ({_called(context)}): name already used at {places[before]}; rename one")
     return found + mixed[:1] + repeated
+
+
+def _called(context: ChoiceContext) -> str:
+    """The name in a message, which may be anything."""
+    name = context.name[:LONGEST_NAME]
+    return (name if name.isprintable() else repr(name)) or "no name"
 
 
 def _context_problems(context: ChoiceContext) -> list[str]:
     found = []
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", context.name):
-        found.append(f"name {context.name!r} must be letters, digits, '_' or '-', as it names files and columns")
+        name = context.name[:LONGEST_NAME]
+        found.append(f"name {name!r} must be letters, digits, '_' or '-', as it names files and columns")
+    if (length := len(context.name)) > LONGEST_NAME:
+        found.append(f"name has {length} characters, and names files; give it {LONGEST_NAME} at most")
     if not context.agent.strip():
         found.append('agent is missing; say who chooses, e.g. "a night-train conductor"')
     if not context.question.strip().endswith("?"):
-        found.append(f"question {context.question!r} must end with '?'")
+        found.append(f"question {context.question[-100:]!r} must end with '?'")
+    texts = {"agent": context.agent, "question": context.question}
+    for number, attribute in enumerate(context.attributes, start=1):
+        texts |= {f"name of attribute {number}": attribute.name, f"units of attribute {number}": attribute.units}
+    for what, text in texts.items():
+        if broken := _CONTROL.search(text):
+            found.append(f"{what} holds {broken[0]!r}; write it as one line of text")
     if len(context.attributes) < 2:
         found.append(f"{len(context.attributes)} attributes; a choice needs at least 2 to weigh against each other")
     for attribute in context.attributes:
-        where = f"attribute {attribute.name!r}"
+        where = f"attribute {attribute.name[:60]!r}"
         if not attribute.name.strip():
             found.append(f"{where} has no name; it is the key of the report")
-        if not (math.isfinite(attribute.low) and math.isfinite(attribute.high)):
-            found.append(f"{where} has a range [{attribute.low}, {attribute.high}] that is not finite")
-        elif attribute.low >= attribute.high:
-            found.append(f"{where} has an empty range [{attribute.low:g}, {attribute.high:g}]; low must be below high")
+        if problem := _range_problem(attribute):
+            found.append(f"{where} has {problem}")
     for key, times in Counter(report_key(name) for name in context.attribute_names).items():
         if times > 1:
-            found.append(f"attribute {key!r} is given {times} times; each needs its own name")
+            found.append(f"attribute {key[:60]!r} is given {times} times; each needs its own name")
     return found
+
+
+def _range_problem(attribute: Attribute) -> str | None:
+    low, high, span = attribute.low, attribute.high, attribute.span
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return f"a range [{low}, {high}] that is not finite"
+    if low >= high:
+        return f"an empty range [{low:g}, {high:g}]; low must be below high"
+    if span < 10.0**-DIGITS or max(abs(low), abs(high)) * 10.0**attribute.decimals >= 10.0**DIGITS:
+        return f"a range [{low:g}, {high:g}] whose values need more than {DIGITS} digits; give it in other units"
+    return None
 
 
 def near_repetitions(contexts: Sequence[ChoiceContext]) -> list[str]:

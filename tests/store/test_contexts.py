@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import subprocess
 import sys
@@ -48,19 +49,20 @@ def test_arrays_follow_the_order_of_the_attributes():
     np.testing.assert_array_equal(context.spans, [260, 51])
 
 
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"]))
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
-low_and_high = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(lambda ends: ends[0] < ends[1])
+low_and_high = st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)).filter(lambda ends: ends[1] - ends[0] > 1e-3)
 attributes = st.builds(
     lambda name, units, ends: Attribute(name, units, *ends),
-    st.text(min_size=1).filter(str.strip),
-    st.text(),
+    texts.filter(str.strip),
+    texts,
     low_and_high,
 )
 contexts_of_two = st.builds(
     ChoiceContext,
     names,
-    st.text(min_size=1).filter(str.strip),
-    st.text().map("{}?".format),
+    texts.filter(str.strip),
+    texts.map("{}?".format),
     st.tuples(attributes, attributes).filter(lambda pair: report_key(pair[0].name) != report_key(pair[1].name)),
 )
 
@@ -92,7 +94,18 @@ DEFECTS: dict[str, tuple[str, list[str]]] = {
         ["price", "inf"],
     ),
     "very long range": (changed(attribute(0, high=int("9" * 400))), ["price", "inf"]),
-    "range that is not a number": (changed(attribute(0, low=float("nan"))), ["price", "nan"]),
+    "range that is not a number": (changed(attribute(0, low=float("nan"))), ["not JSON", "NaN"]),
+    "range too wide to write": (changed(attribute(0, low=-1e308, high=1e308)), ["price", "digits", "units"]),
+    "range too narrow to write": (changed(attribute(0, low=0, high=1e-300)), ["price", "digits", "units"]),
+    "range too narrow for its place": (changed(attribute(0, low=1e13, high=1e13 + 0.02)), ["price", "digits"]),
+    "key given twice": (
+        changed(lambda record: None).replace('"low": 40', '"low": 1, "low": 40'),
+        ["'low' is given twice"],
+    ),
+    "half a surrogate pair": (changed(attribute(0, units="\ud800")), ["not JSON", "surrogate"]),
+    "line break in a name": (changed(attribute(0, name="a\nb")), ["name of attribute 1", "'\\n'"]),
+    "long name": (changed(lambda record: record.update(name="x" * 300)), ["300 characters", "100 at most"]),
+    "nested": ('{"a":' * 9999, ["not JSON", "nested too deeply"]),
     "duplicated attribute": (changed(attribute(1, name="Price_")), ["hostel", "price", "2 times"]),
     "attribute without a name": (changed(attribute(1, name=" ")), ["hostel", "' '", "no name"]),
     "missing agent": (changed(lambda record: record.pop("agent")), ["agent is missing"]),
@@ -200,6 +213,8 @@ def test_too_few_contexts_are_counted():
         ("none.jsonl", None, "no such contexts file"),
         ("empty.jsonl", b"\n \n", "no contexts in it"),
         ("latin.jsonl", json.dumps(HOTEL).replace("traveller", "caf\xe9").encode("latin-1"), "not UTF-8"),
+        ("zipped.jsonl", gzip.compress(json.dumps(HOTEL).encode()), "gzip"),
+        ("wide.jsonl", json.dumps(HOTEL).encode("utf-16"), "UTF-16"),
         ("weights.csv", b"context,weight_1\nhotel,3\n", "not a contexts file"),
     ],
 )
