@@ -22,7 +22,8 @@ from store.evaluation import EvalConfig
 from store.locks import held
 from store.manifests import Answering
 from store.stages import Stage, begun, read_origin
-from store.trials import Report, trial_facts
+from store.trial_facts import trial_facts
+from store.trials import Report
 from task.errors import InputError
 from task.replies import ParsedReport, parse_report
 from task.trials import ShownTrial

@@ -132,6 +132,7 @@ class DecisionFacts(Facts):
         share_a: Share of A among the decisions that were made; None if none was.
         mean_letter_mass: Mean P(A) + P(B) of all rows; 0 where a log-probability is not finite.
         undecided: Rows without a decision, by reason.
+        content: Hash of the trial file; None in manifests of versions that noted none.
         answering: How fast.
     """
 
@@ -139,6 +140,7 @@ class DecisionFacts(Facts):
     share_a: float | None
     mean_letter_mass: float
     undecided: dict[str, int] = {}
+    content: str | None = None
     answering: Answering
 
 
@@ -153,6 +155,7 @@ class ReportFacts(Facts):
         constrained: Whether they were forced into the grammar of their context.
         mean_opening: Mean probability that the model itself opens such a reply; None where reports are free.
         free_total, free_readable: Free replies beside the constrained ones, and those that could be read.
+        content: Hash of the trial file; None in manifests of versions that noted none.
         answering: How fast.
     """
 
@@ -164,6 +167,7 @@ class ReportFacts(Facts):
     mean_opening: float | None = None
     free_total: int = 0
     free_readable: int = 0
+    content: str | None = None
     answering: Answering
 
 

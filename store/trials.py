@@ -5,7 +5,6 @@ The file's metadata says its format, what was asked and the number of attributes
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from store.manifests import Answering, DecisionFacts, ReportFacts, read_manifest
+from store.files import hash_file
+from store.manifests import DecisionFacts, ReportFacts, read_manifest
 from store.settings import Settings, describe
 from store.stages import begun
 from task.contexts import ChoiceContext
-from task.errors import InputError
+from task.errors import InputError, shown
 from task.prompts import PROMPTS, Measure, Variant
 from task.replies import Decided, ParsedReport
 from task.trials import ShownTrial
@@ -38,6 +38,9 @@ all other tokens together, though one of them need not be the likeliest token.""
 
 METADATA = b"trials"
 """Key in a trial file's schema metadata: `TrialColumns` as JSON."""
+
+OPTIONAL = ("letter", "undecided", "reply", "reason", "free_reply", "free_reason")
+"""Columns that have gaps, and so have the values of reports; no other column has any."""
 
 ROW_GROUP = 2048
 """Rows that a trial file holds together, and that are in memory at a time while it is written."""
@@ -222,12 +225,12 @@ def read_decisions(folder: Path, contexts: Mapping[str, ChoiceContext]) -> Decis
         raise InputError(f"{folder / TRIALS}: pairs are not shown once in each order; measure again with --overwrite")
     first, second = _stacked(table, columns.of("first")), _stacked(table, columns.of("second"))
     difference = np.zeros((*shape, columns.attributes))
-    difference[context, pair] = (first - second) / np.stack([contexts[name].spans for name in names])[context]
-    decided = _decided(table)
+    difference[context, pair] = (first - second) / _spans(names, columns, contexts, folder)[context]
+    decided = decided_in(table)
     made = np.array([missing is None for missing in decided.undecided])
     log_odds, mass = np.full((*shape, 2), np.nan), np.full((*shape, 2), np.nan)
     log_odds[context[made], pair[made], order[made]] = decided.logps[made, 0] - decided.logps[made, 1]
-    mass[context, pair, order] = _letter_mass(decided)
+    mass[context, pair, order] = letter_mass(decided)
     reasons = _by_context(context, decided.undecided, len(names))
     return DecisionTrials(names, difference, log_odds, mass, shown, reasons)
 
@@ -251,7 +254,7 @@ def read_reports(folder: Path) -> ReportTrials:
     return ReportTrials(names, values, total, outside, reasons, constrained, opening, free, free_reasons)
 
 
-def _decided(table: pa.Table) -> Decided:
+def decided_in(table: pa.Table) -> Decided:
     """The decisions of a trial file; where it does not say what the likeliest token was, by `HALF`."""
     logps = _stacked(table, ["logp_a", "logp_b"])
     if "top_is_letter" in table.column_names:
@@ -259,7 +262,7 @@ def _decided(table: pa.Table) -> Decided:
     return Decided(logps, np.exp(logps).sum(axis=1) >= HALF)
 
 
-def _letter_mass(decided: Decided) -> NDArray[np.float64]:
+def letter_mass(decided: Decided) -> NDArray[np.float64]:
     """P(A) + P(B), 0 where a log-probability is not finite, shape (rows,)."""
     finite = np.isfinite(decided.logps).all(axis=1, keepdims=True)
     return np.exp(np.where(finite, decided.logps, -np.inf)).sum(axis=1)
@@ -294,7 +297,7 @@ def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple
 
     Where the file does not say the last, its manifest does.
     """
-    path = folder / TRIALS
+    path, remedy = folder / TRIALS, f"delete {folder} and run the evaluation again"
     if begun(folder) != "finished":
         raise InputError(f"{folder}: no finished trials here; run the evaluation (again): it goes on where it was")
     manifest = read_manifest(folder, facts)
@@ -305,11 +308,15 @@ def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple
             table = file.read()
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: cannot be read ({reason}); delete {folder} and run the evaluation again") from None
+        raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from None
     if len(table) != wanted:
+        raise InputError(f"{path}: {len(table)} rows, its manifest says {wanted}; {remedy}")
+    if (noted := manifest.facts.content) and noted != hash_file(path):
         raise InputError(
-            f"{path}: {len(table)} rows, its manifest says {wanted}; delete {folder} and run the evaluation again"
+            f"{path}: changed since the evaluation wrote it (its hash is not the {noted} of its manifest); restore it, "
+            f"or {remedy}"
         )
+    _check_values(table, columns, path, remedy)
     constrained = columns.constrained or (columns.format == 2 and bool(manifest.depends_on.get("constrain_reports")))
     return columns, table, constrained
 
@@ -331,46 +338,24 @@ def _check_columns(schema: pa.Schema, path: Path) -> TrialColumns:
     return columns
 
 
-def trial_facts(folder: Path, columns: TrialColumns, answering: Answering) -> DecisionFacts | ReportFacts:
-    """What a manifest says of a trial file: how the trials turned out."""
-    wanted = ["letter", "logp_a", "logp_b", "top_is_letter"]
-    if columns.measure == "reports":
-        wanted = ["reason", "outside", *(["opening", "free_sampled", "free_reason"] if columns.constrained else [])]
-    try:
-        table = pq.read_table(folder / TRIALS, columns=wanted)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{folder / TRIALS}: cannot be read ({error}); measure it again with --overwrite") from None
-    return (_decision_facts if columns.measure == "decisions" else _report_facts)(table, columns, answering)
+def _check_values(table: pa.Table, columns: TrialColumns, path: Path, remedy: str) -> None:
+    """Refuse a file without rows, or with gaps in a column that has none."""
+    if not len(table):
+        raise InputError(f"{path}: no rows; {remedy}")
+    gaps = {*OPTIONAL, *columns.of("value")}
+    if torn := [name for name in table.column_names if name not in gaps and table[name].null_count]:
+        raise InputError(f"{path}: column {torn[0]!r} has {table[torn[0]].null_count} gaps; {remedy}")
 
 
-def _decision_facts(table: pa.Table, columns: TrialColumns, answering: Answering) -> DecisionFacts:
-    decided = _decided(table)
-    letters = table["letter"].drop_null().to_pylist()
-    return DecisionFacts(
-        rows=len(table),
-        share_a=round(letters.count("A") / len(letters), 4) if letters else None,
-        mean_letter_mass=round(float(_letter_mass(decided).mean()), 4),
-        undecided=dict(Counter(sorted(missing for missing in decided.undecided if missing))),
-        answering=answering,
-    )
-
-
-def _report_facts(table: pa.Table, columns: TrialColumns, answering: Answering) -> ReportFacts:
-    unreadable = Counter(sorted(table["reason"].drop_null().to_pylist()))
-    facts = ReportFacts(
-        rows=len(table),
-        readable=len(table) - unreadable.total(),
-        unreadable=dict(unreadable),
-        outside=table["outside"].to_pylist().count(True),
-        constrained=columns.constrained,
-        answering=answering,
-    )
-    if not columns.constrained:
-        return facts
-    free = table["free_sampled"].to_pylist().count(True)
-    more = {
-        "mean_opening": round(float(np.mean(table["opening"])), 4),
-        "free_total": free,
-        "free_readable": free - len(table["free_reason"].drop_null()),
-    }
-    return facts.model_copy(update=more)
+def _spans(
+    names: Sequence[str], columns: TrialColumns, contexts: Mapping[str, ChoiceContext], folder: Path
+) -> NDArray[np.float64]:
+    """How far each attribute ranges, shape (contexts, attributes)."""
+    for name in names:
+        found = len(contexts[name].attributes) if name in contexts else "none"
+        if found != columns.attributes:
+            raise InputError(
+                f"{folder / TRIALS}: context {shown(name)} has {columns.attributes} attributes, {found} among the "
+                "contexts of the run; give the contexts that the trials are of"
+            )
+    return np.stack([contexts[name].spans for name in names])

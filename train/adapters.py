@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from store.checkpoints import ADAPTER, remove_checkpoints
+from store.files import read_json, write_json
+from store.lora import ADAPTER_CONFIG
 from task.errors import InputError
 
 FROM_ZERO = (".lora_B.", ".lora_embedding_A")
@@ -29,6 +31,7 @@ def save_adapter(trainer: Trainer, start: str | None) -> None:
     if trainer.is_world_process_zero():
         drop_base_weights(folder / ADAPTER)
         (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
+        order_names(folder / ADAPTER_CONFIG)
         begun = Path(start) / ADAPTER if start else None
         if problem := not_learned(folder / ADAPTER, begun, trainer.args.learning_rate):
             (folder / ADAPTER).unlink()
@@ -42,6 +45,12 @@ def drop_base_weights(file: Path) -> None:
     trained = {name: tensor for name, tensor in tensors.items() if ".lora_" in name}
     if len(trained) < len(tensors):
         save_file(trained, file, metadata={"format": "pt"})
+
+
+def order_names(file: Path) -> None:
+    """Put the names in an adapter's configuration in order: PEFT writes sets, whose order differs between processes."""
+    config = read_json(file)
+    write_json(file, {key: sorted(value) if isinstance(value, list) else value for key, value in config.items()})
 
 
 def not_learned(file: Path, start: Path | None, learning_rate: float) -> str | None:

@@ -45,6 +45,7 @@ from train.safeguards.collapse import CollapseStop
 from train.tracking import begin_tracking
 from train.trainer.build import build_trainer
 from train.trainer.letters import LetterTrainer
+from train.trainer.measures import lasting_measures
 
 SHOWN = ("eval_loss", "eval_letter_accuracy", "eval_agreement", "eval_share_a")
 
@@ -128,7 +129,7 @@ def teach(
         stopped_early=stop.reason,
         missing_skill=missing,
         kept=kept[0] if kept else None,
-        metrics={**trained, **held_out},
+        metrics=lasting_measures(trainer.state.log_history, {**trained, **held_out}),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import xgrammar
 from numpy.typing import NDArray
-from vllm import LLM, RequestOutput, SamplingParams
+from vllm import LLM, CompletionOutput, RequestOutput, SamplingParams
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
@@ -58,8 +58,8 @@ class VllmEngine(ModelArms):
         """
         params = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=self.letters)
         outputs = [output.outputs[0] for output in self._generate(arm, self.prompts(trials), params)]
-        logps = np.array([[output.logprobs[0][letter].logprob for letter in self.letters] for output in outputs])
-        top = np.array([output.logprobs[0][output.token_ids[0]].logprob for output in outputs])
+        logps = np.array([[_logp(output, letter) for letter in self.letters] for output in outputs])
+        top = np.array([_logp(output, output.token_ids[0]) for output in outputs])
         return Decided(logps.reshape(-1, 2), logps.reshape(-1, 2).max(axis=1) >= top)
 
     def opening(self, arm: str, trials: Sequence[ShownTrial]) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ class VllmEngine(ModelArms):
         # The constrained reports to the same prompts come next, and find them computed.
         self._opened = arm, prompts
         found = [
-            sum(math.exp(output.outputs[0].logprobs[0][token].logprob) for token in asked)
+            sum(math.exp(_logp(output.outputs[0], token)) for token in asked)
             for output, asked in zip(outputs, tokens, strict=True)
         ]
         return np.nan_to_num(np.array(found), nan=0.0)
@@ -100,7 +100,7 @@ class VllmEngine(ModelArms):
         prompts, params = self.prompts(trials), [self._report_params(trial, constrained) for trial in trials]
         opened, self._opened = constrained and self._opened == (arm, prompts), None
         outputs = [output.outputs[0] for output in self._generate(arm, prompts, params, keep=opened)]
-        replies = [output.text if math.isfinite(output.cumulative_logprob) else None for output in outputs]
+        replies = [output.text if _all_finite(output) else None for output in outputs]
         # A vocabulary of whole words can spell itself into a corner (`eval.engines.decoding`); vLLM then cuts it off.
         # No token is allowed there, so the log-probability is NaN; whether logits are broken is seen on asking again.
         stuck = [i for i, output in enumerate(outputs) if constrained and not output.text.endswith("}")]
@@ -132,7 +132,7 @@ class VllmEngine(ModelArms):
                 tokens = self._number(written)
                 replies[i] += self.tokenizer.decode(tokens)
                 prompts[i] += tokens
-                if not math.isfinite(output.outputs[0].logprobs[0][written[0]].logprob):
+                if not written or not math.isfinite(_logp(output.outputs[0], written[0])):
                     broken.add(i)
         return [None if i in broken else reply + "}" for i, reply in enumerate(replies)]
 
@@ -166,6 +166,17 @@ class VllmEngine(ModelArms):
             self.tokens.update(prompt=asked, computed=asked - cached, reply=len(output.outputs[0].token_ids))
         answers = dict(zip(order, outputs, strict=True))
         return [answers[i] for i in range(len(prompts))]
+
+
+def _logp(output: CompletionOutput, token: int) -> float:
+    """The log-probability of a token as the first of a reply; NaN where vLLM gives none."""
+    given = (output.logprobs or [{}])[0].get(token)
+    return math.nan if given is None or given.logprob is None else given.logprob
+
+
+def _all_finite(output: CompletionOutput) -> bool:
+    """Whether vLLM gives a reply's tokens a log-probability together, and it is a finite number."""
+    return output.cumulative_logprob is not None and math.isfinite(output.cumulative_logprob)
 
 
 def _within(grammar: str, tokens: int) -> SamplingParams:

@@ -16,7 +16,8 @@ from store.contexts import DATA, load_contexts
 from store.manifests import Answering, DecisionFacts, ReportFacts, read_manifest
 from store.shards import merge_shards, remove_shards, write_shard, written_shards
 from store.stages import Stage
-from store.trials import METADATA, TRIALS, Report, TrialColumns, read_decisions, read_reports, trial_facts
+from store.trial_facts import trial_facts
+from store.trials import METADATA, TRIALS, Report, TrialColumns, read_decisions, read_reports
 from task.errors import InputError
 from task.prompts import PROMPTS, frame
 from task.replies import Decided, parse_report
@@ -223,13 +224,54 @@ def test_reports_are_read_as_they_were_written(tmp_path: Path):
     assert (facts["readable"], facts["unreadable"], facts["outside"]) == (6, {"no_json": 2, "truncated": 2}, 3)
 
 
+def rewrite(folder: Path, table: pa.Table) -> None:
+    """Another trial file in place of one, with a manifest as versions before wrote it: without the file's hash."""
+    pq.write_table(table, folder / TRIALS)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["facts"]["content"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_a_manifest_without_the_hash_of_its_file_is_read(tmp_path: Path):
+    folder, _, _ = decisions(tmp_path / "decisions")
+    before = read_decisions(folder, BY_NAME)
+    rewrite(folder, pq.read_table(folder / TRIALS))
+    np.testing.assert_array_equal(read_decisions(folder, BY_NAME).log_odds, before.log_odds)
+
+
+@pytest.mark.parametrize("name", ["logp_a", "first_as_a", "letter", "context", "index"])
+def test_a_value_that_was_edited_is_noticed(tmp_path: Path, name: str):
+    folder, _, _ = decisions(tmp_path / "decisions")
+    table = pq.read_table(folder / TRIALS)
+    place, values = table.schema.get_field_index(name), table[name].to_pylist()
+    values[:2] = values[1::-1] if values[0] != values[1] else [values[-1]] * 2
+    edited = pa.array(values, type=table.schema.field(name).type)
+    pq.write_table(table.set_column(place, table.schema.field(name), edited), folder / TRIALS)
+    with pytest.raises(
+        InputError, match=r"trials\.parquet: changed since the evaluation wrote it.*restore it"
+    ):
+        read_decisions(folder, BY_NAME)
+
+
+def test_a_file_without_a_hash_is_held_against_what_can_be_told(tmp_path: Path):
+    folder, _, _ = decisions(tmp_path / "decisions")
+    table = pq.read_table(folder / TRIALS)
+    gaps = pa.array([None, *table["first_as_a"].to_pylist()[1:]])
+    rewrite(folder, table.set_column(table.schema.get_field_index("first_as_a"), "first_as_a", gaps))
+    with pytest.raises(InputError, match="column 'first_as_a' has 1 gaps"):
+        read_decisions(folder, BY_NAME)
+    folder, _, _ = decisions(tmp_path / "others")
+    with pytest.raises(InputError, match="has 5 attributes, none among the contexts of the run"):
+        read_decisions(folder, {})
+
+
 def test_contexts_need_not_stand_together(tmp_path: Path):
     folder, _, _ = decisions(tmp_path / "together")
     whole = read_decisions(folder, BY_NAME)
     table = pq.read_table(folder / TRIALS)
     # By turns: pair after pair of each context in turn, as two groups that share a context might lie.
     order = np.lexsort((np.arange(20) % 2, [BY_NAME_ORDER[n] for n in table["context"].to_pylist()], table["index"]))
-    pq.write_table(table.take(order), folder / TRIALS)
+    rewrite(folder, table.take(order))
     mixed = read_decisions(folder, BY_NAME)
     assert mixed.contexts == whole.contexts
     np.testing.assert_array_equal(mixed.log_odds, whole.log_odds)
@@ -246,7 +288,7 @@ def test_a_pair_in_one_order_only_is_refused(tmp_path: Path):
     twice = table["first_as_a"].to_pylist()
     twice[1] = True
     place = table.schema.get_field_index("first_as_a")
-    pq.write_table(table.set_column(place, "first_as_a", pa.array(twice)), folder / TRIALS)
+    rewrite(folder, table.set_column(place, "first_as_a", pa.array(twice)))
     with pytest.raises(InputError, match="pairs are not shown once in each order"):
         read_decisions(folder, BY_NAME)
 
@@ -325,6 +367,9 @@ def test_a_cut_or_missing_file_is_refused_in_one_line(tmp_path: Path):
     with pytest.raises(InputError, match=r"trials\.parquet: cannot be read") as caught:
         read_reports(folder)
     assert "\n" not in str(caught.value)
+    (folder / TRIALS).write_bytes(b"")
+    with pytest.raises(InputError, match=r"trials\.parquet: cannot be read"):
+        read_reports(folder)
     (folder / TRIALS).unlink()
     with pytest.raises(InputError, match=r"trials\.parquet: cannot be read"):
         read_reports(folder)

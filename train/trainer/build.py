@@ -21,6 +21,7 @@ from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.safeguards.collapse import CollapseWarning
 from train.tracking import prepare_wandb
 from train.trainer.letters import LetterTrainer, letters_of
+from train.trainer.measures import LogAtCheckpoints
 from train.trainer.progress import show_progress
 from train.trainer.shared_prefix import check_dropout, check_window, plan_sharing
 
@@ -47,7 +48,7 @@ def build_trainer(
         eval_dataset=to_dataset(validation_rows, template) if validation_rows else None,
         processing_class=tokenizer,
         peft_config=None if teaching.adapter else new_adapter(lora, model),
-        callbacks=[CollapseWarning()],
+        callbacks=[LogAtCheckpoints(), CollapseWarning()],
         sharing=plan_sharing(model.config, [(r.context, r.measure) for r in train_rows], teaching.share_prefixes),
     )
     show_progress(trainer)
