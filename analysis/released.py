@@ -25,7 +25,9 @@ import pandas as pd
 from analysis.pages.figures import save_figures
 from analysis.pages.page import write_page
 from analysis.pages.text import NOT_TESTABLE, counts, number, with_interval
-from analysis.run import agreement_table, weights_table
+from analysis.run import agreement_table, evidence_figures, evidence_tables, weights_table
+from analysis.stats.records import nan_to_none
+from analysis.study.comparisons import ComparisonResult
 from analysis.study.output import check_replaceable, output_folder
 from analysis.study.released_files import Elsewhere
 from analysis.study.released_results import SEED, ReleasedResults, read_released
@@ -36,7 +38,9 @@ from store.files import write_json, write_text
 COMMAND = "analysis.released"
 
 KEYS = ("r", "hdi_low", "hdi_high", "boot_low", "boot_high", "n_points", "n_contexts", "valid_reports", "total_reports")
-"""What `summary.json` says of each comparison; the other measures are in `agreement.csv`."""
+"""What `summary.json` says of each comparison, beside what `run.evidence_figures` and `run.evidence_tables` give.
+
+The other measures are in `agreement.csv`."""
 
 
 def summary(results: ReleasedResults) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
 
     Figures are given whether or not the gates were passed; `not_testable` says which are not to be believed, and why.
     """
-    found = {name: c and {key: c.agreement.as_dict()[key] for key in KEYS} for name, c in results.found.items()}
+    found = {name: c and _comparison(results, c) for name, c in results.found.items()}
     variants = {name: v.as_dict() for name, v in results.variants.items()}
     return {
         "model": results.name,
@@ -63,22 +67,21 @@ def summary(results: ReleasedResults) -> dict[str, Any]:
     }
 
 
+def _comparison(results: ReleasedResults, c: ComparisonResult) -> dict[str, Any]:
+    """The figures of one comparison; that of learned with target weights has nothing that speaks of reports."""
+    found = {key: c.agreement.as_dict()[key] for key in KEYS}
+    if c is results.learned_vs_target:
+        return {**found, "r_given_target": None}
+    ccc = nan_to_none(c.agreement.ccc)
+    figures = evidence_figures(results, c, show_untestable=True)
+    return {**found, **figures, "ccc": ccc, **evidence_tables(results, c, show_untestable=True)}
+
+
 def measures_table(results: ReleasedResults) -> pd.DataFrame:
     """One row a comparison that could be made, with figures whether or not it is `testable`; like `summary.json`."""
-    corrected = pd.DataFrame(
-        {
-            "comparison": name,
-            "printed": results.printed.get(name),
-            "reliability_reports": None if name == results.learned_vs_target.name else c.reliability_x,
-            "reliability_weights": c.reliability_y,
-            "corrected_r": c.r,
-            "corrected_low": c.boot_low,
-            "corrected_high": c.boot_high,
-        }
-        for name, c in results.corrected.items()
-    )
     table = agreement_table(results, show_untestable=True).drop(columns="r_log_odds")
-    return table.merge(corrected, on="comparison") if len(corrected) else table[:0]
+    table["printed"] = [results.printed.get(name) for name in table["comparison"]]
+    return table[table["comparison"].isin([*results.corrected])]
 
 
 def write_released(folder: Path, name: str, out: Path, elsewhere: Elsewhere | None = None) -> ReleasedResults:

@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from analysis.pages.figures import save_figures
 from analysis.pages.report import write_report
 from analysis.pages.text import NOT_TESTABLE, counts, with_ends, with_interval
+from analysis.stats.records import nan_to_none
 from analysis.study.comparisons import ComparisonResult, Difference, MeasuredWeights
 from analysis.study.output import output_folder
 from analysis.study.results import Findings, RunResults, analyse
 from store.console import run_command, say
 from store.files import write_text
+from store.locks import held
 from store.provenance import provenance
-from store.run import RunFolder
+from store.run import RunFolder, read_run
 from store.state_inputs import analysis_inputs
 from store.summary import (
     AgreementSummary,
@@ -35,6 +37,7 @@ from store.summary import (
     DifferenceSummary,
     GateSummary,
     RunSummary,
+    TreatmentSummary,
     write_summary,
 )
 
@@ -61,10 +64,15 @@ def summary(results: RunResults) -> RunSummary:
                 free_unreadable=c.free_reasons,
                 **comparison_figures(results, c),
                 **report_counts(c),
+                **evidence_figures(results, c),
+                **evidence_tables(results, c),
             )
             for c in results.comparisons
         },
         differences={d.name: _difference(results, d) for d in results.differences},
+        missing_reports=[
+            TreatmentSummary(**t.as_dict()) for t in results.missing if t.reports in {c.name for c in results.shown}
+        ],
         decisions={
             f"{arm}/{group}": DecisionSummary(
                 passed=results.answers[arm, group].passed, reasons=results.answers[arm, group].reasons, **d.as_dict()
@@ -79,8 +87,17 @@ def summary(results: RunResults) -> RunSummary:
 def _difference(results: RunResults, difference: Difference) -> DifferenceSummary:
     reason = results.untestable_difference(difference)
     found = {} if reason else difference.found.as_dict()
+    change, no_changes = results.changes[difference.name], results.untestable_change(difference)
+    if not no_changes:
+        found |= {"r_of_changes": change.r, "changes_contexts": change.n_contexts}
+        found |= {"r_of_changes_low": change.boot_low, "r_of_changes_high": change.boot_high}
     return DifferenceSummary(
-        before=difference.before, after=difference.after, testable=not reason, reason=reason, **found
+        before=difference.before,
+        after=difference.after,
+        testable=not reason,
+        reason=reason,
+        no_changes=no_changes,
+        **found,
     )
 
 
@@ -88,10 +105,34 @@ def comparison_figures(
     findings: Findings, result: ComparisonResult, *, show_untestable: bool = False
 ) -> dict[str, Any]:
     """Every measure of a comparison, and whether it is testable; only counts are not None where it is not."""
-    reason = findings.untestable(result)
+    reason, noise = findings.untestable(result), findings.noise_of(result)
     found = {**result.agreement.as_dict(), "r_log_odds": result.r_log_odds}
+    found |= {
+        "corrected_r": noise and noise.r,
+        "corrected_low": noise and noise.boot_low,
+        "corrected_high": noise and noise.boot_high,
+        "reliability_reports": noise.reliability_x if noise and result.reported_by else None,
+        "reliability_weights": noise and noise.reliability_y,
+    }
     figures = {n: value if show_untestable or not reason or n in COUNTS else None for n, value in found.items()}
     return {"testable": not reason, "reason": reason, **figures, "undetermined": result.undetermined}
+
+
+def evidence_figures(findings: Findings, result: ComparisonResult, *, show_untestable: bool = False) -> dict[str, Any]:
+    """What stands beside r, see `Evidence`; only counts and reasons are not None where it is not testable."""
+    found, shown = findings.evidence[result.name], show_untestable or findings.testable(result)
+    figures = {**found.whose.as_dict(), **found.beyond.as_dict(), "r_within_folds": nan_to_none(found.r_within_folds)}
+    kept = {name: value if shown or name == "given_target_contexts" else None for name, value in figures.items()}
+    return {**kept, "no_target": found.no_target}
+
+
+def evidence_tables(findings: Findings, result: ComparisonResult, *, show_untestable: bool = False) -> dict[str, Any]:
+    """The figures of folds and predictions, see `Evidence`; none where it is not testable."""
+    found, shown = findings.evidence[result.name], show_untestable or findings.testable(result)
+    return {
+        "folds": {name: fold.as_dict() for name, fold in found.folds.items() if shown},
+        "predictions": {name: prediction.as_dict() for name, prediction in found.predictions.items() if shown},
+    }
 
 
 def report_counts(result: ComparisonResult) -> dict[str, Any]:
@@ -137,19 +178,23 @@ def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.
     for c in findings.all_comparisons:
         names = {"comparison": c.name, "reports": c.reports, "weights": c.weights, "contexts": c.contexts}
         figures = comparison_figures(findings, c, show_untestable=show_untestable)
+        if c is not findings.learned_vs_target:
+            figures |= evidence_figures(findings, c, show_untestable=show_untestable)
         rows.append({**names, **figures, **report_counts(c)})
     return pd.DataFrame(rows)
 
 
 def write_analysis(path: Path) -> RunResults:
     """Analyse a run and write all of it; the folder appears whole or not at all."""
-    results = analyse(path)
     run = RunFolder(path)
-    with output_folder(run.analysis, COMMAND, analysis_inputs(run, results.record)) as draft:
-        write_summary(draft / "summary.json", summary(results))
-        write_text(draft / "weights.csv", run_weights(results).to_csv(index=False))
-        write_text(draft / "agreement.csv", agreement_table(results).to_csv(index=False))
-        write_report(results, save_figures(results, draft / "figures"), draft / "report.html")
+    read_run(path)  # where there is no run, nothing is written
+    with held(run.analysis):
+        results = analyse(path)
+        with output_folder(run.analysis, COMMAND, analysis_inputs(run, results.record)) as draft:
+            write_summary(draft / "summary.json", summary(results))
+            write_text(draft / "weights.csv", run_weights(results).to_csv(index=False))
+            write_text(draft / "agreement.csv", agreement_table(results).to_csv(index=False))
+            write_report(results, save_figures(results, draft / "figures"), draft / "report.html")
     return results
 
 

@@ -11,8 +11,9 @@ from store.files import write_json
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
 
-FORMAT: Final = 3
-"""Of `summary.json`. Format 2 knew one gate for all comparisons; 1, without a number, kept comparisons beside it."""
+FORMAT: Final = 4
+"""Of `summary.json`. Format 3 said how far reports and weights agree, and not what that is worth; 2 knew one gate for
+all comparisons; 1, without a number, kept comparisons beside it."""
 
 CIRCUMSTANCES = {"git", "packages", "python", "host"}
 """Fields of `RunSummary` that say where it was computed, not what was found."""
@@ -60,6 +61,8 @@ class AgreementSummary(Verdict):
     Attributes:
         undetermined: Contexts left out because the decisions on them determine no weights.
         r_log_odds: r with the log-odds weights.
+        corrected_r, corrected_low, corrected_high: r without measurement noise, see `analysis.stats.reliability`.
+        reliability_reports, reliability_weights: Of both sides; None for target weights, which are known.
     """
 
     r: Figure
@@ -72,6 +75,7 @@ class AgreementSummary(Verdict):
     n_contexts: int
     valid_reports: int
     total_reports: int
+    ccc: Figure
     slope: Figure
     spearman: Figure
     mae: Figure
@@ -80,6 +84,53 @@ class AgreementSummary(Verdict):
     within_context_r: Figure
     undetermined: int
     r_log_odds: Figure
+    corrected_r: Figure
+    corrected_low: Figure
+    corrected_high: Figure
+    reliability_reports: Figure
+    reliability_weights: Figure
+
+
+class FoldSummary(Settings):
+    """Agreement in one fold; see `analysis.stats.folds.FoldAgreement`."""
+
+    r: Figure
+    boot_low: Figure
+    boot_high: Figure
+    p_permutation: Figure
+    chance_low: Figure
+    chance_high: Figure
+    n_contexts: int
+
+
+class PredictionSummary(Settings):
+    """How well one kind of weights predicts fresh decisions; see `analysis.stats.prediction.Predicted`."""
+
+    share: Figure
+    share_low: Figure
+    share_high: Figure
+    log_loss: Figure
+    scale: Figure
+    gain: Figure
+    gain_low: Figure
+    gain_high: Figure
+    log_loss_gain: Figure
+    log_loss_gain_low: Figure
+    log_loss_gain_high: Figure
+    n_contexts: int
+    n_decisions: int
+
+
+class TreatmentSummary(Settings):
+    """r of the comparison `reports`, missing reports treated; see `analysis.stats.variants.Treatment`."""
+
+    reports: str
+    treatment: str
+    r: Figure
+    boot_low: Figure
+    boot_high: Figure
+    n_points: int
+    n_contexts: int
 
 
 class ComparisonSummary(AgreementSummary):
@@ -92,6 +143,14 @@ class ComparisonSummary(AgreementSummary):
         opening: Of constrained reports: mean probability that the arm itself opens its reply so.
         free_readable, free_total: Free replies of the same arms beside constrained ones, readable and asked for.
         free_unreadable: Those that could not be read, by reason.
+        r_given_target, r_of_target_given_learned: r(report, learned | target) and r(report, target | learned), with
+            their intervals and the contexts behind them; see `analysis.stats.partial`.
+        no_target: Why there are none of these; None where there are.
+        r_constant, over_constant, r_centred: What one answer for all contexts gets, and r without attribute positions;
+            see `analysis.stats.constant`.
+        folds: Agreement in each fold by the arm that reported; empty where one arm reported on all contexts.
+        r_within_folds: r with each fold standardised by itself; None without folds.
+        predictions: By kind of weights, `reported` first; empty where not testable.
     """
 
     outside: int
@@ -101,10 +160,35 @@ class ComparisonSummary(AgreementSummary):
     free_readable: int
     free_total: int
     free_unreadable: dict[str, int]
+    r_given_target: Figure
+    r_given_target_low: Figure
+    r_given_target_high: Figure
+    r_of_target_given_learned: Figure
+    r_of_target_given_learned_low: Figure
+    r_of_target_given_learned_high: Figure
+    given_target_contexts: int
+    no_target: str | None
+    r_constant: Figure
+    over_constant: Figure
+    over_constant_low: Figure
+    over_constant_high: Figure
+    r_centred: Figure
+    r_centred_low: Figure
+    r_centred_high: Figure
+    folds: dict[str, FoldSummary]
+    r_within_folds: Figure
+    predictions: dict[str, PredictionSummary]
 
 
 class DifferenceSummary(Verdict):
-    """How much better the reports of `after` agree than those of `before`; None where that is not testable."""
+    """How much better the reports of `after` agree than those of `before`; None where that is not testable.
+
+    Attributes:
+        r_of_changes, r_of_changes_low, r_of_changes_high: r(change of report, change of weight), where the decisions of
+            both sets of arms were measured.
+        changes_contexts: Contexts behind it.
+        no_changes: Why there is none; None where there is.
+    """
 
     before: str
     after: str
@@ -112,6 +196,11 @@ class DifferenceSummary(Verdict):
     boot_low: Figure = None
     boot_high: Figure = None
     n_contexts: int | None = None
+    r_of_changes: Figure = None
+    r_of_changes_low: Figure = None
+    r_of_changes_high: Figure = None
+    changes_contexts: int = 0
+    no_changes: str | None = None
 
 
 class DecisionSummary(Settings):
@@ -148,12 +237,13 @@ class RunSummary(Settings):
         stopped_early: Why the training of an arm was stopped before its end, by arm.
         learned_vs_target: Learned weights of the gate's arm against those that it was taught.
         comparisons, differences: By name, in the order of the experiment file.
+        missing_reports: r of each comparison that is testable, missing reports treated in three ways.
         decisions: By `arm/group`, `arm (variant)/group` where the prompts are not the default.
         trial_files: Key of each trial file, by its folder within the run.
         git, packages, python, host: Of the analysis, see `store.provenance`.
     """
 
-    format: Literal[3] = FORMAT
+    format: Literal[4] = FORMAT
     run: str
     seed: int
     wording: str
@@ -163,6 +253,7 @@ class RunSummary(Settings):
     learned_vs_target: AgreementSummary
     comparisons: dict[str, ComparisonSummary]
     differences: dict[str, DifferenceSummary]
+    missing_reports: list[TreatmentSummary]
     decisions: dict[str, DecisionSummary]
     trial_files: dict[str, str]
     git: str | None

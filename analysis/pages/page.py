@@ -13,6 +13,7 @@ from analysis.pages import text
 from analysis.pages.figures import Figure
 from analysis.pages.verdict import verdict
 from analysis.stats.agreement import PERMUTATIONS, RESAMPLES
+from analysis.stats.prediction import KINDS, SHIFTS
 from analysis.stats.reliability import REPORT_SPLITS, WEIGHT_SPLITS
 from analysis.study.released_files import ASKED
 from analysis.study.results import Findings
@@ -31,7 +32,9 @@ WRITING = (
     "number",
     "other_figures",
     "part_of",
+    "p_value",
     "percent",
+    "predicted",
     "plain",
     "shares",
     "small",
@@ -41,12 +44,14 @@ WRITING = (
 
 CONSTANTS = {
     "ASKED": ASKED,
+    "KINDS": KINDS,
     "MISSING": text.MISSING,
     "NOT_TESTABLE": text.NOT_TESTABLE,
     "PERMUTATIONS": PERMUTATIONS,
     "REPORT_SPLITS": REPORT_SPLITS,
     "REASONS": REASONS,
     "RESAMPLES": RESAMPLES,
+    "SHIFTS": SHIFTS,
     "UNDECIDED": UNDECIDED,
     "WEIGHT_SPLITS": WEIGHT_SPLITS,
     **{name: value for name, value in vars(thresholds).items() if name.isupper()},

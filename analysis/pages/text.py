@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from analysis.stats.agreement import Agreement
+from analysis.stats.prediction import Predicted
 
 NOT_TESTABLE = "not testable"
 MISSING = "\N{EN DASH}"
@@ -51,6 +52,11 @@ def shares(share: float, low: float, high: float) -> str:
     """A share and its interval."""
     ends = MISSING if math.isnan(low) else f"[{percent(low, 1)}, {percent(high, 1)}]"
     return f"{percent(share, 1)} {ends}"
+
+
+def predicted(found: Predicted | None) -> str:
+    """Share of decisions predicted right and log-loss; a dash where such weights were not measured."""
+    return f"{percent(found.share)} ({number(found.log_loss)})" if found else MISSING
 
 
 def part_of(part: int, whole: int) -> str:

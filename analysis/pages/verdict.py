@@ -29,7 +29,7 @@ def verdict(findings: Findings) -> str:
         f"Instillation passed the gate: “{arm}” decides as its target weights ask in {percent(gate.agreement)} of "
         f"held-out decisions, and the weights learned from its decisions correlate with the targets at {_r(check)}."
     ]
-    shown = [c for c in findings.comparisons if findings.testable(c)]
+    shown = findings.shown
     for group in dict.fromkeys(c.contexts for c in shown):
         sentences.append(_finding(group, [c for c in shown if c.contexts == group]))
     return " ".join([*sentences, *_withheld(findings), *_cautions(shown), *_collapses(findings.comparisons)])

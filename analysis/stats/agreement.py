@@ -34,9 +34,10 @@ class Agreement(Record):
         r: Pearson correlation over all points.
         hdi_low, hdi_high: The paper's interval, see `regression_interval`.
         boot_low, boot_high: 95% interval from resampling contexts, see `bootstrap_r`.
-        p_permutation: Two-sided p-value from permuting contexts, see `permutation_null`.
+        p_permutation: Two-sided p-value from permuting contexts, within folds if there are any, see `permutation_null`.
         n_points, n_contexts: Complete in both.
         valid_reports, total_reports: Report trials that could be read, and that were run.
+        ccc: Lin's concordance, see `concordance`.
         slope: Least-squares slope of weights on reports, as given (not standardised).
         spearman: Rank correlation over all points.
         mae: Mean absolute difference, on the scale of the weights.
@@ -55,6 +56,7 @@ class Agreement(Record):
     n_contexts: int
     valid_reports: int
     total_reports: int
+    ccc: float
     slope: float
     spearman: float
     mae: float
@@ -74,11 +76,18 @@ class PairedDifference(Record):
 
 
 def agreement(
-    reports_mean: ArrayLike, weights: ArrayLike, *, valid_reports: int, total_reports: int, seed: int
+    reports_mean: ArrayLike,
+    weights: ArrayLike,
+    *,
+    valid_reports: int,
+    total_reports: int,
+    seed: int,
+    folds: ArrayLike | None = None,
 ) -> Agreement:
     """All measures of agreement between mean reports and weights, each (contexts, attributes).
 
     NaN stands for a context without any valid report, see `mean_reports`, and for weights that were not measured.
+    `folds` are those of `permutation_null`.
     """
     x, y = _complete(reports_mean, weights)
     r = pearson(x, y)
@@ -90,11 +99,12 @@ def agreement(
         hdi_high=hdi_high,
         boot_low=boot_low,
         boot_high=boot_high,
-        p_permutation=permutation_null(x, y, seed=seed),
+        p_permutation=permutation_null(reports_mean, weights, seed=seed, folds=folds),
         n_points=x.size,
         n_contexts=len(x),
         valid_reports=valid_reports,
         total_reports=total_reports,
+        ccc=concordance(x, y),
         slope=slope(x, y),
         spearman=spearman(x, y),
         mae=float(np.abs(x - y).mean()) if x.size else math.nan,
@@ -137,6 +147,20 @@ def slope(x: ArrayLike, y: ArrayLike) -> float:
     x, y = _complete(x, y)
     r = pearson(x, y)
     return math.nan if math.isnan(r) else r * float(y.std() / x.std())
+
+
+def concordance(x: ArrayLike, y: ArrayLike) -> float:
+    """Lin's concordance over all points of the complete contexts; NaN where `pearson` is.
+
+    2 cov(x, y) / (var x + var y + (mean x - mean y)^2) (Lin, "A concordance correlation coefficient to evaluate
+    reproducibility", Biometrics 45, 1989): r, times what a difference in scale or level takes away. It is 1 only where
+    reports *are* the weights, and never beyond r.
+    """
+    x, y = _complete(x, y)
+    r = pearson(x, y)
+    if math.isnan(r):
+        return math.nan
+    return float(2 * r * x.std() * y.std() / (x.var() + y.var() + (x.mean() - y.mean()) ** 2))
 
 
 def sign_agreement(x: ArrayLike, y: ArrayLike) -> float:
@@ -222,27 +246,58 @@ def paired_difference(
     return PairedDifference(pearson(x2, y) - pearson(x1, y), low, high, len(y))
 
 
-def permutation_null(x: ArrayLike, y: ArrayLike, *, seed: int, permutations: int = PERMUTATIONS) -> float:
+def permutation_null(
+    x: ArrayLike, y: ArrayLike, *, seed: int, permutations: int = PERMUTATIONS, folds: ArrayLike | None = None
+) -> float:
     """Would the reports of *other* contexts agree as well? Permutes whole contexts' vectors of x against y.
 
     Returns the two-sided p-value, (1 + count) / (1 + permutations). Counted are permutations at least as far as the
     observed r from the null's exact mean, which is not zero if some attribute position is high in both x and y
     throughout. NaN with fewer than 2 complete contexts, or no variance.
+
+    Args:
+        x: Mean reports, shape (contexts, attributes).
+        y: Weights, same shape.
+        seed: Of the permutations.
+        permutations: Their number.
+        folds: Which model reported on each context, shape (contexts,). Contexts then change places within a fold only:
+            reports of two models differ in level, and so do the weights of two sets of contexts, which makes an r that
+            permutations across folds take away: they would take it for knowledge of the contexts.
     """
-    x, y = _complete(x, y)
-    observed = pearson(x, y)
-    contexts = len(x)
-    if math.isnan(observed) or contexts < 2:
+    observed, null, centre = permuted_r(x, y, seed=seed, permutations=permutations, folds=folds)
+    if math.isnan(observed) or not null.size:
         return math.nan
+    as_far = np.abs(null - centre) >= abs(observed - centre) - 1e-12
+    return (1 + int(as_far.sum())) / (1 + permutations)
+
+
+def permuted_r(
+    x: ArrayLike, y: ArrayLike, *, seed: int, permutations: int = PERMUTATIONS, folds: ArrayLike | None = None
+) -> tuple[float, NDArray[np.float64], float]:
+    """r, r with contexts permuted, shape (permutations,), and the exact mean of the latter; see `permutation_null`.
+
+    No permutations with fewer than 2 complete contexts, or without variance.
+    """
+    whole = np.zeros(len(np.asarray(x)), dtype=int) if folds is None else np.asarray(folds)
+    x, y, fold = (*_complete(x, y), whole[complete_contexts(x, y)])
+    observed = pearson(x, y)
+    if math.isnan(observed) or len(x) < 2:
+        return observed, np.empty(0), math.nan
     standard_x, standard_y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     # Entry (i, j) is what r gains when context j of y meets context i of x; a permutation picks one i for each j.
     gains = standard_x @ standard_y.T / standard_x.size
     rng = stream(seed, "permutation_null")
-    orders = rng.permuted(np.tile(np.arange(contexts), (permutations, 1)), axis=1)
-    null = gains[orders, np.arange(contexts)].sum(axis=1)
-    centre = gains.sum() / contexts
-    as_far = np.abs(null - centre) >= abs(observed - centre) - 1e-12
-    return (1 + int(as_far.sum())) / (1 + permutations)
+    null, centre = np.zeros(permutations), 0.0
+    for members in (np.flatnonzero(fold == label) for label in np.unique(fold)):
+        orders = rng.permuted(np.tile(members, (permutations, 1)), axis=1)
+        null += gains[orders, members].sum(axis=1)
+        centre += gains[np.ix_(members, members)].sum() / len(members)
+    return observed, null, centre
+
+
+def complete_contexts(*arrays: ArrayLike) -> NDArray[np.bool_]:
+    """Which contexts have no NaN in any of the arrays (contexts, attributes), shape (contexts,)."""
+    return np.asarray(~np.any([np.isnan(np.asarray(a, dtype=float)).any(axis=1) for a in arrays], axis=0))
 
 
 def _complete(*arrays: ArrayLike) -> list[NDArray[np.float64]]:
@@ -251,11 +306,11 @@ def _complete(*arrays: ArrayLike) -> list[NDArray[np.float64]]:
     shapes = [v.shape for v in values]
     if len(set(shapes)) > 1 or len(shapes[0]) != 2:
         raise InputError(f"agreement between arrays of shapes {shapes}; give (contexts, attributes), the same for all")
-    kept = ~np.any([np.isnan(v).any(axis=1) for v in values], axis=0)
+    kept = complete_contexts(*values)
     return [v[kept] for v in values]
 
 
-@lru_cache(maxsize=8)  # drawing takes longer than all that is done with it, and comparisons share it
+@lru_cache(maxsize=16)  # drawing takes longer than all that is done with it, and comparisons share it
 def resampled_counts(contexts: int, seed: int, resamples: int) -> NDArray[np.float64]:
     """How often each context is drawn in each bootstrap resample, shape (resamples, contexts); read-only."""
     if not contexts:

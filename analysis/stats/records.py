@@ -13,4 +13,9 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """The fields as JSON values: NaN, which JSON does not have, becomes None."""
         values = asdict(self)  # type: ignore[call-overload]  # subclasses are dataclasses
-        return {name: None if isinstance(v, float) and math.isnan(v) else v for name, v in values.items()}
+        return {name: nan_to_none(value) for name, value in values.items()}
+
+
+def nan_to_none(value: Any) -> Any:
+    """The value, None for NaN."""
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -85,17 +85,25 @@ def halves_of_weights(
     """Weights by `logistic_posterior`, rescaled to a largest of 100, from random halves of each context's decisions.
 
     `chose_a` and `difference` are as `logistic_posterior` takes them; `rng` draws the splits, `seed` is that of the
-    posterior's draws. A half with one letter alone has the prior for its posterior, and so no weights.
+    posterior's draws. A half with one letter alone has no weights, see `weights_of_some`.
     """
     choices, differences = np.asarray(chose_a, dtype=float), np.asarray(difference, dtype=float)
 
     def weights(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        y = np.take_along_axis(choices, rows, axis=1)
-        y = np.where((y == 0).any(axis=1, keepdims=True) & (y == 1).any(axis=1, keepdims=True), y, np.nan)
         x = np.take_along_axis(differences, rows[..., None], axis=1)
-        return rescale(logistic_posterior(y, x, seed=seed, draws=WEIGHT_DRAWS, intervals=False).mean)
+        return weights_of_some(np.take_along_axis(choices, rows, axis=1), x, seed)
 
     return _halves(~np.isnan(choices), splits, rng, weights)
+
+
+def weights_of_some(choices: NDArray[np.float64], difference: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Weights by `logistic_posterior`, rescaled to a largest of 100, from some of each context's decisions.
+
+    Where these are all of one letter, the posterior is the prior, and the weights are NaN.
+    """
+    both = (choices == 0).any(axis=1, keepdims=True) & (choices == 1).any(axis=1, keepdims=True)
+    y = np.where(both, choices, np.nan)
+    return rescale(logistic_posterior(y, difference, seed=seed, draws=WEIGHT_DRAWS, intervals=False).mean)
 
 
 def halves_of_reports(values: ArrayLike, *, rng: np.random.Generator, splits: int = REPORT_SPLITS) -> Halves:

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,17 @@ from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
 from task.weights import rescale
 
-T = TypeVar("T", "MeasuredWeights", DecisionTrials, ReportTrials)
+
+class ByContext(Protocol):
+    """What is known of an arm, a row a context."""
+
+    @property
+    def contexts(self) -> list[str]:
+        """Names of the rows."""
+        ...
+
+
+T = TypeVar("T", bound=ByContext)
 """What is known of an arm, by context."""
 
 NO_DIRECTION = 0.05
@@ -68,6 +78,10 @@ class ComparisonResult:
         reasons: Unreadable reports by reason.
         outside: Readable reports with a value beyond +-100.
         decided_by: Whose decisions the weights come from, each with the prompts that it was asked in.
+        reported_by: Likewise, whose reports; none in that of learned with target weights.
+        folds: Which model reported on each context, below 0 for none, shape (contexts,) as in `points`; None where one
+            model reported on all.
+        fold_names: Its name, by number.
         undetermined: Contexts left out because the decisions on them determine no weights.
         constrained: Whether reports were forced into their form.
         opening: Of constrained reports: mean probability that the arm itself opens its reply so; NaN if not known.
@@ -85,11 +99,24 @@ class ComparisonResult:
     reasons: dict[str, int]
     outside: int
     decided_by: list[Source] = field(default_factory=list)
+    reported_by: list[Source] = field(default_factory=list)
+    folds: NDArray[np.int64] | None = None
+    fold_names: list[str] = field(default_factory=list)
     undetermined: int = 0
     constrained: bool = False
     opening: float = math.nan
     free_total: int = 0
     free_reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def members(self) -> list[str]:
+        """The contexts, in the order of `points`."""
+        return list(dict.fromkeys(self.points["context"]))
+
+    @property
+    def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """x and y of the points, each (contexts, attributes)."""
+        return table_of(self.points, "x"), table_of(self.points, "y")
 
     @property
     def free_readable(self) -> int:
@@ -151,9 +178,18 @@ def compare(
     measured: Mapping[str, MeasuredWeights],
     reported: Mapping[str, ReportTrials],
     seed: int,
+    folds: NDArray[np.int64] | None = None,
 ) -> ComparisonResult:
-    """One comparison; its arms may be several folds, each speaking for its own contexts."""
+    """One comparison; its arms may be several folds, each speaking for its own contexts.
+
+    `folds` are those of `ComparisonResult`, where the reports of one source come from several models.
+    """
     members = members_of(entry)
+    fold_names = [asked_source(source, "reports") for source in entry.reports]
+    if folds is not None:
+        fold_names = [f"fold_{fold + 1}" for fold in range(folds.max() + 1)]
+    elif len(fold_names) > 1:
+        folds = np.repeat(np.arange(len(fold_names)), [len(source.contexts) for source in entry.reports])
     mean, counts = mean_reports(gather(entry.reports, "reports", reported, members, lambda arm: arm.values))
     weights = gather(entry.weights, "decisions", measured, members, lambda arm: arm.weights)
     log_odds = gather(entry.weights, "decisions", measured, members, lambda arm: arm.log_odds)
@@ -175,12 +211,17 @@ def compare(
         reports=", ".join(asked_source(source, "reports") for source in entry.reports),
         weights=", ".join(asked_source(source, "decisions") for source in entry.weights),
         contexts=entry.contexts,
-        agreement=agreement(mean, weights, valid_reports=int(counts.sum()), total_reports=total, seed=seed),
+        agreement=agreement(
+            mean, weights, valid_reports=int(counts.sum()), total_reports=total, seed=seed, folds=folds
+        ),
         r_log_odds=pearson(mean, log_odds),
         points=points_table([contexts[name] for name in members], x=mean, y=weights),
         reasons=dict(sorted(reasons.items())),
         outside=outside,
         decided_by=entry.weights,
+        reported_by=entry.reports,
+        folds=folds,
+        fold_names=[] if folds is None else fold_names,
         undetermined=_undetermined(entry.weights, measured),
         constrained=any(_of(reported, source, "reports").constrained for source in entry.reports),
         opening=float(np.nanmean(np.concatenate(opening))) if opening else math.nan,

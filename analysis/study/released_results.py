@@ -78,7 +78,8 @@ class ReleasedResults(Findings):
     def corrected(self) -> dict[str, CorrectedR]:
         """r without measurement noise, by comparison; only of comparisons that could be made."""
         taught = any(not np.isnan(weights).any() for weights in self.targets.values())
-        return {name: found for name, found in self.noise.items() if taught or name != self.learned_vs_target.name}
+        found = zip(self.all_comparisons, self.noise, strict=True)
+        return {c.name: noise for c, noise in found if noise and (taught or c is not self.learned_vs_target)}
 
     @property
     def pooled_by_fold(self) -> bool:

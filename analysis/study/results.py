@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from analysis.stats.reliability import CorrectedR
+from analysis.stats.variants import Treatment
 from analysis.study.comparisons import (
     ComparisonResult,
     Difference,
@@ -21,6 +24,7 @@ from analysis.study.comparisons import (
     learned_against_target,
     measure_weights,
 )
+from analysis.study.evidence import Change, Evidence, change, treatments, weigh, without_noise
 from analysis.study.gate import AnswerGate, ArmDecisions, GateResult, judge, judge_answers, summarise_decisions
 from store.checkpoints import LOG
 from store.contexts import load_contexts
@@ -88,6 +92,21 @@ class Findings:
         """That of learned with target weights, then the others."""
         return [self.learned_vs_target, *self.comparisons]
 
+    @cached_property
+    def evidence(self) -> dict[str, Evidence]:
+        """What stands beside the r of each of `comparisons`, by name."""
+        return weigh(self.comparisons, self.decided, self.reported, self.measured, self.targets, self.seed)
+
+    @cached_property
+    def noise(self) -> list[CorrectedR | None]:
+        """r without measurement noise, of each of `all_comparisons`; None without contexts."""
+        return without_noise(self.all_comparisons, self.decided, self.reported, self.seed)
+
+    @cached_property
+    def missing(self) -> list[Treatment]:
+        """Treatments of missing reports, those of the comparisons with the same weights together."""
+        return treatments(self.comparisons, self.reported, self.measured, self.seed)
+
     @property
     def doubtful_fits(self) -> str:
         """How many posteriors are not to be trusted, of how many; nothing if all are."""
@@ -109,12 +128,21 @@ class Findings:
                 reasons.setdefault(reason, []).append(comparison.name)
         return reasons
 
+    def noise_of(self, comparison: ComparisonResult) -> CorrectedR | None:
+        """r without measurement noise of one of `all_comparisons`."""
+        return next(noise for c, noise in zip(self.all_comparisons, self.noise, strict=True) if c is comparison)
+
     def undecided(self, arm: str, group: str) -> str | None:
         """Why an arm, as it was asked, fails its answer gate on a group of contexts; None if it passes."""
         answers = self.answers.get((arm, group))
         if answers is None or answers.passed:
             return None
         return f"{arm} does not decide on {group} contexts: {'; '.join(answers.reasons)}"
+
+    @property
+    def shown(self) -> list[ComparisonResult]:
+        """The comparisons of reports that have a meaning."""
+        return [c for c in self.comparisons if self.testable(c)]
 
     def testable(self, comparison: ComparisonResult) -> bool:
         """Whether a comparison has a meaning."""
@@ -150,6 +178,7 @@ class RunResults(Findings):
         run: Its folder.
         record: Its `run.json`.
         differences: Between two comparisons, in the order of the experiment file.
+        changes: Of each difference, whether reports changed where weights did, by name.
         curves: Training log of each trained arm, as TRL wrote it.
         stages: Manifest of each finished stage, by its folder within the run.
         trial_files: Key of each trial file, likewise.
@@ -159,6 +188,7 @@ class RunResults(Findings):
     run: RunFolder
     record: RunRecord
     differences: list[Difference]
+    changes: dict[str, Change]
     curves: dict[str, list[dict[str, Any]]]
     stages: dict[str, Manifest[Any]]
     trial_files: dict[str, str]
@@ -169,6 +199,15 @@ class RunResults(Findings):
         sides = [c for c in self.comparisons if c.name in (difference.before, difference.after)]
         found = dict.fromkeys(reason for c in sides if (reason := self.untestable(c)))
         return "; ".join(found) or None
+
+    def untestable_change(self, difference: Difference) -> str | None:
+        """Why nothing can be said of changes between the two comparisons of a difference; None if something can."""
+        found = self.changes[difference.name]
+        if reason := found.reason or self.untestable_difference(difference):
+            return reason
+        group = next(c.contexts for c in self.comparisons if c.name == difference.after)
+        arms = [asked_source(source, "decisions") for source in found.decided_by]
+        return next((reason for arm in arms if (reason := self.undecided(arm, group))), None)
 
     @property
     def stopped_early(self) -> dict[str, str]:
@@ -213,6 +252,7 @@ def analyse(path: Path) -> RunResults:
         if {*members} & {*trials.contexts}
     }
     comparisons = [compare(entry, contexts, measured, reported, record.seed) for entry in record.comparisons]
+    by_name = {c.name: c for c in comparisons}
     stages = _stages(run, record)
     trial_files = {folder: made.key for folder, made in stages.items() if folder.startswith(run.trials.name)}
     trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
@@ -246,6 +286,9 @@ def analyse(path: Path) -> RunResults:
         run=run,
         record=record,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],
+        changes={
+            d.name: change(by_name[d.before], by_name[d.after], measured, record.seed) for d in record.differences
+        },
         curves={arm: read_json(path) for arm in trainings if (path := run.adapter(arm) / LOG).is_file()},
         stages=stages,
         trial_files=trial_files,

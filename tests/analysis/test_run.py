@@ -65,7 +65,7 @@ def test_what_cannot_be_computed_is_null(passed: RunResults, tmp_path: Path):
 def test_a_summary_of_another_format_is_one_line(simulated_run: Path, tmp_path: Path):
     values = json.loads((simulated_run / "analysis" / "summary.json").read_text())
     (tmp_path / "summary.json").write_text(json.dumps({name: v for name, v in values.items() if name != "format"}))
-    with pytest.raises(InputError, match=r"summary\.json: format 1, this version reads 3; run analysis\.run again"):
+    with pytest.raises(InputError, match=r"summary\.json: format 1, this version reads 4; run analysis\.run again"):
         read_summary(tmp_path / "summary.json")
 
 

@@ -15,6 +15,7 @@ from analysis.stats.agreement import (
     agreement,
     bootstrap_r,
     bootstrap_share,
+    concordance,
     mean_reports,
     paired_difference,
     pearson,
@@ -262,3 +263,14 @@ def test_agreement_of_nothing_is_null_not_zero() -> None:
     assert got == {**dict.fromkeys(got), **known}
     nothing = paired_difference(np.full((3, 5), np.nan), np.ones((3, 5)), np.ones((3, 5)), seed=0)
     assert nothing.as_dict() == {"difference": None, "boot_low": None, "boot_high": None, "n_contexts": 0}
+
+
+def test_concordance_is_lins_and_counts_scale_and_level() -> None:
+    x, y = related(30, seed=8)
+    s = np.cov(x.ravel(), y.ravel(), bias=True)
+    expected = 2 * s[0, 1] / (s[0, 0] + s[1, 1] + (x.mean() - y.mean()) ** 2)
+    assert concordance(with_gaps(x), with_gaps(y)) < pearson(with_gaps(x), with_gaps(y))
+    assert concordance(x, y) == pytest.approx(expected)
+    assert concordance(x, x) == pytest.approx(1)
+    assert concordance(0.3 * x, x) < 0.6 and concordance(x + 2, x) < 0.6
+    assert math.isnan(concordance(x, np.ones_like(x)))

@@ -122,7 +122,10 @@ def test_everything_is_written_and_r_is_that_of_the_files(
     assert [path.name for path in out.parent.iterdir()] == ["toy"]  # no draft is left
     found = json.loads((out / "summary.json").read_text())
     assert found["model"] == MODEL and found["notes"] == []
-    assert all(list(found[name]) == KEYS for name in COMPARISONS)
+    assert all(list(found[name])[: len(KEYS)] == KEYS and "r_given_target" in found[name] for name in COMPARISONS)
+    assert found["native_before"]["no_target"] == "native contexts have no target weights"
+    assert found["native_before"]["r_given_target"] is None is found["learned_vs_target"]["r_given_target"]
+    assert list(found["introspection_trained"]["folds"]) == ["fold_1", "fold_2"] and not found["instilled"]["folds"]
     learned, native = (pd.read_csv(out / f"{kind}_weights.csv") for kind in ("learned", "native"))
     assert list(learned) == list(native) == ["context", *numbered("raw_{}", "sd_{}", "weight_{}")]
     assert learned["context"].tolist() == [c.name for c in TAUGHT]

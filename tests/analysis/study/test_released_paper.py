@@ -48,6 +48,21 @@ def test_the_papers_figures_are_reproduced(paper: tuple[dict[str, Any], Path, st
     assert f"{name}: r = {found['r']:.2f} [" in paper[2]
 
 
+@pytest.mark.parametrize(
+    ("name", "learned", "target"), [("instilled", 0.27, 0.01), ("introspection_trained", 0.42, 0.12)]
+)
+def test_reports_follow_what_was_learned_beyond_what_was_taught(
+    paper: tuple[dict[str, Any], Path, str], name: str, learned: float, target: float
+):
+    found = paper[0][name]
+    assert found["r_given_target"] == pytest.approx(learned, abs=0.01)
+    assert found["r_of_target_given_learned"] == pytest.approx(target, abs=0.01)
+    assert found["r_given_target_low"] > 0.1 and found["over_constant_low"] > 0.3
+    predictions = found["predictions"]
+    assert predictions["learned"]["share"] > predictions["reported"]["share"] > predictions["constant"]["share"] + 0.1
+    assert "Whose weights" in (paper[1] / "report.html").read_text(encoding="utf-8")
+
+
 def test_what_surrounds_the_papers_figures(paper: tuple[dict[str, Any], Path, str]):
     found, out, _ = paper
     assert found["gate"]["passed"] and found["notes"] == []
