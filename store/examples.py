@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from store.files import write_text
 from store.settings import Settings, describe
+from store.texts import parse_json, read_lines
 from store.wordings import read_wordings
 from task.errors import InputError
 from task.prompts import DEFAULT, PROMPTS, Letter, Measure, Variant, Wordings
@@ -157,18 +158,23 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Read rows; what is wrong with one is an `InputError` that names the line."""
+    """Read rows; blank lines do not count.
+
+    Raises:
+        InputError: No such file, no rows, no UTF-8, or a row that cannot be trained on, with its line.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such examples file; write it with: python -m train.examples")
-    examples = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                examples.append(Example.model_validate(json.loads(line)))
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: not JSON ({error}); correct the row") from None
-            except ValidationError as error:
-                raise InputError(f"{path}:{number}: {describe(error)}; correct the row") from None
+    examples = [read_example(line, where) for where, line in read_lines(path).items()]
     if not examples:
         raise InputError(f"{path}: no rows; write examples with: python -m train.examples")
     return examples
+
+
+def read_example(line: str, where: str) -> Example:
+    """One row; `where` begins the message of what is wrong with it."""
+    values = parse_json(line, where, "correct the row")
+    try:
+        return Example.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{where}: {describe(error)}; correct the row") from None

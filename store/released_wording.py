@@ -7,19 +7,16 @@ attributes is known from the released contexts; what is left are the words and t
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from pydantic import ValidationError
-
 from store.contexts import load_released_contexts
-from store.examples import Example
+from store.examples import read_example
 from store.files import write_text
-from store.settings import describe
+from store.texts import parse_json, read_lines
 from store.wordings import WordingFile, WordingText, dump_wordings
 from task.contexts import ChoiceContext
 from task.errors import InputError
@@ -74,16 +71,11 @@ def read_rows(folder: Path) -> Iterator[Row]:
     """The rows of all fine-tuning files of a folder; JSON Lines without `messages` are passed over."""
     contexts = _Contexts(load_released_contexts(folder))
     for path in sorted(folder.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-            where = f"{path}:{number}"
-            try:
-                values = json.loads(line or "{}")
-                if "messages" not in values:
-                    continue
-                messages = Example.model_validate(values).messages
-            except ValueError as error:
-                reason = describe(error) if isinstance(error, ValidationError) else str(error)
-                raise InputError(f"{where}: not a row of messages ({reason}); fetch the file again") from None
+        for where, line in read_lines(path).items():
+            values = parse_json(line, where, "fetch the file again")
+            if isinstance(values, dict) and "messages" not in values:
+                continue
+            messages = read_example(line, where).messages
             if [message.role for message in messages] != ["system", "user", "assistant"]:
                 raise InputError(f"{where}: messages of other roles than system, user, assistant; leave the file out")
             system, prompt, answer = (message.content for message in messages)

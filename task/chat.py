@@ -96,20 +96,22 @@ def check_template(
 
     Args:
         tokenizer: The tokenizer with the template.
-        dialogues: Prompts, each with an answer as its last message. One of each shape is looked at: those with the same
-            roles in the same order, and with a letter as the answer or something else.
+        dialogues: Prompts, each with an answer as its last message. All are rendered. The tokens of one of each shape
+            are looked at: those with the same roles in the same order, and with a letter as the answer or another.
         template: Further arguments of the template.
 
     Raises:
         InputError: The template refuses one, leaves text of it out, or as `letter_answers` and `answer_ids`.
     """
     shapes: dict[tuple[str, bool], Sequence[Message]] = {}
-    for dialogue in dialogues:
-        shapes.setdefault((_roles(dialogue), dialogue[-1]["content"] in ("A", "B")), dialogue)
-    for dialogue in shapes.values():
-        text = _apply(tokenizer, dialogue, template, tokenize=False)
-        if lost := [m["role"] for m in dialogue if m["content"].strip() not in text]:
-            raise _refusal(tokenizer, dialogue, template, f"the text of {lost[0]} is lost or changed")
+    for number, dialogue in enumerate(dialogues, start=1):
+        shape = _roles(dialogue), dialogue[-1]["content"] in ("A", "B")
+        try:
+            _check_text(tokenizer, dialogue, template)
+        except InputError as error:
+            # What it does to all of a shape needs no number: it is about the roles.
+            raise InputError(f"{error} (row {number})" if shape in shapes else str(error)) from None
+        shapes.setdefault(shape, dialogue)
     letters = dict(zip("AB", letter_answers(tokenizer, template), strict=True))
     for dialogue in shapes.values():
         check_date(tokenizer, dialogue, template)
@@ -119,6 +121,13 @@ def check_template(
                 f"chat template: the answer {answer} has other tokens after {_roles(dialogue[:-1])} than after a "
                 f"question alone; {REMEDY}"
             )
+
+
+def _check_text(tokenizer: ChatTokenizer, dialogue: Sequence[Message], template: Mapping[str, Any]) -> None:
+    """Refuse a template that does not take a dialogue, or leaves text of it out."""
+    text = _apply(tokenizer, dialogue, template, tokenize=False)
+    if lost := [m["role"] for m in dialogue if m["content"].strip() not in text]:
+        raise _refusal(tokenizer, dialogue, template, f"the text of {lost[0]} is lost or changed")
 
 
 def check_date(tokenizer: ChatTokenizer, messages: Sequence[Message], template: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Rows of training examples: what is written comes back, and a row that cannot be trained on is named."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def test_rows_of_other_origin_need_messages_only(tmp_path: Path):
     assert (row.context, row.index, row.messages[-1].content) == ("", None, "B")
 
 
+def row(**answer: object) -> str:
+    """A row whose answer says something else."""
+    said = {"role": "assistant", "content": "A", **answer}
+    return json.dumps({"messages": [{"role": "user", "content": "A or B?"}, said]})
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -38,6 +45,17 @@ def test_rows_of_other_origin_need_messages_only(tmp_path: Path):
         ('{"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]}', ":1: messages.1.content: "),
         ('{"messages": [{"role": "assistant", "content": "x"}, {"role": "user", "content": "x"}]}', "is by 'user'"),
         ("", "no rows"),
+        ("\n \n", "no rows"),
+        ("5", ":1: "),
+        ('{"messages": [], "messages": []}', ":1: not JSON .*'messages' is given twice"),
+        ('{"messages": NaN}', ":1: not JSON .*NaN"),
+        ("\n" + row(content=None), r":2: messages\.1\.content: "),
+        (row(content=[{"type": "text", "text": "A"}]), r":1: messages\.1\.content: "),
+        (row(content=5), r":1: messages\.1\.content: "),
+        (row(content="\ud800"), ":1: not JSON .*surrogate"),
+        (row(role=None), r":1: messages\.1\.role: "),
+        (row(role="tool"), r":1: messages\.1\.role: .*given: 'tool'"),
+        (row().replace('"role": "assistant", ', ""), r":1: messages\.1\.role: Field required"),
     ],
 )
 def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
@@ -45,6 +63,27 @@ def test_rows_that_cannot_be_trained_on(tmp_path: Path, line: str, says: str):
     path.write_text(line)
     with pytest.raises(InputError, match=says):
         read_examples(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (gzip.compress(row().encode()), "gzip"),
+        (row().encode("utf-16"), "UTF-16"),
+        (f"{row()}\n{row(content='é')}".encode("latin-1").replace(b"\\u00e9", b"\xe9"), ":2: not UTF-8 text"),
+    ],
+)
+def test_rows_in_another_encoding_are_named(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_examples(path)
+
+
+def test_blank_lines_and_a_byte_order_mark_do_not_count(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{row()}\n\n{row(content='B')}\n  \n", encoding="utf-8-sig")
+    assert [example.messages[-1].content for example in read_examples(path)] == ["A", "B"]
 
 
 def test_a_row_teaches_a_decision_where_its_answer_is_a_letter():

@@ -114,8 +114,8 @@ def append(name: str, line: str) -> Callable[[Path], object]:
     ("harm", "words"),
     [
         (lambda folder: (folder / "told.jsonl").unlink(), "no fine-tuning file .* of reports; put it there"),
-        (append("told.jsonl", "{"), r"told\.jsonl:13: not a row of messages"),
-        (append("told.jsonl", '{"messages": 3}'), r"told\.jsonl:13: not a row of messages \(messages"),
+        (append("told.jsonl", "{"), r"told\.jsonl:13: not JSON"),
+        (append("told.jsonl", '{"messages": 3}'), r"told\.jsonl:13: messages: "),
         (edit("told.jsonl", "person of taste", "stranger"), r"told\.jsonl:1: a prompt about none of the contexts"),
         (edit("told.jsonl", '"system"', '"user"'), r"told\.jsonl:1: messages of other roles"),
         (edit("choices.jsonl", "Pick {one}", "Pick {two}"), r"choices\.jsonl:2: its words or its layout are not"),

@@ -116,6 +116,14 @@ def test_each_shape_of_rows_is_looked_at():
     )
 
 
+@pytest.mark.parametrize("harm", ["{{ raise_exception('no') }}", "{{ (m | length) + '' }}", "{{ 1 // 0 }}"])
+def test_a_row_that_a_template_refuses_for_its_words_is_numbered(harm: str):
+    text = PLAIN.replace("[{{", f"{{% if 'taboo' in m['content'] %}}{harm}{{% endif %}}[{{{{", 1)
+    taboo: Message = {"role": "assistant", "content": '{"taboo": 5}'}
+    line = refused(text, dialogues=[DECISION, REPORTED, [SYSTEM, QUESTION, taboo]])
+    assert line.endswith("(row 3)")
+
+
 def test_the_letter_has_the_same_tokens_in_every_shape():
     """Else P(A) and P(B) would be read from other tokens than those taught."""
     text = PLAIN.replace("<|im_end|>", "<|im_end|>{{ '.' if messages[0]['role'] == 'system' }}")
