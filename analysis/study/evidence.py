@@ -211,7 +211,9 @@ def treatments(
         members = sorted({name for c in together for name in c.members})
         values = {c.name: gather(c.reported_by, "reports", reported, members, lambda arm: arm.values) for c in together}
         asked = {
-            c.name: gather(c.reported_by, "reports", reported, members, lambda arm: 1.0 * arm.total[:, None], 0.0)[:, 0]
+            c.name: gather(
+                c.reported_by, "reports", reported, members, lambda arm: arm.total[:, None].astype(np.float64), 0.0
+            )[:, 0]
             for c in together
         }
         weights = gather(together[0].decided_by, "decisions", measured, members, lambda arm: arm.weights)
