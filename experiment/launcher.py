@@ -61,13 +61,14 @@ def main() -> None:
         if arguments.status:
             show_status(run, CONSOLE)
         elif arguments.dry_run:
+            check_settings(run, launch or (site.train.launch_file if site else None))
             show_plan(run, CONSOLE)
             if site:
                 show_chain(run, chain(run, site, launch or site.train.launch_file, redo), site, CONSOLE)
         elif reason := still_queued(run.folder, must_know=site is not None):
             queued.append(reason)  # the other seeds are started all the same
         else:
-            check_settings(run.stages)
+            check_settings(run, launch or (site.train.launch_file if site else None))
             chat_template_line(run)
             with held(run.folder.path):  # two launchers would write their stages' settings over each other
                 states = check_unchanged(run, redo)

@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from experiment.plan import PlannedStage, Run
+from experiment.plan import Run
 from store.contexts import save_contexts
 from store.files import hash_file, write_text
 from store.manifests import InputFacts
+from store.models import check_there
 from store.paths import project_file
 from store.run import write_run
 from store.stages import Stage
 from store.weights import save_weights
-from store.yaml_files import dump_yaml
-from task.errors import InputError
+from store.yaml_files import dump_yaml, read_yaml
+from task.errors import InputError, shown
 from task.weights import sample_weights
 
 
-def check_settings(stages: Sequence[PlannedStage]) -> None:
-    """Refuse training settings that are unknown or not honoured before the first stage starts, not hours later."""
-    configs = [stage.config for stage in stages if stage.kind == "sft"]
-    if not configs:
-        return
-    from train.arguments import check_honoured, known_arguments  # loads torch and TRL, which a simulation does not need
+def check_settings(run: Run, launch: Path | None = None) -> None:
+    """Refuse what no training would take before the first stage starts, not hours later.
 
-    known = {"env", *known_arguments()}
-    for config in configs:
-        if unknown := [key for key in config if key not in known]:
-            raise InputError(f"sft: unknown setting {unknown[0]!r}; see: python train/sft.py --help")
-        check_honoured(config)
+    Args:
+        run: The run.
+        launch: Launch configuration of its trainings; None for the one that this machine gets.
+
+    Raises:
+        InputError: The model's folder is not there, a setting of a training or of the launch configuration is unknown
+            or has a value that cannot be.
+    """
+    if run.model is not None:
+        check_there(run.model.name)
+    trainings = [stage for stage in run.stages if stage.kind == "sft"]
+    if not trainings:
+        return
+    if launch is not None:
+        check_launch_file(project_file(launch))
+    from train.arguments import check_training  # loads torch and TRL, which a simulation does not need
+
+    for stage in trainings:
+        try:
+            check_training(stage.config)
+        except InputError as error:
+            raise InputError(f"settings of {stage.name}: {error}") from None
+
+
+def check_launch_file(path: Path) -> None:
+    """Refuse a launch configuration that accelerate would not take.
+
+    Raises:
+        InputError: With what accelerate says of it, or a number of processes that is none.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: holds no settings; give a file of configs/accelerate/")
+    for name in ("num_processes", "num_machines"):
+        if (count := values.get(name, 1)) is not None and (type(count) is not int or count < 1):
+            raise InputError(f"{path}: {name} {shown(count)}: give a whole number, at least 1")
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        load_config_from_file(str(path))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(
+            f"{path}: accelerate does not take it ({shown(str(error), 300)}); see configs/accelerate/"
+        ) from None
 
 
 def prepare(run: Run, overwrite: bool) -> None:

@@ -29,7 +29,8 @@ from store.console import run_command
 from store.paths import project_file
 from store.run import RunFolder
 from store.state import Kind
-from task.errors import InputError
+from task.errors import InputError, shown
+from task.names import LONGEST_FULL_NAME, name_problem
 
 CONSOLE = Console(highlight=False)
 
@@ -67,12 +68,12 @@ def kind_of(stage: str) -> Kind:
     Raises:
         InputError: It is no name of a stage.
     """
-    ending = stage.rpartition(".")[2]
+    arm, _, ending = stage.rpartition(".")
     if stage in KINDS:
         return KINDS[stage]
-    if ending == "examples" or ending == "sft":
+    if (ending == "examples" or ending == "sft") and name_problem(arm, LONGEST_FULL_NAME) is None:
         return ending  # type: ignore[return-value]
-    raise InputError(f"stage {stage!r}: no such stage; give ARM.examples, ARM.sft, {', '.join(KINDS)}")
+    raise InputError(f"stage {shown(stage)}: no such stage; give ARM.examples, ARM.sft, {', '.join(KINDS)}")
 
 
 def stage_command(run: RunFolder, stage: str, options: Options) -> list[str]:

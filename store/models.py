@@ -33,8 +33,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         if not list(folder.glob("*.safetensors")):
             raise InputError(f"{folder}: no *.safetensors in this model folder; only safetensors weights are loaded")
         return folder
-    if name.startswith(("/", "./", "../", "models/")):
-        raise InputError(f"{name}: no such model folder; the small model is fetched by: make model")
+    check_there(name)
     from huggingface_hub import snapshot_download  # only where a model is really fetched: task/ needs numpy alone
 
     patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
@@ -46,6 +45,12 @@ def model_folder(name: str, revision: str | None = None) -> Path:
             f"model {name!r} (revision {revision or 'main'}): not a folder here, and the Hub said: {reason} "
             "Check the name, log in for gated models (hf auth login), or give a folder"
         ) from None
+
+
+def check_there(name: str) -> None:
+    """Refuse a model folder that is not there; what may be a name on the Hub is not asked for."""
+    if name.startswith(("/", "./", "../", "models/")) and not project_file(name).is_dir():
+        raise InputError(f"{name}: no such model folder; the small model is fetched by: make model")
 
 
 def published_name(name: str, folder: Path) -> str:

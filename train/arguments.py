@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
+from accelerate.state import AcceleratorState
 from pydantic import JsonValue
+from transformers import get_scheduler
 from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import IntervalStrategy
-from trl import ModelConfig, SFTConfig, TrlParser
+from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 
 from store.files import hash_file
 from store.lora import adapter_hash
@@ -23,6 +26,7 @@ from store.settings import Settings
 from store.yaml_files import read_yaml
 from task.errors import InputError
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
+from train.values import RANGES, check_values
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""
@@ -37,6 +41,12 @@ VOLATILE = {
     *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
 }
 
+OF_HARDWARE = {
+    *("tf32", "fp16", "bf16", "fp16_full_eval", "bf16_full_eval", "use_cpu", "load_in_4bit", "load_in_8bit"),
+    *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_backend", "torch_compile"),
+    *("torch_compile_backend", "torch_compile_mode", "use_liger_kernel"),
+}
+"""Settings that can only be judged on the machine that trains."""
 
 _LOSS = "the loss here is the mean negative log-likelihood of an answer's tokens, whatever this says"
 _PLACES = "it hides where a row's letter stands"
@@ -51,6 +61,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "lora_modules_to_save": (None, _PLAIN),
     "lora_target_parameters": (None, _PLAIN),
     "use_peft": (True, "an arm is a base model and one adapter"),
+    "chat_template_path": (None, "the template is the model's own, in training and in evaluation"),
     "trust_remote_code": (False, "code that comes with a model is never run"),
     "push_to_hub": (False, "it uploads every checkpoint and log; name a hub_repository for the finished adapter"),
 }
@@ -179,13 +190,69 @@ class LoraArguments(ModelConfig):
         check_honoured(vars(self))
 
 
+KINDS = (TeachingArguments, TeachingConfig, LoraArguments)
+
+
+class _Parser(TrlParser):
+    """Says what is wrong with an argument in one line, without the list of all of them."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see: python train/sft.py --help")
+
+
 def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]:
     """Read `--config FILE.yaml` and the command line; an unknown key or a bad value is an `InputError`."""
-    asked_settings()  # refuses a file that is missing or no YAML
+    place = _config_file() or "command line"
+    check_values(asked_settings() or {}, KINDS)  # also refuses a file that is missing or no YAML
     try:
-        teaching, sft, lora = TrlParser((TeachingArguments, TeachingConfig, LoraArguments)).parse_args_and_config()
+        teaching, sft, lora = _Parser(KINDS).parse_args_and_config()
     except (ValueError, TypeError) as error:
-        raise InputError(f"{_config_file() or 'command line'}: {error}") from None
+        raise InputError(f"{place}: {_on_one_line(error)}") from None
+    for kind in (teaching, sft, lora):  # also what the command line says
+        check_values({name: value for name, value in vars(kind).items() if name in RANGES}, KINDS)
+    _check_together(teaching, sft, lora)
+    fit_to_hardware(teaching, sft, lora)
+    return teaching, sft, lora
+
+
+def check_training(values: Mapping[str, Any]) -> None:
+    """Find out whether a training would take its settings, without the GPU that it will have.
+
+    Raises:
+        InputError: A setting is unknown, of another type or out of range, or does not go with the others.
+    """
+    if unknown := [name for name in values if name not in {"env", *known_arguments()}]:
+        raise InputError(f"unknown setting {unknown[0]!r}; see: python train/sft.py --help")
+    check_honoured(values)
+    check_values(values, KINDS)
+    parser = _Parser(KINDS)
+    # `use_cpu`: a GPU is for the training alone, and may be on another machine than this.
+    kept = {name: value for name, value in values.items() if name not in {"env", *OF_HARDWARE}}
+    parser.set_defaults_with_config(**kept, use_cpu=True)
+    environment = dict(os.environ)
+    try:
+        teaching, sft, lora = parser.parse_args_into_dataclasses(args=[], look_for_args_file=False)
+        _check_together(teaching, sft, lora)
+        get_peft_config(lora)
+        optimizer, kwargs = torch.optim.SGD([torch.zeros(1)]), sft.lr_scheduler_kwargs
+        get_scheduler(sft.lr_scheduler_type, optimizer, 0, 10, scheduler_specific_kwargs=kwargs)
+    except InputError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise InputError(_on_one_line(error)) from None
+    finally:
+        # What these classes set for a process that trains is not for one that starts it.
+        os.environ.clear()
+        os.environ.update(environment)
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _check_together(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments) -> None:
+    """Settings that do not go together."""
     if sft.load_best_model_at_end and not teaching.validation_file:
         raise InputError("load_best_model_at_end: there is no validation_file to choose by; name one, or leave it out")
     if not teaching.validation_file:
@@ -197,8 +264,6 @@ def parse_arguments() -> tuple[TeachingArguments, TeachingConfig, LoraArguments]
         )
     if not lora.model_name_or_path:
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
-    fit_to_hardware(teaching, sft, lora)
-    return teaching, sft, lora
 
 
 def asked_settings() -> dict[str, Any] | None:
@@ -214,7 +279,7 @@ def _config_file() -> Path | None:
 
 def known_arguments() -> set[str]:
     """Names of all that a configuration file of this script may set."""
-    return {f.name for kind in (TeachingArguments, TeachingConfig, LoraArguments) for f in fields(kind)}
+    return {f.name for kind in KINDS for f in fields(kind)}
 
 
 def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments) -> None:
