@@ -67,8 +67,9 @@ def _panels_of(log: list[dict[str, Any]]) -> list[str]:
 
 
 def _logged(log: Iterable[dict[str, Any]], key: str) -> tuple[Array, Array]:
-    """Steps and values of one key; of several entries for a step, the last."""
-    found = {entry["step"]: float(entry[key]) for entry in log if key in entry and "step" in entry}
+    """Steps and values of one key; of several entries for a step, the last. What was no finite number leaves a gap."""
+    pairs = ((entry["step"], entry[key]) for entry in log if key in entry and "step" in entry)
+    found = {step: math.nan if value is None else float(value) for step, value in pairs}
     steps = sorted(found)
     return np.array(steps, dtype=float), np.array([found[step] for step in steps])
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from store.locks import held
 from store.manifests import MANIFEST, OutputFacts, read_manifest
 from store.stages import STARTED, Stage
 from task.errors import InputError
@@ -23,16 +24,17 @@ def output_folder(final: Path, command: str, depends_on: Mapping[str, Any]) -> I
         depends_on: Input keys and settings, for the manifest.
 
     Raises:
-        InputError: See `check_replaceable`.
+        InputError: See `check_replaceable`; or another process writes there.
     """
     check_replaceable(final, command)
-    draft = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    stage = Stage(draft, {"command": command, **depends_on})
-    yield draft
-    stage.finish(OutputFacts(files=[name for name in _files(draft) if name not in (MANIFEST, STARTED)]))
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
+    with held(final):
+        draft = final.with_name(f".{final.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        stage = Stage(draft, {"command": command, **depends_on})
+        yield draft
+        stage.finish(OutputFacts(files=[name for name in _files(draft) if name not in (MANIFEST, STARTED)]))
+        shutil.rmtree(final, ignore_errors=True)
+        draft.rename(final)
 
 
 def check_replaceable(final: Path, command: str) -> None:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from store.checkpoints import MODEL, last_complete_checkpoint, remove_checkpoints
 from store.console import say, warn
 from store.files import write_json
+from store.locks import held
 from store.manifests import ModelFacts
 from store.stages import Stage
 from train.trainer.progress import show_progress
@@ -110,19 +111,21 @@ def make_model(
     `build` makes the trainer and the tokenizer, if there is something to do; `origin` is what the manifest is to say of
     the model, see `ModelFacts`; `depends_on` and `overwrite` are those of `Stage`.
     """
-    stage = Stage(folder, depends_on, overwrite)
-    if stage.finished:
-        say(f"{folder}: finished before, nothing to do")
-        return
-    trainer, tokenizer = build()
-    checkpoint = last_complete_checkpoint(folder, MODEL, tell=warn)
-    if checkpoint:
-        warn(f"resuming from {checkpoint}")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    trainer.model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    remove_checkpoints(folder)
-    write_json(folder / "learning_curve.json", trainer.state.log_history)
-    lessons, parameters = trainer.state.global_step * lessons_per_step, trainer.model.num_parameters()
-    stage.finish(ModelFacts(lessons=lessons, parameters=parameters, **origin))
-    say(f"{folder}: {parameters:,} parameters after {lessons:,} lessons; how far it came: {folder}/learning_curve.json")
+    with held(folder):
+        stage = Stage(folder, depends_on, overwrite)
+        if stage.finished:
+            say(f"{folder}: finished before, nothing to do")
+            return
+        trainer, tokenizer = build()
+        checkpoint = last_complete_checkpoint(folder, MODEL, tell=warn)
+        if checkpoint:
+            warn(f"resuming from {checkpoint}")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        remove_checkpoints(folder)
+        write_json(folder / "learning_curve.json", trainer.state.log_history)
+        lessons, parameters = trainer.state.global_step * lessons_per_step, trainer.model.num_parameters()
+        stage.finish(ModelFacts(lessons=lessons, parameters=parameters, **origin))
+        far = f"{folder}/learning_curve.json"
+        say(f"{folder}: {parameters:,} parameters after {lessons:,} lessons; how far it came: {far}")

@@ -226,6 +226,13 @@ def test_training_curves_show_held_out_figures_where_there_are_any(passed: RunRe
     assert [words(panel).count("held-out decisions") for panel in axes] == [0, 0, 0, 1, 0]
 
 
+def test_a_loss_that_was_no_number_is_a_gap_in_its_curve(passed: RunResults) -> None:
+    log = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": None}, {"step": 3, "loss": 1.0}]
+    [panel] = draw(draw_training, dataclasses.replace(passed, curves={"instilled": log})).axes
+    [first, gap, last] = panel.get_lines()[0].get_ydata()
+    assert (first, last) == (2.0, 1.0) and gap != gap
+
+
 def test_files_are_whole_of_the_size_that_they_say_and_the_same_each_time(passed: RunResults, tmp_path: Path) -> None:
     with_curves = dataclasses.replace(passed, curves={"instilled": DECISIONS_LOG})
     first, second = (save_figures(with_curves, tmp_path / name) for name in ("first", "second"))
