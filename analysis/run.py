@@ -66,10 +66,13 @@ def summary(results: RunResults) -> RunSummary:
                 **report_counts(c),
                 **evidence_figures(results, c),
                 **evidence_tables(results, c),
+                p_equivalence=results.smallness.get(c.name) if results.testable(c) else None,
             )
             for c in results.comparisons
         },
         differences={d.name: _difference(results, d) for d in results.differences},
+        families=results.families,
+        smallest_effect=results.record.smallest_effect,
         missing_reports=[
             TreatmentSummary(**t.as_dict()) for t in results.missing if t.reports in {c.name for c in results.shown}
         ],
@@ -86,11 +89,15 @@ def summary(results: RunResults) -> RunSummary:
 
 def _difference(results: RunResults, difference: Difference) -> DifferenceSummary:
     reason = results.untestable_difference(difference)
-    found = {} if reason else difference.found.as_dict()
+    found: dict[str, Any] = {}
+    if not reason:
+        found = {**difference.found.as_dict(), "p_equivalence": results.smallness.get(difference.name)}
     change, no_changes = results.changes[difference.name], results.untestable_change(difference)
     if not no_changes:
         found |= {"r_of_changes": change.r, "changes_contexts": change.n_contexts}
         found |= {"r_of_changes_low": change.boot_low, "r_of_changes_high": change.boot_high}
+        found |= {"r_of_weights": change.r_of_weights}
+        found |= {"r_of_weights_low": change.r_of_weights_low, "r_of_weights_high": change.r_of_weights_high}
     return DifferenceSummary(
         before=difference.before,
         after=difference.after,

@@ -144,7 +144,8 @@ class ComparisonSummary(AgreementSummary):
         free_readable, free_total: Free replies of the same arms beside constrained ones, readable and asked for.
         free_unreadable: Those that could not be read, by reason.
         r_given_target, r_of_target_given_learned: r(report, learned | target) and r(report, target | learned), with
-            their intervals and the contexts behind them; see `analysis.stats.partial`.
+            their intervals and the contexts behind them; `learned_over_target` is the first minus the second; see
+            `analysis.stats.partial`.
         no_target: Why there are none of these; None where there are.
         r_constant, over_constant, r_centred: What one answer for all contexts gets, and r without attribute positions;
             see `analysis.stats.constant`.
@@ -166,6 +167,9 @@ class ComparisonSummary(AgreementSummary):
     r_of_target_given_learned: Figure
     r_of_target_given_learned_low: Figure
     r_of_target_given_learned_high: Figure
+    learned_over_target: Figure = None
+    learned_over_target_low: Figure = None
+    learned_over_target_high: Figure = None
     given_target_contexts: int
     no_target: str | None
     r_constant: Figure
@@ -186,7 +190,8 @@ class DifferenceSummary(Verdict):
     Attributes:
         r_of_changes, r_of_changes_low, r_of_changes_high: r(change of report, change of weight), where the decisions of
             both sets of arms were measured.
-        changes_contexts: Contexts behind it.
+        r_of_weights, r_of_weights_low, r_of_weights_high: r(weights after, weights before), of the same decisions.
+        changes_contexts: Contexts behind these.
         no_changes: Why there is none; None where there is.
     """
 
@@ -199,6 +204,9 @@ class DifferenceSummary(Verdict):
     r_of_changes: Figure = None
     r_of_changes_low: Figure = None
     r_of_changes_high: Figure = None
+    r_of_weights: Figure = None
+    r_of_weights_low: Figure = None
+    r_of_weights_high: Figure = None
     changes_contexts: int = 0
     no_changes: str | None = None
 

@@ -37,6 +37,8 @@ class WhoseWeights(Record):
         r_given_target_low, r_given_target_high: Its 95% interval from resampling contexts.
         r_of_target_given_learned: r(report, target | learned).
         r_of_target_given_learned_low, r_of_target_given_learned_high: Its interval.
+        learned_over_target: The first minus the second.
+        learned_over_target_low, learned_over_target_high: Its interval, the same contexts resampled for both.
         given_target_contexts: Contexts complete in all three.
     """
 
@@ -46,6 +48,9 @@ class WhoseWeights(Record):
     r_of_target_given_learned: float
     r_of_target_given_learned_low: float
     r_of_target_given_learned_high: float
+    learned_over_target: float
+    learned_over_target_low: float
+    learned_over_target_high: float
     given_target_contexts: int
 
 
@@ -59,11 +64,15 @@ def whose_weights(
     pairs = ((x, y), (x, z), (y, z))
     r_xy, r_xz, r_yz = (pearson(*pair) for pair in pairs)
     all_xy, all_xz, all_yz = (resampled_r(*pair, counts) for pair in pairs)
+    of_learned, of_target = (float(partial_r(*sides, r_yz)) for sides in ((r_xy, r_xz), (r_xz, r_xy)))
+    all_of_learned, all_of_target = (partial_r(*sides, all_yz) for sides in ((all_xy, all_xz), (all_xz, all_xy)))
     return WhoseWeights(
-        float(partial_r(r_xy, r_xz, r_yz)),
-        *percentile_interval(partial_r(all_xy, all_xz, all_yz), len(x)),
-        float(partial_r(r_xz, r_xy, r_yz)),
-        *percentile_interval(partial_r(all_xz, all_xy, all_yz), len(x)),
+        of_learned,
+        *percentile_interval(all_of_learned, len(x)),
+        of_target,
+        *percentile_interval(all_of_target, len(x)),
+        of_learned - of_target,
+        *percentile_interval(all_of_learned - all_of_target, len(x)),
         len(x),
     )
 

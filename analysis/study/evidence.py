@@ -20,7 +20,7 @@ from analysis.stats.partial import WhoseWeights, whose_weights
 from analysis.stats.prediction import FreshDecisions, Predicted, cross_fitted, predict
 from analysis.stats.reliability import CorrectedR, Halves, corrected_r, halves_of_reports, halves_of_weights
 from analysis.stats.variants import Treatment, standardised_by_fold, treat_missing
-from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather
+from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather, paired_sides
 from store.run import BASE_ARM, Source
 from store.trials import DecisionTrials, ReportTrials
 from task.prompts import DEFAULT, Measure
@@ -57,6 +57,8 @@ class Change:
     Attributes:
         r: The correlation over all points; NaN if it cannot be computed.
         boot_low, boot_high: Its 95% interval from resampling contexts.
+        r_of_weights: r(weights after, weights before), on the same contexts: did decisions stay?
+        r_of_weights_low, r_of_weights_high: Its interval.
         n_contexts: With both reports and both weights.
         decided_by: Whose decisions tell the weights before and after.
         reason: Why there is none, if so.
@@ -65,6 +67,9 @@ class Change:
     r: float = math.nan
     boot_low: float = math.nan
     boot_high: float = math.nan
+    r_of_weights: float = math.nan
+    r_of_weights_low: float = math.nan
+    r_of_weights_high: float = math.nan
     n_contexts: int = 0
     decided_by: list[Source] = field(default_factory=list)
     reason: str | None = None
@@ -242,8 +247,10 @@ def change(
     if absent := [source.arm for source in (*first, *second) if source.arm not in measured]:
         return Change(reason=f"decisions of {', '.join(dict.fromkeys(absent))} were not measured")
     members = sorted({*before.members} & {*after.members})
-    x1, x2 = (c.sides[0][[c.members.index(name) for name in members]] for c in (before, after))
+    x1, x2, _ = paired_sides(before, after)
     y1, y2 = (gather(side, "decisions", measured, members, lambda arm: arm.weights) for side in (first, second))
     dx, dy = x2 - x1, y2 - y1
-    contexts = int(complete_contexts(dx, dy).sum())
-    return Change(pearson(dx, dy), *bootstrap_r(dx, dy, seed=seed), contexts, [*first, *second])
+    kept = complete_contexts(dx, dy)
+    y1, y2 = y1[kept], y2[kept]
+    stayed = pearson(y2, y1), *bootstrap_r(y2, y1, seed=seed)
+    return Change(pearson(dx, dy), *bootstrap_r(dx, dy, seed=seed), *stayed, int(kept.sum()), [*first, *second])

@@ -33,13 +33,19 @@ def test_a_partial_correlation_is_that_of_what_a_regression_on_the_third_leaves(
 
 def test_its_interval_is_that_of_a_loop_over_resampled_contexts():
     x, y, z = planted(12, "learned", seed=1)
-    looped = []
+    looped, apart = [], []
     for count in resampled_counts(12, 3, 200).astype(int):
         a, b, c = (np.repeat(v, count, axis=0) for v in (x, y, z))
+        of_target = np.corrcoef(residuals(c, b), residuals(a, b))[0, 1]
         looped.append(np.corrcoef(residuals(a, c), residuals(b, c))[0, 1])
+        apart.append(looped[-1] - of_target)
     found = whose_weights(x, y, z, seed=3, resamples=200)
     assert (found.r_given_target_low, found.r_given_target_high) == pytest.approx(
         percentile_interval(np.array(looped), 12)
+    )
+    assert found.learned_over_target == pytest.approx(found.r_given_target - found.r_of_target_given_learned)
+    assert (found.learned_over_target_low, found.learned_over_target_high) == pytest.approx(
+        percentile_interval(np.array(apart), 12)
     )
 
 

@@ -162,6 +162,10 @@ def test_reports_that_follow_new_decisions_are_told_from_reports_that_stay():
     dx = TRAINED.sides[0] - INSTILLED.sides[0]
     dy = MEASURED["trained"].weights - MEASURED["instilled"].weights
     assert found.r == pytest.approx(pearson(dx, dy)) and found.boot_low > 0.3 and found.n_contexts == 21
+    stayed = ~np.isnan(dx + dy).any(axis=1)
+    before, after = (MEASURED[arm].weights[stayed] for arm in ("instilled", "trained"))
+    assert found.r_of_weights == pytest.approx(pearson(after, before))
+    assert found.r_of_weights_low < found.r_of_weights < found.r_of_weights_high
     assert [source.arm for source in found.decided_by] == ["instilled", "trained"]
     same = change(INSTILLED, INSTILLED, MEASURED, 0)
     assert same.reason == "both sets of reports are of the same arm" and math.isnan(same.r)
