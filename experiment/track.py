@@ -22,8 +22,7 @@ from store.run import RunFolder, RunRecord, read_run
 from store.stages import Stage, stage_key
 from store.state import TABLES, tracked_files
 from store.summary import ComparisonSummary, RunSummary, read_summary
-from task.errors import InputError
-from train.tracking import prepare_wandb
+from train.tracking import prepare_wandb, start_wandb
 
 if TYPE_CHECKING:
     import wandb
@@ -33,18 +32,17 @@ def track(folder: Path) -> str:
     """Log a run's analysis once; returns what was done, in words.
 
     Raises:
-        InputError: The run has no analysis, or W&B cannot be reached although it is online.
+        InputError: The run has no analysis.
     """
     run, record = RunFolder(folder), read_run(folder)
     found = read_summary(run.analysis / "summary.json")
-    mode = prepare_wandb(folder)
-    if mode == "disabled":
+    if prepare_wandb(folder) == "disabled":
         return "W&B is disabled, nothing is logged"
     with held(run.tracked):
-        return _log(run, record, found, mode)
+        return _log(run, record, found)
 
 
-def _log(run: RunFolder, record: RunRecord, found: RunSummary, mode: str) -> str:
+def _log(run: RunFolder, record: RunRecord, found: RunSummary) -> str:
     """Log an analysis, unless it was logged before; returns what was done."""
     inputs = {"run": record.name, "summary": found.key, "files": tracked_files(run)}
     stage = Stage(run.tracked, inputs, overwrite=True)  # after another analysis, the new one is logged
@@ -55,29 +53,26 @@ def _log(run: RunFolder, record: RunRecord, found: RunSummary, mode: str) -> str
     figures = sorted((run.analysis / "figures").glob("*.png"))
     logged: dict[str, Any] = {f"evaluation/{name}": table for name, table in evaluation_tables(run, found).items()}
     logged |= {f"figures/{path.stem}": wandb.Image(str(path), caption=path.stem) for path in figures}
-    with _begin(record, stage_key(inputs)) as tracked:
+    mode = start_wandb(dict.fromkeys(("online", "offline"), _identity(record, stage_key(inputs))))
+    if mode == "disabled" or wandb.run is None:
+        return "nothing is logged"
+    with wandb.run as tracked:
         tracked.log(logged)
         tracked.summary.update(headline(found))
     stage.finish(TrackedFacts(id=tracked.id, mode=mode, figures=len(figures)))
     return f"logged to W&B ({mode})"
 
 
-def _begin(record: RunRecord, key: str) -> wandb.Run:
+def _identity(record: RunRecord, key: str) -> dict[str, Any]:
     """The W&B run of an analysis. Its id comes from the content: logged once more after a kill, it is the same run."""
-    import wandb
-
-    try:
-        return wandb.init(
-            id=key,
-            resume="allow",
-            group=record.name,
-            name=f"{record.name}/analysis",
-            job_type="analysis",
-            config=record.model_dump(mode="json", include={"seed", "experiment", "model"}),
-        )
-    except wandb.Error as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise InputError(f"W&B: {reason}; log in (wandb login), or set WANDB_MODE=offline or disabled") from None
+    return {
+        "id": key,
+        "resume": "allow",
+        "group": record.name,
+        "name": f"{record.name}/analysis",
+        "job_type": "analysis",
+        "config": record.model_dump(mode="json", include={"seed", "experiment", "model"}),
+    }
 
 
 def evaluation_tables(run: RunFolder, found: RunSummary) -> dict[str, wandb.Table]:

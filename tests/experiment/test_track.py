@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -133,14 +134,19 @@ def test_disabled_it_writes_nothing(untracked: Path):
     assert {path.name for path in untracked.iterdir()} == {"run.json", "analysis"}
 
 
-@pytest.mark.parametrize("key", ["", SECRETS["WANDB_API_KEY"]], ids=["no login", "no network"])
-def test_without_w_and_b_online_mode_is_one_clear_line(untracked: Path, key: str):
-    nowhere = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2", "NETRC": "/nowhere"}
-    done = track(untracked, WANDB_MODE="online", WANDB_API_KEY=key, **nowhere)
-    assert done.returncode == 2
+@pytest.mark.parametrize("key", ["", SECRETS["WANDB_API_KEY"]], ids=["no login", "a proxy that hangs"])
+def test_where_w_and_b_cannot_be_reached_it_is_logged_offline(untracked: Path, key: str):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        proxy = f"http://me:{SECRETS['HF_TOKEN']}@127.0.0.1:{silent.getsockname()[1]}"
+        nowhere = {"HTTPS_PROXY": proxy, "WANDB_INIT_TIMEOUT": "1", "NETRC": "/nowhere"}
+        done = track(untracked, WANDB_MODE="online", WANDB_API_KEY=key, **nowhere)
+    assert done.returncode == 0 and "logged to W&B (offline)" in done.stdout
     [line] = [line for line in done.stderr.splitlines() if line.strip()]
-    assert line.startswith("error: W&B: ") and line.endswith("or set WANDB_MODE=offline or disabled")
-    assert not (untracked / "tracked" / "manifest.json").exists(), "it is tried again the next time"
+    assert line.startswith("warning: W") and "going on offline" in line
+    assert read_manifest(untracked / "tracked", TrackedFacts).facts.mode == "offline"
+    assert len(offline_runs(untracked / "wandb")) == 1
 
 
 def test_without_an_analysis_it_says_what_to_do(tmp_path: Path):
