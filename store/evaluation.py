@@ -23,6 +23,9 @@ from task.errors import InputError, shown
 from task.prompts import DEFAULT, PROMPTS, Framing, Measure, Variant, Wording, Wordings, frame
 from task.trials import sample_trials
 
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
+"""Kernels that come with the libraries; any other name is code that would be fetched from the Hub and run."""
+
 
 class ModelSettings(WrittenSettings):
     """The base model of all arms."""
@@ -30,9 +33,9 @@ class ModelSettings(WrittenSettings):
     name: PathText
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    attn_implementation: str | None = None
+    attn_implementation: Attention | None = None
     template: Table = Field(default_factory=dict)
-    trust_remote_code: bool = False
+    trust_remote_code: Literal[False] = False  # kept for the run.json of earlier runs: such code is never run
 
 
 class EngineSettings(WrittenSettings):
@@ -182,6 +185,16 @@ class Measurement(MeasureSettings):
 
     contexts: list[ContextGroup]
 
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        names = [group.name for group in self.contexts]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{self.measure} of {self.arm}: contexts {twice[0]!r} stand there twice; leave one out")
+        for group in self.contexts:
+            if group.only is not None and len({*group.only}) < len(group.only):
+                raise ValueError(f"{self.measure} of {self.arm}: a context of {group.name!r} is named twice")
+        return self
+
     def load(self) -> list[tuple[str, ChoiceContext]]:
         """Group and context of all that the arm is asked about, in order; all with the same number of attributes."""
         found = [(group.name, c) for group in self.contexts for c in load_named_contexts(group.file, group.only)]
@@ -225,6 +238,11 @@ class EvalConfig(WrittenSettings):
 
     @model_validator(mode="after")
     def _check_arms(self) -> EvalConfig:
+        if len({name.lower() for name in self.arms}) < len(self.arms):
+            raise ValueError(f"arms: two of {sorted(self.arms)} are one folder where case does not count; rename one")
+        folders = [self.folder_of(m) for m in self.measurements]
+        if twice := [folder for folder in folders if folders.count(folder) > 1]:
+            raise ValueError(f"measurements: two are both {'/'.join(twice[0].parts[-2:])}; join them")
         if unknown := [m.arm for m in self.measurements if m.arm not in self.arms]:
             raise ValueError(f"measurements: arm {unknown[0]!r} is not among the arms {sorted(self.arms)}")
         if self.engine.name == "simulated" and (self.planted_weights is None or set(self.planted) < set(self.arms)):

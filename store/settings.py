@@ -50,7 +50,7 @@ def read_versioned(path: Path, kind: type[S], version: int, remedy: str) -> S:
     values = read_json(path, remedy)
     found = values.get("format", 1) if isinstance(values, dict) else None
     if found != version:
-        raise InputError(f"{path}: format {found}, this version reads {version}; {remedy}")
+        raise InputError(f"{path}: format {shown(found)}, this version reads {version}; {remedy}")
     return validated(values, kind, path)
 
 
@@ -65,7 +65,7 @@ def validated(values: Any, kind: type[S], path: Path) -> S:
 def describe(error: ValidationError) -> str:
     """The first finding of a validation as one line: key, what is wrong with it, the value given."""
     first = error.errors()[0]
-    where = _place(first["loc"]) or "settings"
+    where = _place(first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {where!r}; remove it or correct its spelling"
     given = f" (given: {shown(first['input'])})" if isinstance(first["input"], str | int | float | bool | None) else ""
@@ -73,7 +73,7 @@ def describe(error: ValidationError) -> str:
     said = first["msg"].removeprefix("Value error, ")
     if not said.isprintable() or len(said) > LONGEST_MESSAGE:
         said = shown(said, LONGEST_MESSAGE)
-    return f"{where}: {said}{given}{more}"
+    return f"{where}: {said}{given}{more}" if where else f"{said}{given}{more}"
 
 
 def _place(parts: tuple[int | str, ...]) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
-from store.values import Table
+from store.values import MOST, Table
+from task.errors import shown
 
 _PLACE = "the run says where a training reads and writes"
 _MODEL = "the model file says it, for training and evaluation alike"
@@ -32,15 +33,24 @@ SET_BY_THE_RUN = {
 """Why each of them is not taken."""
 
 
+WHOLE = ("effective_batch_size", "per_device_train_batch_size", "lora_r")
+FRACTIONS = ("num_train_epochs", "lora_dropout")
+"""Numbers that a plan reckons with; `train.values` looks at all others."""
+
+
 def check_settable(values: dict[str, Any]) -> dict[str, Any]:
-    """Refuse training settings that the run sets itself.
+    """Refuse training settings that the run sets itself, and numbers that its plan cannot reckon with.
 
     Raises:
         ValueError: Names the first one.
     """
-    for name in values:
+    for name, value in values.items():
         if why := SET_BY_THE_RUN.get(name):
             raise ValueError(f"{name} cannot be set here: {why}; leave it out")
+        if name in WHOLE and not (type(value) is int and 1 <= value <= MOST):
+            raise ValueError(f"{name} {shown(value)}: give a whole number, at least 1")
+        if name in FRACTIONS and not (type(value) in (int, float) and 0 <= value <= MOST):
+            raise ValueError(f"{name} {shown(value)}: give a number, at least 0")
     return values
 
 

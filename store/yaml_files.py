@@ -52,6 +52,8 @@ def read_yaml(path: Path) -> Any:
             return None
         _Check(loader).size(root)
         return loader.construct_document(root)
+    except _Refused as error:
+        raise InputError(f"{path}:{error.line}: {error.problem}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -83,11 +85,11 @@ class _Check:
     def size(self, node: yaml.Node) -> int:
         """Number of values that a node stands for, aliases written out."""
         if id(node) in self.open:
-            raise _error(node, "it contains itself; write out what is meant")
+            raise _Refused(node, "it contains itself; write out what is meant")
         if (known := self.sizes.get(id(node))) is not None:
             self.repeated += known
             if self.repeated > MOST_REPEATED:
-                raise _error(node, f"it repeats more than {MOST_REPEATED} values by aliases; write out what is meant")
+                raise _Refused(node, f"it repeats more than {MOST_REPEATED} values by aliases; write out what is meant")
             return known
         self.open.add(id(node))
         total = 1
@@ -97,7 +99,7 @@ class _Check:
         elif isinstance(node, yaml.SequenceNode):
             total += sum(self.size(item) for item in node.value)
         elif any("\ud800" <= c <= "\udfff" or c == "\0" for c in node.value):
-            raise _error(node, "a character that no text can have (half of a surrogate pair, or NUL); leave it out")
+            raise _Refused(node, "a character that no text can have (half of a surrogate pair, or NUL); leave it out")
         self.open.remove(id(node))
         self.sizes[id(node)] = total
         return total
@@ -107,12 +109,16 @@ class _Check:
         for key, _ in node.value:
             if key.tag not in KEYS:
                 said = shown(key.value) if isinstance(key, yaml.ScalarNode) else "a list or a table"
-                raise _error(key, f"key {said} is read as {key.tag.rpartition(':')[2]}; put it in quotes")
+                raise _Refused(key, f"key {said} is read as {key.tag.rpartition(':')[2]}; put it in quotes")
             name = str(self.loader.construct_object(key, deep=True)) if key.tag == KEYS[1] else key.value
             if name in lines:
-                raise _error(key, f"key {shown(name)} stands in line {lines[name]} already; leave one of them out")
+                raise _Refused(key, f"key {shown(name)} stands in line {lines[name]} already; leave one of them out")
             lines[name] = key.start_mark.line + 1
 
 
-def _error(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+class _Refused(Exception):
+    """YAML that is none here: where, and what is wrong with it."""
+
+    def __init__(self, node: yaml.Node, problem: str) -> None:
+        super().__init__(problem)
+        self.line, self.problem = node.start_mark.line + 1, problem

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from store.evaluation import Attention
 from store.values import MOST
 from task.errors import InputError, shown
 
@@ -30,11 +31,8 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Smallest and largest value of settings that are numbers, both taken."""
 
-ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-"""Kernels that come with the libraries; any other name is code that would be fetched from the Hub and run."""
-
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "attn_implementation": ATTENTION,
+    "attn_implementation": get_args(Attention),
     "report_to": ("wandb", "none", ["wandb"], ["none"], []),
 }
 """Settings of which only some values are honoured here."""
