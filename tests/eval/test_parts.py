@@ -13,6 +13,7 @@ import yaml
 
 from eval.engines import make_engine
 from eval.parts import Part, parse_part, share_gpus, start_parts, visible_gpus
+from eval.run import check_ended
 from eval.runner import evaluate, merge
 from eval.work import list_work
 from store.contexts import DATA, load_contexts, save_contexts
@@ -199,6 +200,16 @@ def test_a_part_that_fails_is_named(settings: dict[str, Any], tmp_path: Path):
     (Path(settings["output"]) / "arm" / "decisions" / "shards").write_text("a file where a folder belongs")
     result = run(settings, tmp_path, "--part", "1/2")
     assert result.returncode == 2 and "not empty and not made by this stage" in result.stderr
+
+
+def test_what_is_said_of_parts_that_failed_is_true():
+    check_ended([0, 0])
+    with pytest.raises(SystemExit, match="2"):  # it has said its own line
+        check_ended([0, 2, -9])
+    with pytest.raises(InputError, match=r"part 2/3 was killed \(SIGKILL\); the same command goes on from there"):
+        check_ended([0, -9, 1])
+    with pytest.raises(InputError, match=r"part 3/3 ended with status 1; what it says above is the cause"):
+        check_ended([0, 0, 1])
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "1/3/5", "-1/3", ""])
