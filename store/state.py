@@ -96,8 +96,13 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
     if stage.kind == "track":
         yield from differences(origin.depends_on.get("files"), tracked_files(run), "files")
         return
+    base = project_file(str(stage.config.get("model_name_or_path", "")))
+    model = fingerprint(base) if (base / "config.json").is_file() else None
     if origin.settings is not None:
-        yield from differences(portable(origin.settings, stage.output), portable(stage.config, stage.output))
+        was, now = portable(origin.settings, stage.output), portable(stage.config, stage.output)
+        if model is not None and model == origin.depends_on.get("base"):
+            was["model_name_or_path"] = now["model_name_or_path"]  # the same model in another place is the same
+        yield from differences(was, now)
     files = {key: Path(stage.config[key]) for key in MADE_FROM if stage.config.get(key)}
     for key, file in files.items():
         if file.is_file() and hash_file(file) != origin.depends_on.get(key):
@@ -105,10 +110,9 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
     start = Path(stage.config.get("adapter") or "")
     if (start / ADAPTER).is_file() and adapter_hash(start) != origin.depends_on.get("adapter"):
         yield f"made from another adapter in {start}"
-    base = project_file(str(stage.config.get("model_name_or_path", "")))
-    if (base / "config.json").is_file() and fingerprint(base) != origin.depends_on.get("base", fingerprint(base)):
+    if model is not None and model != origin.depends_on.get("base", model):
         yield f"made from another base model in {base}"
-    if base.is_dir() and (now := template_hash(base)) != origin.depends_on.get("chat_template", now):
+    if base.is_dir() and (words := template_hash(base)) != origin.depends_on.get("chat_template", words):
         yield f"made with another chat template of {base}"
 
 

@@ -128,6 +128,25 @@ def test_a_finished_run_has_finished(trained: Run):
     assert {*states(trained).values()} == {"finished"}
 
 
+def test_the_same_run_and_the_same_model_in_other_places_are_the_same(
+    trained: Run, tiny_experiment: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for root in (".", "./link", f"../{tmp_path.name}", str(tmp_path / "link" / "..")):
+        assert {*states(plan_runs(tiny_experiment, Path(root))[0]).values()} == {"finished"}, root
+    shutil.copytree(tiny_model, tmp_path / "moved")
+    values = yaml.safe_load(tiny_experiment.read_text())
+    model = yaml.safe_load(Path(values["model"]).read_text())
+    for name in ("moved", str(tmp_path / "moved")):
+        (tmp_path / "model.yaml").write_text(yaml.safe_dump({**model, "name": name}))
+        run = plan_runs(changed(tiny_experiment, tmp_path, model=str(tmp_path / "model.yaml")), tmp_path)[0]
+        assert {*states(run).values()} == {"finished"}, name
+    weights = tmp_path / "moved" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4000] + bytes(4000))
+    assert states(run)["instilled.sft"].startswith("stale: model_name_or_path: ")
+
+
 def with_rate(run: Run, experiment: Path, tmp_path: Path, rate: float) -> Run:
     """The same run planned with another learning rate of the first training."""
     values = yaml.safe_load(experiment.read_text())
