@@ -162,6 +162,7 @@ def load_model(folder: Path, model: str, elsewhere: Elsewhere | None = None) -> 
             data.notes.extend([*selections.notes, *_oddities(path, selections, contexts)])
         else:
             data.notes.append(f"{path.name} {_absent(path)}: no weights of {group} contexts")
+    _check_targets(weights, data)
     if targets is None:
         data.notes.append(f"{weights.name} {_absent(weights)}: learned weights are not held against targets")
     for name, (group, suffixes) in REPORTS.items():
@@ -251,20 +252,30 @@ def _decisions(path: Path, selections: Selections, contexts: dict[str, ChoiceCon
     return DecisionTrials(names, difference, log_odds, np.full_like(log_odds, np.nan), shown, reasons)
 
 
+def _check_targets(path: Path, data: ReleasedData) -> None:
+    """Refuse targets that are not as many as the attributes of the decisions."""
+    if data.targets is None or "instilled" not in data.decisions:
+        return
+    decisions = data.decisions["instilled"]
+    width = decisions.difference.shape[2]
+    if wrong := [name for name in decisions.contexts if len(data.targets.get(name, range(width))) != width]:
+        raise InputError(f"{path}: {wrong[0]!r} has not {width} weights as its decisions; use files of one release")
+
+
 def _oddities(path: Path, selections: Selections, contexts: dict[str, ChoiceContext]) -> Iterator[str]:
     """Notes on what decisions of a release have not: values outside their ranges, more in one context than another.
 
     A value may lie a step of its rounding beyond its range, as values of the paper do.
     """
-    shown = [contexts[name] for name in selections.scenario.tolist()]
-    low, span = np.stack([c.lows for c in shown]), np.stack([c.spans for c in shown])
-    step = np.array([[10.0**-a.decimals for a in c.attributes] for c in shown]) * (1 + 1e-9)
+    names, row, counts = np.unique(selections.scenario, return_inverse=True, return_counts=True)
+    shown = [contexts[name] for name in names.tolist()]
+    low, span = np.stack([c.lows for c in shown])[row], np.stack([c.spans for c in shown])[row]
+    step = np.array([[10.0**-a.decimals for a in c.attributes] for c in shown])[row] * (1 + 1e-9)
     outside = [
         (option < low - step) | (option > low + span + step) for option in (selections.option_a, selections.option_b)
     ]
     if count := int(sum(found.sum() for found in outside)):
         yield f"{path.name}: values outside their range: {count}, read as they are"
-    counts = np.unique(selections.scenario, return_counts=True)[1]
     if counts.min() < counts.max():
         few = int((counts < counts.max()).sum())
         yield f"{path.name}: contexts with fewer decisions than the {counts.max()} of others: {few}; is the file whole?"
