@@ -28,9 +28,9 @@ class WordingText(WrittenSettings):
     heading: str
     line: str
     numbers: Numbers
-    lines_before_scene: int = Field(ge=0)
-    lines_before_options: int = Field(ge=0)
-    lines_between_options: int = Field(ge=0)
+    lines_before_scene: int = Field(ge=0, le=100)
+    lines_before_options: int = Field(ge=0, le=100)
+    lines_between_options: int = Field(ge=0, le=100)
 
     @field_validator(*PLACES)
     @classmethod
