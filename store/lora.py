@@ -135,7 +135,7 @@ def tensor_places(adapter: Path, lora: LoraSettings, base: Path) -> dict[str, tu
             adapted = get_peft_model(model, LoraConfig(**lora.model_dump()))
         state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:  # PEFT raises a dozen kinds, all of which mean: these settings fit no such model
-        said = " ".join(str(error).split())[:200]
+        said = shown(" ".join(str(error).split()), 200)
         raise InputError(
             f"{adapter / ADAPTER_CONFIG}: no adapter of the model in {base} ({said}); train it on this model"
         ) from None

@@ -34,11 +34,13 @@ class ExampleFacts(Facts):
     Attributes:
         train, validation: Rows of `train.jsonl` and `validation.jsonl`.
         rehearsed: Training rows that are decisions, where the others teach reports.
+        left_out: Contexts without weights to teach.
     """
 
     train: int
     validation: int
     rehearsed: int = 0
+    left_out: list[str] = []
 
 
 class BaseModelRecord(Facts):
@@ -50,11 +52,16 @@ class BaseModelRecord(Facts):
 
 
 class AdapterFacts(Facts):
-    """What the facts of every adapter say, however it was made: its base model."""
+    """What the facts of every adapter say, however it was made: its base model.
+
+    Attributes:
+        changed: Of a derived adapter: the matrices that it changes.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
     base: BaseModelRecord
+    changed: int | None = None
 
 
 class KeptCheckpoint(Facts):
@@ -74,7 +81,7 @@ class TrainingFacts(Facts):
         stopped_early: Why training was stopped before its end; None if it was not.
         missing_skill: What the probes said that the base model lacks; None if they were not asked or all is there.
         kept: The chosen checkpoint; None where the last weights were kept.
-        metrics: What training and held-out evaluation measured, by TRL's names.
+        metrics: What training and held-out evaluation measured, by TRL's names; None for what is no finite number.
     """
 
     base: BaseModelRecord
@@ -83,7 +90,7 @@ class TrainingFacts(Facts):
     stopped_early: str | None = None
     missing_skill: str | None = None
     kept: KeptCheckpoint | None = None
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 class DerivedFacts(Facts):

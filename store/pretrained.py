@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from store.paths import project_file
-from task.errors import InputError
+from task.errors import InputError, shown
 
 CUSTOM = "contains custom code"
 """In the error with which transformers declines to run a model's own code."""
@@ -77,6 +77,6 @@ def _one_line(name: str | Path) -> Iterator[None]:
                 "give a model that the installed transformers knows by itself"
             ) from None
         raise InputError(
-            f"model {str(name)!r}: transformers cannot load it ({type(error).__name__}: {said[:200]}); fetch the model "
-            "again, or give one that the installed transformers knows"
+            f"model {str(name)!r}: transformers cannot load it ({type(error).__name__}: {shown(said, 200)}); fetch the "
+            "model again, or give one that the installed transformers knows"
         ) from None

@@ -136,7 +136,7 @@ def _changes(folder: Path, name: str, depends_on: dict[str, JsonValue]) -> list[
         return [str(error).rpartition(";")[0]]
     found = values.get("format", 1) if isinstance(values, dict) else None
     if found != FORMAT:
-        return [f"format: {found} -> {FORMAT}"]
+        return [f"format: {_short(found)} -> {FORMAT}"]
     return differences(validated(values, Origin, folder / name).depends_on, depends_on)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from store.files import read_json
-from task.errors import InputError
+from task.errors import InputError, shown
 
 SAMPLE = 4096
 """Bytes read at the beginning, middle and end of each tensor: enough to tell two apart, quick for any size."""
@@ -42,7 +42,7 @@ def read_table(path: Path) -> dict[str, Tensor]:
             size = int.from_bytes(file.read(LENGTH), "little")
             header: dict[str, Any] = json.loads(file.read(size))
     except (OSError, SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = shown(" ".join(str(error).split()), 120)
         raise InputError(f"{path}: no whole safetensors file ({reason}); fetch it or write it again") from None
     start = LENGTH + size
     return {

@@ -39,6 +39,9 @@ all other tokens together, though one of them need not be the likeliest token.""
 METADATA = b"trials"
 """Key in a trial file's schema metadata: `TrialColumns` as JSON."""
 
+MOST_ATTRIBUTES = 1000
+"""More columns of attributes than this are no trial file."""
+
 OPTIONAL = ("letter", "undecided", "reply", "reason", "free_reply", "free_reason")
 """Columns that have gaps, and so have the values of reports; no other column has any."""
 
@@ -63,7 +66,7 @@ class TrialColumns(Settings):
     measure: Measure
     variant: Variant
     constrained: bool = False
-    attributes: int = Field(ge=1)
+    attributes: int = Field(ge=1, le=MOST_ATTRIBUTES)
 
     @model_validator(mode="after")
     def _check_variant(self) -> TrialColumns:
@@ -303,19 +306,19 @@ def _read(folder: Path, facts: type[DecisionFacts] | type[ReportFacts]) -> tuple
     manifest = read_manifest(folder, facts)
     wanted = manifest.facts.rows
     try:
+        # Before it is read: what a bad disk left of a file may ask for any amount of memory.
+        if manifest.facts.content not in (None, hash_file(path)):
+            raise InputError(
+                f"{path}: changed since the evaluation wrote it, by the hash in its manifest; restore it, or {remedy}"
+            )
         with pq.ParquetFile(path) as file:
             columns = _check_columns(file.schema_arrow, path)
             table = file.read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = shown(" ".join(str(error).split()), 120)
         raise InputError(f"{path}: cannot be read ({reason}); {remedy}") from None
     if len(table) != wanted:
         raise InputError(f"{path}: {len(table)} rows, its manifest says {wanted}; {remedy}")
-    if (noted := manifest.facts.content) and noted != hash_file(path):
-        raise InputError(
-            f"{path}: changed since the evaluation wrote it (its hash is not the {noted} of its manifest); restore it, "
-            f"or {remedy}"
-        )
     _check_values(table, columns, path, remedy)
     constrained = columns.constrained or (columns.format == 2 and bool(manifest.depends_on.get("constrain_reports")))
     return columns, table, constrained

@@ -247,9 +247,7 @@ def test_a_value_that_was_edited_is_noticed(tmp_path: Path, name: str):
     values[:2] = values[1::-1] if values[0] != values[1] else [values[-1]] * 2
     edited = pa.array(values, type=table.schema.field(name).type)
     pq.write_table(table.set_column(place, table.schema.field(name), edited), folder / TRIALS)
-    with pytest.raises(
-        InputError, match=r"trials\.parquet: changed since the evaluation wrote it.*restore it"
-    ):
+    with pytest.raises(InputError, match=r"trials\.parquet: changed since the evaluation wrote it.*restore it"):
         read_decisions(folder, BY_NAME)
 
 
@@ -354,7 +352,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
 def test_a_file_that_is_not_as_it_says_is_refused_in_one_line(tmp_path: Path, name: str):
     change, says = BROKEN[name]
     folder, _, _ = decisions(tmp_path / "decisions")
-    pq.write_table(change(pq.read_table(folder / TRIALS)), folder / TRIALS)
+    rewrite(folder, change(pq.read_table(folder / TRIALS)))
     with pytest.raises(InputError, match=says) as caught:
         read_decisions(folder, BY_NAME)
     assert str(caught.value).startswith(str(folder / TRIALS)) and "\n" not in str(caught.value)
@@ -363,13 +361,17 @@ def test_a_file_that_is_not_as_it_says_is_refused_in_one_line(tmp_path: Path, na
 def test_a_cut_or_missing_file_is_refused_in_one_line(tmp_path: Path):
     folder = reports(tmp_path / "reports")
     whole = (folder / TRIALS).read_bytes()
-    (folder / TRIALS).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"trials\.parquet: cannot be read") as caught:
-        read_reports(folder)
-    assert "\n" not in str(caught.value)
-    (folder / TRIALS).write_bytes(b"")
-    with pytest.raises(InputError, match=r"trials\.parquet: cannot be read"):
-        read_reports(folder)
+    for content in (whole[: len(whole) // 2], b""):
+        (folder / TRIALS).write_bytes(content)
+        with pytest.raises(InputError, match=r"trials\.parquet: changed since the evaluation wrote it"):
+            read_reports(folder)
+    (folder / TRIALS).write_bytes(whole)
+    rewrite(folder, pq.read_table(folder / TRIALS))
+    for content in (whole[: len(whole) // 2], b""):
+        (folder / TRIALS).write_bytes(content)
+        with pytest.raises(InputError, match=r"trials\.parquet: cannot be read") as caught:
+            read_reports(folder)
+        assert "\n" not in str(caught.value)
     (folder / TRIALS).unlink()
     with pytest.raises(InputError, match=r"trials\.parquet: cannot be read"):
         read_reports(folder)

@@ -28,7 +28,7 @@ class LogAtCheckpoints(TrainerCallback):
         return self.on_step_end(args, state, control)
 
 
-def lasting_measures(log: Sequence[Mapping[str, Any]], measured: Mapping[str, float]) -> dict[str, float]:
+def lasting_measures(log: Sequence[Mapping[str, Any]], measured: Mapping[str, float]) -> dict[str, float | None]:
     """Measures without those of time, with the mean training loss of all steps.
 
     Args:
@@ -36,7 +36,7 @@ def lasting_measures(log: Sequence[Mapping[str, Any]], measured: Mapping[str, fl
         measured: What the trainer measured, in training and held out; its `train_loss` divides the losses since a
             resumption by steps that may be others.
     """
-    kept = {name: value for name, value in measured.items() if not name.endswith(TIMES)}
+    kept: dict[str, float | None] = {n: value for n, value in measured.items() if not n.endswith(TIMES)}
     losses = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
     if losses:
         steps = [step for step, _ in losses]
