@@ -1,12 +1,14 @@
 """Arguments of the training script, as a command line and as a YAML file give them."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from accelerate.state import PartialState
 from peft import get_peft_model
 from transformers import AutoModelForCausalLM
 from trl import get_peft_config
@@ -14,7 +16,14 @@ from trl import get_peft_config
 from store.model_file import read_model_file
 from support import ROOT
 from task.errors import InputError
-from train.arguments import LORA_TARGETS, LoraArguments, TeachingConfig, asked_settings, parse_arguments
+from train.arguments import (
+    LORA_TARGETS,
+    LoraArguments,
+    TeachingConfig,
+    asked_settings,
+    check_training,
+    parse_arguments,
+)
 
 NEEDED = ["--model_name_or_path", "m", "--train_file", "t", "--output_dir", "o"]
 TEMPLATE, GPUS = {"enable_thinking": False}, {24: {"per_device_train_batch_size": 2}}
@@ -85,3 +94,59 @@ def test_the_expression_of_a_model_file_stays_one():
 
 def test_transformers_draws_no_bar_beside_ours(tmp_path: Path):
     assert TeachingConfig(output_dir=str(tmp_path)).disable_tqdm is True
+
+
+SETTINGS = {"model_name_or_path": "some/model", "train_file": "x.jsonl", "output_dir": "out", "lora_r": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"learning_rat": 1}, "unknown setting 'learning_rat'"),
+        ({"learning_rate": "fast"}, "learning_rate 'fast': give a valid number"),
+        ({"learning_rate": [1e-4]}, r"learning_rate \[0.0001\]: give a valid number"),
+        ({"learning_rate": -1e-4}, "learning_rate -0.0001: give a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate nan: give a finite number"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size 0: give a number from 1 on"),
+        ({"per_device_train_batch_size": 2.0}, "per_device_train_batch_size 2.0: give a valid integer"),
+        ({"per_device_train_batch_size": True}, "per_device_train_batch_size True: give a valid integer"),
+        ({"num_train_epochs": 0}, "num_train_epochs 0: give a number above 0"),
+        ({"warmup_steps": -1}, "warmup_steps -1: give a number from 0 on"),
+        ({"lora_dropout": 1}, "lora_dropout 1: give a number from 0 on below 1"),
+        ({"optim": "nonsense"}, "optim 'nonsense': give one of adamw_torch"),
+        ({"lr_scheduler_type": "up"}, "lr_scheduler_type 'up': give one of linear"),
+        ({"lr_scheduler_kwargs": {"power": "x", "z": 1}}, "unexpected keyword argument"),
+        ({"eval_strategy": False}, "eval_strategy False: give one of no, .*put a text in quotes"),
+        (
+            {"attn_implementation": "kernels-community/x"},
+            "attn_implementation .*: give one of eager",
+        ),
+        ({"report_to": "all"}, "report_to 'all': give one of wandb, none"),
+        ({"bf16": "perhaps"}, "bf16 'perhaps': give a valid boolean"),
+        ({"debug": "everything"}, "argument --debug: invalid"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"lora_task_type": "X"}, "Invalid task type"),
+        ({"save_strategy": "epoch", "eval_strategy": "no", "load_best_model_at_end": True}, "load_best_model_at_end"),
+        ({"push_to_hub": True}, "push_to_hub True: it uploads"),
+        ({"chat_template_path": "x.jinja"}, "chat_template_path x.jinja: the template is the model's own"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_value_that_no_training_takes_is_found_without_one(change: dict[str, Any], says: str):
+    with pytest.raises(InputError, match=says) as caught:
+        check_training({**SETTINGS, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_looking_at_settings_leaves_the_process_as_it_was():
+    """A launcher looks at them, whose children inherit its environment."""
+    environment = dict(os.environ)
+    check_training({**SETTINGS, "bf16": True, "tf32": True, "env": {"WANDB_DIR": "x"}, "warmup_steps": 0.03})
+    assert dict(os.environ) == environment and not PartialState._shared_state
+
+
+def test_the_command_line_is_held_to_the_same_ranges(monkeypatch: pytest.MonkeyPatch):
+    for option, value in (("--learning_rate", "-1"), ("--per_device_train_batch_size", "0"), ("--lora_r", "x")):
+        with pytest.raises(InputError, match=option.strip("-")) as caught:
+            parsed(monkeypatch, option, value)
+        assert "\n" not in str(caught.value)
