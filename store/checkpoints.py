@@ -53,7 +53,7 @@ def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:
     """
     step = step_of(checkpoint)
     state = _json(checkpoint / "trainer_state.json")
-    if state.get("global_step") != step:
+    if state.get("global_step") != step or not isinstance(state.get("max_steps"), int):
         return f"trainer_state.json is missing, cut off or of another step than {step}"
     if problem := _lost_weights(checkpoint, weights):
         return problem

@@ -24,7 +24,7 @@ def write_checkpoint(folder: Path, step: int) -> Path:
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         torch.save({"state": torch.arange(1000.0)}, checkpoint / name)
     (checkpoint / "adapter_config.json").write_text(json.dumps({"r": 8}))
-    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step}))
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "max_steps": 40}))
     return checkpoint
 
 
@@ -79,6 +79,12 @@ def test_a_checkpoint_of_another_step_is_none(tmp_path: Path):
     assert "another step than 20" in (incompleteness(tmp_path / "checkpoint-20") or "")
 
 
+@pytest.mark.parametrize("values", ['{"global_step": 10}', '{"global_step": 10, "max_steps": "x"}', "[]", "NaN"])
+def test_a_checkpoint_that_does_not_say_how_far_it_is_is_none(tmp_path: Path, values: str):
+    (write_checkpoint(tmp_path, 10) / "trainer_state.json").write_text(values)
+    assert last_complete_checkpoint(tmp_path) is None
+
+
 @pytest.mark.parametrize("optimizer", ["optimizer.bin", "latest"])
 def test_checkpoints_of_several_processes(tmp_path: Path, optimizer: str):
     """FSDP and DeepSpeed keep the optimizer elsewhere, and each process has a random state of its own."""
@@ -105,7 +111,11 @@ def test_a_checkpoint_whose_best_one_is_lost_is_not_gone_on_from(tmp_path: Path,
     best, newest = write_checkpoint(tmp_path, 10), write_checkpoint(tmp_path, 30)
     write_checkpoint(tmp_path, 5)
     for checkpoint in (best, newest):
-        state = {"global_step": int(checkpoint.name[11:]), "best_model_checkpoint": f"runs/x/{best.name}"}
+        state = {
+            "global_step": int(checkpoint.name[11:]),
+            "max_steps": 40,
+            "best_model_checkpoint": f"runs/x/{best.name}",
+        }
         (checkpoint / "trainer_state.json").write_text(json.dumps(state))
     assert last_complete_checkpoint(tmp_path) == newest
     for path in [best / damage] if damage else [*best.iterdir()]:

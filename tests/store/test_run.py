@@ -54,3 +54,6 @@ def test_jobs_are_read_as_they_were_noted(tmp_path: Path):
     jobs = {"evaluate": JobRecord(id="12", stages=["evaluate"], command=["sbatch", "x"])}
     write_jobs(run, jobs)
     assert read_jobs(run) == jobs
+    run.jobs.write_text("[]")
+    with pytest.raises(InputError, match=r"jobs.json: lists no jobs; delete it"):
+        read_jobs(run)
