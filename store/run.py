@@ -18,6 +18,7 @@ from store.files import read_json, write_json
 from store.model_file import ModelFile
 from store.settings import Settings, WrittenSettings, read_versioned, validated
 from store.values import FullName, Name
+from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
 
 BASE_ARM: Final = "off_the_shelf"
@@ -224,7 +225,10 @@ def read_jobs(run: RunFolder) -> dict[str, JobRecord]:
     """The jobs that were submitted for a run, the last of each name; empty when there were none."""
     if not run.jobs.is_file():
         return {}
-    return {name: validated(job, JobRecord, run.jobs) for name, job in read_json(run.jobs).items()}
+    jobs = read_json(run.jobs)
+    if not isinstance(jobs, dict):
+        raise InputError(f"{run.jobs}: lists no jobs; delete it, squeue still knows those that wait or run")
+    return {name: validated(job, JobRecord, run.jobs) for name, job in jobs.items()}
 
 
 def write_jobs(run: RunFolder, jobs: Mapping[str, JobRecord]) -> None:
