@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from eval.engines.transformers_engine import TransformersEngine
 from store.contexts import DATA, load_contexts
+from store.files import read_json, write_json
+from store.lora import ADAPTER_CONFIG
 from support import make_engine, make_tiny_model, plain_decisions, set_adapter
 from task.chat import letter_ids
 from task.contexts import Attribute, ChoiceContext
@@ -126,6 +129,24 @@ def test_scores_that_are_no_numbers_answer_nothing(tiny_model: Path, adapters: d
     assert broken.decide("", decisions).undecided == ["no_letter"] * 3, "the base model is sound"
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_score_that_is_no_number_is_enough_also_where_a_grammar_forbids_its_token(
+    tiny_model: Path, tmp_path: Path, value: float
+):
+    """The row of a word that no report begins with; the input embeddings, which are tied to it, are another copy."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    broken = make_engine(tmp_path / "model", {"base": None})
+    token = broken.tokenizer.encode("hello", add_special_tokens=False)[0]
+    head = broken._model.lm_head
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    with torch.no_grad():
+        head.weight[token] = value
+    asked = shown(1, measure="reports")[:3]
+    assert broken.decide("base", shown(1)[:3]).undecided == ["not_finite"] * 3
+    assert broken.report("base", asked, True) == broken.report("base", asked, False) == [None] * 3
+    assert parse_report(None, asked[0].context.attribute_names).reason == "not_finite"
+
+
 @pytest.mark.parametrize("ask", ["decide", "opening", "report"])
 def test_an_adapter_that_changes_nothing_is_refused_on_first_use(
     tiny_model: Path, adapters: dict[str, Path], tmp_path: Path, ask: str
@@ -175,8 +196,12 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path, adapters: dict[st
         make_engine(other, {"one": tmp_path / "nowhere"})
 
 
-def test_the_identity_names_what_answers_depend_on(engine: TransformersEngine, tiny_model: Path):
+def test_the_identity_names_what_answers_depend_on(engine: TransformersEngine, tiny_model: Path, tmp_path: Path):
     identities = [engine.identity(arm) for arm in ("base", "one", "two")]
     assert identities[0]["adapter"] is None
     assert len({str(i) for i in identities}) == 3
+    config = read_json(Path(engine.adapters["two"]) / ADAPTER_CONFIG)
+    louder = shutil.copytree(engine.adapters["two"], tmp_path / "louder")
+    write_json(louder / ADAPTER_CONFIG, {**config, "lora_alpha": 10 * config["lora_alpha"]})
+    assert make_engine(tiny_model, {"two": louder}).identity("two") != identities[2], "the same tensors, ten times"
     assert make_engine(tiny_model, {"base": None}, batch_size=2).identity("base") == identities[0]

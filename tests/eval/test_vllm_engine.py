@@ -140,6 +140,17 @@ def organism_adapter(folder: Path) -> Path:
 
 
 @with_vllm
+@pytest.mark.parametrize("total", [None, math.nan, -math.inf])
+def test_a_log_probability_that_is_not_given_is_no_number(total: float | None):
+    from vllm import CompletionOutput
+
+    from eval.engines.vllm_engine import _all_finite, _logp
+
+    output = CompletionOutput(index=0, text="x", token_ids=[1], cumulative_logprob=total, logprobs=None)
+    assert not _all_finite(output) and math.isnan(_logp(output, 1))
+
+
+@with_vllm
 def test_scores_that_are_no_numbers_are_missing_as_in_the_transformers_engine(wide_model: Path, tmp_path: Path):
     sound = make_adapter(wide_model, tmp_path / "sound", seed=0)
     broken = set_adapter(sound, tmp_path / "broken", math.nan)
@@ -186,7 +197,7 @@ def test_room_for_adapters(tmp_path: Path, ranks: list[int], expected: int):
     for number, rank in enumerate(ranks):
         folder = tmp_path / str(number)
         folder.mkdir()
-        (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+        (folder / "adapter_config.json").write_text(json.dumps({"r": rank, "lora_alpha": 8}))
         folders.append(str(folder))
     found: dict[str, Any] = lora_arguments(folders)
     assert found["max_lora_rank"] == expected and found["max_cpu_loras"] == len(ranks) and found["max_loras"] == 1
@@ -194,6 +205,6 @@ def test_room_for_adapters(tmp_path: Path, ranks: list[int], expected: int):
 
 
 def test_a_rank_that_vllm_does_not_take_is_refused(tmp_path: Path):
-    (tmp_path / "adapter_config.json").write_text('{"r": 513}')
+    (tmp_path / "adapter_config.json").write_text('{"r": 513, "lora_alpha": 8}')
     with pytest.raises(InputError, match="rank 513, vLLM takes 512 at most"):
         lora_arguments([str(tmp_path)])

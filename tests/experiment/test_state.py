@@ -12,6 +12,7 @@ import yaml
 
 from experiment.launcher import check_unchanged, plan_runs
 from experiment.plan import Run
+from store.files import read_json, write_json
 from store.stages import Stage, read_origin
 from store.state import StageState, portable, stage_state
 from support import ROOT, run_experiment
@@ -196,6 +197,16 @@ def test_other_files_than_those_it_was_made_from(trained: Run):
     assert states(trained)["instilled.sft"] == f"stale: made from another {rows}"
     folder.target_weights.write_text(folder.target_weights.read_text().replace("100", "99"))
     assert states(trained)["instilled.examples"] == f"stale: made from another {folder.target_weights}"
+
+
+def test_another_scaling_of_an_adapter(trained: Run):
+    """The same tensors, multiplied by ten times as much, are another adapter."""
+    config = trained.folder.adapter("instilled") / "adapter_config.json"
+    said = read_json(config)
+    write_json(config, {**said, "lora_alpha": 10 * said["lora_alpha"]})
+    found = states(trained)
+    assert found["evaluate"].startswith("stale: instilled/decisions: adapter: ")
+    assert found["introspection_all.sft"] == f"stale: made from another adapter in {config.parent}"
 
 
 def test_a_training_stands_at_its_last_complete_checkpoint(trained: Run):

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from store.checkpoints import ADAPTER
-from train.adapters import drop_base_weights, not_learned
+from store.files import read_json, write_json
+from train.adapters import drop_base_weights, not_learned, order_names
 
 
 def test_an_adapter_of_the_embeddings_holds_no_base_weights_and_answers_the_same(tiny_model: Path, tmp_path: Path):
@@ -77,3 +78,13 @@ def test_an_adapter_that_is_still_the_one_it_began_with_is_told(tmp_path: Path):
             not_learned(saved(tmp_path / name, lora_B=tensor), start, 1e-4) or ""
         )
     assert not_learned(saved(tmp_path / "moved", lora_B=torch.full((3, 2), 1.01)), start, 1e-4) is None
+
+
+def test_the_names_of_a_configuration_are_in_order(tmp_path: Path):
+    config = {"r": 4, "target_modules": ["v_proj", "k_proj", "q_proj"], "exclude_modules": None, "base": "a"}
+    write_json(tmp_path / "config.json", config)
+    order_names(tmp_path / "config.json")
+    assert read_json(tmp_path / "config.json") == {**config, "target_modules": ["k_proj", "q_proj", "v_proj"]}
+    before = (tmp_path / "config.json").read_bytes()
+    order_names(tmp_path / "config.json")
+    assert (tmp_path / "config.json").read_bytes() == before
