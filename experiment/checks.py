@@ -40,6 +40,7 @@ def check_experiment(experiment: Experiment) -> None:
     _check_measurements(experiment)
     _check_compared(experiment)
     _check_differences(experiment)
+    _check_families(experiment)
 
 
 def check_groups(experiment: Experiment, groups: Mapping[str, Sequence[ChoiceContext]]) -> None:
@@ -211,6 +212,21 @@ def _check_compared(experiment: Experiment) -> None:
                 f"{where} needs {measure} of {arm} ({how}) on {group!r}, which are measured on "
                 f"{_listed(measured[asked])}; add the group to that measurement"
             )
+
+
+def _check_families(experiment: Experiment) -> None:
+    """Families are of comparisons and differences, each of which stands there once."""
+    known = {entry.name for entry in (*experiment.comparisons, *experiment.differences)}
+    for family, members in experiment.families.items():
+        if not members:
+            raise ValueError(f"families: {family!r} has no members; name comparisons or differences, or leave it out")
+        for name in members:
+            if name not in known:
+                raise ValueError(f"families: {family}: {name!r} is none of {_listed(known)}")
+            if name in {c.name for c in experiment.comparisons} & {d.name for d in experiment.differences}:
+                raise ValueError(f"families: {family}: {name!r} is a comparison and a difference; rename one")
+            if members.count(name) > 1:
+                raise ValueError(f"families: {family}: {name!r} stands there twice; leave one out")
 
 
 def _check_differences(experiment: Experiment) -> None:

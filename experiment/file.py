@@ -145,6 +145,8 @@ class Experiment(WrittenSettings):
     """An experiment file. See configs/experiments/ for examples.
 
     `wording` names a wording file, whose words are taught and asked in place of our own (see `store.wordings`).
+    `families` names comparisons and differences that are tested together, and `smallest_effect` the smallest correlation
+    or difference of interest.
     """
 
     name: Name
@@ -159,6 +161,8 @@ class Experiment(WrittenSettings):
     measurements: list[ArmMeasurement] = Field(min_length=1)
     comparisons: list[Comparison] = Field(min_length=1)
     differences: list[DifferenceRecord] = Field(default_factory=list)
+    families: dict[Name, list[Name]] = Field(default_factory=dict)
+    smallest_effect: Number | None = Field(default=None, gt=0, lt=1)
     gate: GateRecord
 
     @field_validator("seeds")

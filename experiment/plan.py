@@ -143,6 +143,8 @@ def run_record(run: Run) -> RunRecord:
             for c in experiment.comparisons
         ],
         differences=experiment.differences,
+        families=experiment.families,
+        smallest_effect=experiment.smallest_effect,
         wording=_wording(experiment),
         model=run.model,
         experiment=experiment.model_dump(mode="json"),

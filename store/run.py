@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from store.evaluation import measure_folder
 from store.files import read_json, write_json
@@ -177,6 +177,8 @@ class RunRecord(Settings):
         arms: In the order of the plan.
         gate: Whose instillation is judged.
         comparisons, differences: In the order of the experiment file.
+        families: Names of comparisons and differences that are tested together, by name of the family.
+        smallest_effect: The smallest correlation, or difference of two, that would be of interest.
         wording: The words of the default variants: ours (their names), or the wording file's name and hash.
         model: The model file, resolved; None for a simulation.
         experiment: The experiment file, resolved; for people and for W&B, no code looks into it.
@@ -190,6 +192,8 @@ class RunRecord(Settings):
     gate: GateRecord
     comparisons: list[ComparisonRecord]
     differences: list[DifferenceRecord]
+    families: dict[Name, list[Name]] = Field(default_factory=dict)
+    smallest_effect: float | None = None
     wording: str = "/".join(DEFAULT.values())
     model: ModelFile | None
     experiment: dict[str, JsonValue]

@@ -71,6 +71,7 @@ class AgreementSummary(Verdict):
     boot_low: Figure
     boot_high: Figure
     p_permutation: Figure
+    detectable: Figure
     n_points: int
     n_contexts: int
     valid_reports: int
@@ -150,6 +151,8 @@ class ComparisonSummary(AgreementSummary):
         r_constant, over_constant, r_centred: What one answer for all contexts gets, and r without attribute positions;
             see `analysis.stats.constant`.
         folds: Agreement in each fold by the arm that reported; empty where one arm reported on all contexts.
+        p_equivalence: p-value of "r is the smallest effect of interest or more, up or down"; None where the experiment
+            file names no such effect.
         r_within_folds: r with each fold standardised by itself; None without folds.
         predictions: By kind of weights, `reported` first; empty where not testable.
     """
@@ -172,6 +175,7 @@ class ComparisonSummary(AgreementSummary):
     learned_over_target_high: Figure = None
     given_target_contexts: int
     no_target: str | None
+    p_equivalence: Figure
     r_constant: Figure
     over_constant: Figure
     over_constant_low: Figure
@@ -188,6 +192,9 @@ class DifferenceSummary(Verdict):
     """How much better the reports of `after` agree than those of `before`; None where that is not testable.
 
     Attributes:
+        p_bootstrap: Two-sided p-value that goes with the interval.
+        detectable: The difference that so many contexts show with a power of 80%.
+        p_equivalence: As of a comparison.
         r_of_changes, r_of_changes_low, r_of_changes_high: r(change of report, change of weight), where the decisions of
             both sets of arms were measured.
         r_of_weights, r_of_weights_low, r_of_weights_high: r(weights after, weights before), of the same decisions.
@@ -200,6 +207,9 @@ class DifferenceSummary(Verdict):
     difference: Figure = None
     boot_low: Figure = None
     boot_high: Figure = None
+    p_bootstrap: Figure = None
+    detectable: Figure = None
+    p_equivalence: Figure = None
     n_contexts: int | None = None
     r_of_changes: Figure = None
     r_of_changes_low: Figure = None
@@ -245,6 +255,8 @@ class RunSummary(Settings):
         stopped_early: Why the training of an arm was stopped before its end, by arm.
         learned_vs_target: Learned weights of the gate's arm against those that it was taught.
         comparisons, differences: By name, in the order of the experiment file.
+        families: p-value of each member of a family, adjusted by Holm; None for what is not testable.
+        smallest_effect: The smallest effect of interest; None where the experiment file names none.
         missing_reports: r of each comparison that is testable, missing reports treated in three ways.
         decisions: By `arm/group`, `arm (variant)/group` where the prompts are not the default.
         trial_files: Key of each trial file, by its folder within the run.
@@ -261,6 +273,8 @@ class RunSummary(Settings):
     learned_vs_target: AgreementSummary
     comparisons: dict[str, ComparisonSummary]
     differences: dict[str, DifferenceSummary]
+    families: dict[str, dict[str, Figure]]
+    smallest_effect: float | None
     missing_reports: list[TreatmentSummary]
     decisions: dict[str, DecisionSummary]
     trial_files: dict[str, str]

@@ -16,6 +16,7 @@ from scipy.special import ndtr, stdtrit
 from scipy.stats import rankdata
 
 from analysis.stats.records import Record
+from analysis.stats.testing import detectable_effect, two_sided_p
 from task.errors import InputError
 from task.seeding import stream
 
@@ -35,6 +36,7 @@ class Agreement(Record):
         hdi_low, hdi_high: The paper's interval, see `regression_interval`.
         boot_low, boot_high: 95% interval from resampling contexts, see `bootstrap_r`.
         p_permutation: Two-sided p-value from permuting contexts, within folds if there are any, see `permutation_null`.
+        detectable: The smallest r that reports on so many contexts would have been found at, see `detectable_r`.
         n_points, n_contexts: Complete in both.
         valid_reports, total_reports: Report trials that could be read, and that were run.
         ccc: Lin's concordance, see `concordance`.
@@ -52,6 +54,7 @@ class Agreement(Record):
     boot_low: float
     boot_high: float
     p_permutation: float
+    detectable: float
     n_points: int
     n_contexts: int
     valid_reports: int
@@ -67,11 +70,21 @@ class Agreement(Record):
 
 @dataclass(frozen=True)
 class PairedDifference(Record):
-    """r(x2, y) - r(x1, y) on the contexts complete in all three, with a 95% interval from resampling contexts."""
+    """r(x2, y) - r(x1, y) on the contexts complete in all three, with a 95% interval from resampling contexts.
+
+    Attributes:
+        difference: r(x2, y) - r(x1, y).
+        boot_low, boot_high: Its interval.
+        p_bootstrap: Two-sided p-value that goes with the interval, see `testing.two_sided_p`.
+        detectable: The difference that so many contexts show with a power of 80%, see `testing.detectable_effect`.
+        n_contexts: Contexts behind it.
+    """
 
     difference: float
     boot_low: float
     boot_high: float
+    p_bootstrap: float
+    detectable: float
     n_contexts: int
 
 
@@ -93,13 +106,15 @@ def agreement(
     r = pearson(x, y)
     hdi_low, hdi_high = regression_interval(r, x.size)
     boot_low, boot_high = bootstrap_r(x, y, seed=seed)
+    null = permuted_r(reports_mean, weights, seed=seed, folds=folds)
     return Agreement(
         r=r,
         hdi_low=hdi_low,
         hdi_high=hdi_high,
         boot_low=boot_low,
         boot_high=boot_high,
-        p_permutation=permutation_null(reports_mean, weights, seed=seed, folds=folds),
+        p_permutation=_permutation_p(*null),
+        detectable=detectable_r(null[1], len(x)),
         n_points=x.size,
         n_contexts=len(x),
         valid_reports=valid_reports,
@@ -242,8 +257,9 @@ def paired_difference(
     """
     x1, x2, y = _complete(x1, x2, y)
     counts = resampled_counts(len(y), seed, resamples)
-    low, high = percentile_interval(resampled_r(x2, y, counts) - resampled_r(x1, y, counts), len(y))
-    return PairedDifference(pearson(x2, y) - pearson(x1, y), low, high, len(y))
+    values = resampled_r(x2, y, counts) - resampled_r(x1, y, counts)
+    ends, p = percentile_interval(values, len(y)), two_sided_p(values, len(y))
+    return PairedDifference(pearson(x2, y) - pearson(x1, y), *ends, p, detectable_effect(values, len(y)), len(y))
 
 
 def permutation_null(
@@ -264,11 +280,22 @@ def permutation_null(
             reports of two models differ in level, and so do the weights of two sets of contexts, which makes an r that
             permutations across folds take away: they would take it for knowledge of the contexts.
     """
-    observed, null, centre = permuted_r(x, y, seed=seed, permutations=permutations, folds=folds)
+    return _permutation_p(*permuted_r(x, y, seed=seed, permutations=permutations, folds=folds))
+
+
+def _permutation_p(observed: float, null: NDArray[np.float64], centre: float) -> float:
     if math.isnan(observed) or not null.size:
         return math.nan
     as_far = np.abs(null - centre) >= abs(observed - centre) - 1e-12
-    return (1 + int(as_far.sum())) / (1 + permutations)
+    return (1 + int(as_far.sum())) / (1 + len(null))
+
+
+def detectable_r(null: NDArray[np.float64], contexts: int) -> float:
+    """The r that is found with a power of 80%, from r with contexts permuted; NaN without permutations.
+
+    On Fisher's z, whose spread does not depend on r, and which is r near 0, where the null lies.
+    """
+    return math.tanh(detectable_effect(null, contexts))
 
 
 def permuted_r(

@@ -243,7 +243,7 @@ def _undetermined(sources: Sequence[Source], measured: Mapping[str, MeasuredWeig
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better one comparison's reports agree with the weights than another's, on the same contexts."""
+    """How much better reports and weights agree in one comparison than in another, on the same contexts."""
 
     name: str
     before: str
@@ -253,13 +253,24 @@ class Difference:
 
 def differ(entry: DifferenceRecord, comparisons: Sequence[ComparisonResult], seed: int) -> Difference:
     """One entry of the experiment's `differences`, paired by context."""
-    by_name = {c.name: c for c in comparisons}
-    before, after = by_name[entry.before], by_name[entry.after]
-    # Arms of several folds list the contexts in their own order.
-    members = sorted({*before.points["context"]} & {*after.points["context"]})
-    sides = ((before, "x"), (after, "x"), (after, "y"))
-    x1, x2, y = (table_of(c.points.set_index("context").loc[members].reset_index(), axis) for c, axis in sides)
-    return Difference(entry.name, before.name, after.name, paired_difference(x1, x2, y, seed=seed))
+    before, after = (next(c for c in comparisons if c.name == name) for name in (entry.before, entry.after))
+    found = paired_difference(*paired_sides(before, after), seed=seed)
+    return Difference(entry.name, before.name, after.name, found)
+
+
+def paired_sides(before: ComparisonResult, after: ComparisonResult) -> tuple[NDArray[np.float64], ...]:
+    """What two comparisons differ in, before and after, and what they share, on their contexts in one order.
+
+    They share the weights, or, where these are of other arms, the reports.
+    """
+    (x1, y1), (x2, y2) = same_contexts(before, after)
+    return (x1, x2, y2) if before.weights == after.weights else (y1, y2, x2)
+
+
+def same_contexts(*comparisons: ComparisonResult) -> list[tuple[NDArray[np.float64], ...]]:
+    """`sides` of each comparison on the contexts of all, in one order: arms of several folds have their own."""
+    members = sorted(set.intersection(*({*c.members} for c in comparisons)))
+    return [tuple(side[[c.members.index(name) for name in members]] for side in c.sides) for c in comparisons]
 
 
 def table_of(points: pd.DataFrame, axis: str) -> NDArray[np.float64]:

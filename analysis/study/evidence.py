@@ -20,7 +20,7 @@ from analysis.stats.partial import WhoseWeights, whose_weights
 from analysis.stats.prediction import FreshDecisions, Predicted, cross_fitted, predict
 from analysis.stats.reliability import CorrectedR, Halves, corrected_r, halves_of_reports, halves_of_weights
 from analysis.stats.variants import Treatment, standardised_by_fold, treat_missing
-from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather, paired_sides
+from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather, same_contexts
 from store.run import BASE_ARM, Source
 from store.trials import DecisionTrials, ReportTrials
 from task.prompts import DEFAULT, Measure
@@ -247,7 +247,7 @@ def change(
     if absent := [source.arm for source in (*first, *second) if source.arm not in measured]:
         return Change(reason=f"decisions of {', '.join(dict.fromkeys(absent))} were not measured")
     members = sorted({*before.members} & {*after.members})
-    x1, x2, _ = paired_sides(before, after)
+    (x1, _), (x2, _) = same_contexts(before, after)
     y1, y2 = (gather(side, "decisions", measured, members, lambda arm: arm.weights) for side in (first, second))
     dx, dy = x2 - x1, y2 - y1
     kept = complete_contexts(dx, dy)

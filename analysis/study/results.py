@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,10 @@ from analysis.study.comparisons import (
     differ,
     learned_against_target,
     measure_weights,
+    paired_sides,
 )
 from analysis.study.evidence import Change, Evidence, change, treatments, weigh, without_noise
+from analysis.study.families import difference_is_small, holm, r_is_small
 from analysis.study.gate import AnswerGate, ArmDecisions, GateResult, judge, judge_answers, summarise_decisions
 from store.checkpoints import LOG
 from store.contexts import load_contexts
@@ -208,6 +211,26 @@ class RunResults(Findings):
         group = next(c.contexts for c in self.comparisons if c.name == difference.after)
         arms = [asked_source(source, "decisions") for source in found.decided_by]
         return next((reason for arm in arms if (reason := self.undecided(arm, group))), None)
+
+    @property
+    def families(self) -> dict[str, dict[str, float]]:
+        """p-values of each family by member, adjusted within it; NaN for what is not testable."""
+        p: dict[str, float] = {c.name: c.agreement.p_permutation for c in self.shown}
+        p |= {d.name: d.found.p_bootstrap for d in self.differences if not self.untestable_difference(d)}
+        named = self.record.families
+        return {family: holm({name: p.get(name, math.nan) for name in members}) for family, members in named.items()}
+
+    @cached_property
+    def smallness(self) -> dict[str, float]:
+        """p-value of "the effect is not small" for each comparison and difference; empty without a smallest effect."""
+        if (smallest := self.record.smallest_effect) is None:
+            return {}
+        by_name = {c.name: c for c in self.comparisons}
+        found = {c.name: r_is_small(*c.sides, smallest, self.seed) for c in self.comparisons}
+        for d in self.differences:
+            sides = paired_sides(by_name[d.before], by_name[d.after])
+            found[d.name] = difference_is_small(*sides, smallest=smallest, seed=self.seed)
+        return found
 
     @property
     def stopped_early(self) -> dict[str, str]:
