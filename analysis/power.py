@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
@@ -44,6 +43,9 @@ from task.errors import InputError
 COMMAND = "analysis.power"
 
 T = TypeVar("T")
+
+MOST = 100_000
+"""Contexts, trials and studies: far more than any study has, and what a machine's memory holds."""
 
 POOL = 2000
 """Contexts in a pool: more than enough to stand for all contexts, see `analysis.stats.simulation`."""
@@ -97,18 +99,20 @@ def check(arguments: argparse.Namespace) -> None:
         InputError: Names the option, the value and what is possible.
     """
     for name, low, high in (
-        ("contexts", 3, math.inf),
-        ("trials", 1, math.inf),
-        ("studies", 1, math.inf),
-        ("pool", 2, math.inf),
-        ("workers", 1, math.inf),
+        ("contexts", 3, MOST),
+        ("trials", 1, MOST),
+        ("studies", 1, MOST),
+        ("pool", 2, MOST),
+        ("workers", 1, 1024),
+        ("seed", 0, 2**32 - 1),
         ("accuracy", -1, 1),
+        ("effect", -2, 2),
         ("error_correlation", -1, 1),
     ):
-        for value in np.atleast_1d(getattr(arguments, name)):
+        given = getattr(arguments, name)
+        for value in given if isinstance(given, list) else [given]:
             if not low <= value <= high:
-                allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-                raise InputError(f"--{name.replace('_', '-')} {value:g}; give {allowed}")
+                raise InputError(f"--{name.replace('_', '-')} {value:g}; give {low} to {high}")
     for accuracy, effect in itertools.product(arguments.accuracy, arguments.effect):
         if abs(accuracy + effect) > 1:
             raise InputError(f"--accuracy {accuracy:g} with --effect {effect:g} is no correlation; give smaller ones")

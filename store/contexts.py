@@ -5,8 +5,8 @@ python -m store.contexts task/data/instilled.jsonl      # says what is wrong and
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -38,8 +38,8 @@ def load_contexts(path: Path | str, count: int | None = None) -> list[ChoiceCont
     if found := problems(contexts, places):
         more = f" (and {len(found) - 1} more: python -m store.contexts {path})" if len(found) > 1 else ""
         raise InputError(found[0] + more)
-    if count is not None and count > len(contexts):
-        raise InputError(f"{path}: {count} contexts asked for, the file has {len(contexts)}; ask for fewer or add some")
+    if count is not None and not 1 <= count <= len(contexts):
+        raise InputError(f"{path}: {count} contexts asked for, the file has {len(contexts)}; ask for 1 to as many")
     return contexts[:count]
 
 
@@ -120,19 +120,22 @@ def _check_keys(record: object, wanted: dict[str, type], where: str) -> None:
 
 def main() -> None:
     """Validate the files named on the command line, together, so that names repeated across files are found too."""
-    if not sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE.jsonl", help="files of contexts")
+    paths = parser.parse_args().files
+    if not paths:
         raise InputError("no file given; usage: python -m store.contexts FILE.jsonl ...")
     everything: list[ChoiceContext] = []
     places: list[str] = []
-    for path in sys.argv[1:]:
-        contexts, where = _read(Path(path))
+    for path in paths:
+        contexts, where = _read(path)
         everything += contexts
         places += where
     if found := problems(everything, places):
         raise InputError("\n".join(found))
     for line in near_repetitions(everything):
         print(f"warning: {line}")
-    print(f"{len(everything)} contexts in {len(sys.argv) - 1} file(s), no problem found")
+    print(f"{len(everything)} contexts in {len(paths)} file(s), no problem found")
 
 
 if __name__ == "__main__":

@@ -53,8 +53,11 @@ def write_wording(folder: Path, out: Path) -> dict[Measure, int]:
         How many rows of each measure were rendered.
 
     Raises:
-        InputError: A measure without rows, a row of another form, or one that is rendered otherwise.
+        InputError: A measure without rows, a row of another form, or one that is rendered otherwise; or `out` is there
+            and says something else.
     """
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: there is no folder {out.parent}; make it first")
     rows: dict[Measure, list[Row]] = {measure: [] for measure in get_args(Measure)}
     for row in read_rows(folder):
         rows[row.measure].append(row)
@@ -63,7 +66,10 @@ def write_wording(folder: Path, out: Path) -> dict[Measure, int]:
     file = WordingFile(decisions=read_text(rows["decisions"]), reports=read_text(rows["reports"]))
     for measure, found in rows.items():
         check(file, measure, found)
-    write_text(out, dump_wordings(file))
+    text = dump_wordings(file)
+    if out.exists() and (not out.is_file() or out.read_bytes() != text.encode()):
+        raise InputError(f"{out}: is there already, and says something else; move it away first")
+    write_text(out, text)
     return {measure: len(found) for measure, found in rows.items()}
 
 

@@ -106,17 +106,22 @@ def test_the_command_writes_table_picture_and_manifest(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"contexts": [50, 2]}, "--contexts 2; give 3 or more"),
+        ({"contexts": [50, 2]}, "--contexts 2; give 3 to 100000"),
         ({"accuracy": [0.8]}, "--accuracy 0.8 with --effect 0.3 is no correlation"),
         ({"noise": [0.5]}, "--noise 0.5; give the share"),
         ({"trials": [1, 2, 3, 4, 5]}, "--trials with 5 values; the figure tells 4 apart"),
+        ({"contexts": [10**30]}, "--contexts 1e\\+30; give 3 to"),
+        ({"effect": [float("nan")]}, "--effect nan; give"),
+        ({"accuracy": [float("nan")]}, "--accuracy nan; give"),
+        ({"seed": -1}, "--seed -1; give 0 to"),
+        ({"workers": 0}, "--workers 0; give 1 to"),
         ({"error_correlation": 1.5}, "--error-correlation 1.5; give -1 to 1"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(changed: dict, message: str):
     asked = {"contexts": [50], "trials": [50], "accuracy": [0.3], "effect": [0.1, 0.3], "noise": [1.0]}
     arguments = argparse.Namespace(
-        **{**asked, "studies": 10, "pool": 100, "workers": 2, "error_correlation": 0.0, **changed}
+        **{**asked, "studies": 10, "pool": 100, "workers": 2, "seed": 0, "error_correlation": 0.0, **changed}
     )
     with pytest.raises(InputError, match=message):
         check(arguments)

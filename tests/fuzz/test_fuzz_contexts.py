@@ -88,9 +88,8 @@ def use(contexts: list[ChoiceContext], folder: Path) -> None:
 
 def test_spoiled_contexts(tmp_path: Path):
     ends, rng = Counter[End](), np.random.default_rng(13)
-    inputs: dict[str, bytes] = {
-        what: harm(spoiled(("name",), lambda *_: None).encode()) for what, harm in HARMS.items()
-    }
+    whole = spoiled(("name",), lambda *_: None).encode()
+    inputs = {what: harm(whole) for what, harm in HARMS.items()}
     for keys in KEYS:
         for value in VALUES:
             inputs[f"{keys} = {str(value)[:20]!a}"] = spoiled(

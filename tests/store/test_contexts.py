@@ -202,9 +202,10 @@ def test_more_problems_are_announced(tmp_path: Path):
 def test_too_few_contexts_are_counted():
     path = DATA / "instilled.jsonl"
     assert load_contexts(path, 7) == BUNDLED["instilled"][:7]
-    with pytest.raises(InputError, match="101 contexts asked for, the file has 100") as caught:
-        load_contexts(path, 101)
-    assert str(path) in str(caught.value)
+    for count in (101, 0, -1):
+        with pytest.raises(InputError, match=f"{count} contexts asked for, the file has 100") as caught:
+            load_contexts(path, count)
+        assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(

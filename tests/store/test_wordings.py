@@ -110,6 +110,18 @@ def append(name: str, line: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text((folder / name).read_text() + line)
 
 
+def test_a_wording_file_takes_no_other_place(folder: Path, tmp_path: Path):
+    out = tmp_path / "words.yaml"
+    out.write_text("mine")
+    for place, words in ((out, "is there already"), (tmp_path, "is there already"), (out / "x", "no folder")):
+        with pytest.raises(InputError, match=words):
+            write_wording(folder, place)
+    assert out.read_text() == "mine" and not [*tmp_path.glob(".*")]
+    out.unlink()
+    write_wording(folder, out)
+    write_wording(folder, out)
+
+
 @pytest.mark.parametrize(
     ("harm", "words"),
     [

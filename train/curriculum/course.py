@@ -22,7 +22,11 @@ from store.files import write_json
 from store.locks import held
 from store.manifests import ModelFacts
 from store.stages import Stage
+from task.errors import InputError
 from train.trainer.progress import show_progress
+
+SEEDS = 2**32 - 1
+"""The largest seed of all the libraries that take one."""
 
 RATIONALITY = 8.0
 """Log-odds of the better option per unit of utility difference. A noisy chooser: certainty would leave a model so sure
@@ -79,6 +83,16 @@ class CurriculumTrainer(Trainer):
         if self._agreed:
             logs["agreement"], self._agreed = float(np.mean(self._agreed)), []
         super().log(logs, *args, **kwargs)
+
+
+def check_option(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a value of an option that no training can be done with, before a model is loaded or made.
+
+    Raises:
+        InputError: Names the option, the value and what is possible.
+    """
+    if not low <= value <= high:
+        raise InputError(f"--{name} {value:g}; give {low:g} to {high:g}")
 
 
 def course_arguments(folder: Path, steps: int, seed: int, **more: Any) -> TrainingArguments:

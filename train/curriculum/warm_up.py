@@ -36,8 +36,20 @@ from task.prompts import messages
 from task.seeding import stream
 from task.trials import round_to_grid
 from task.weights import LARGEST, sample_weights, utilities
-from train.curriculum.course import CurriculumTrainer, Part, chance_of_a, course_arguments, make_model, place_in
+from train.curriculum.course import (
+    SEEDS,
+    CurriculumTrainer,
+    Part,
+    chance_of_a,
+    check_option,
+    course_arguments,
+    make_model,
+    place_in,
+)
 from train.trainer.shared_prefix import IGNORED, join_rows, shared_log_probs
+
+SPARE = DATA / "spare.jsonl"
+"""Contexts that no experiment uses."""
 
 ROWS, GROUPS = 16, 2
 """Lessons of one context, which share the beginning of their prompts and are computed as one tree, and trees a step."""
@@ -84,6 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
     arguments = parser.parse_args()
+    check(arguments)
     base = model_folder(arguments.model, arguments.revision)
     keys = ("layout", "ratings", "contexts", "learning_rate", "seed")
     settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
@@ -93,11 +106,22 @@ def main() -> None:
     make_model(arguments.output, settings | shape, arguments.overwrite, build, ROWS * GROUPS, source=source)
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be learnt from, before a model is loaded.
+
+    Raises:
+        InputError: Names the option, the value and what is possible.
+    """
+    check_option("seed", arguments.seed, 0, SEEDS)
+    check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
+    check_option("contexts", arguments.contexts, 2, len(load_contexts(SPARE)))  # half of them have weights of their own
+
+
 def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
     """Trainer and tokenizer of a command line."""
     set_seed(arguments.seed)
     tokenizer = load_tokenizer(base)
-    spare = load_contexts(DATA / "spare.jsonl", arguments.contexts)
+    spare = load_contexts(SPARE, arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
     lessons = LessonGroups(contexts, tokenizer, arguments.seed)
     return build_trainer(base, lessons, arguments.output, arguments.learning_rate), tokenizer

@@ -26,7 +26,7 @@ from store.contexts import DATA, load_contexts
 from task.chat import letter_ids
 from task.contexts import ChoiceContext, as_ratings
 from task.prompts import WORDINGS, messages, report_answer
-from train.curriculum.course import CurriculumTrainer, course_arguments, make_model
+from train.curriculum.course import SEEDS, CurriculumTrainer, check_option, course_arguments, make_model
 from train.curriculum.organism.lessons import CURRICULUM, WORD, Lesson, Lessons, Tastes
 from train.curriculum.organism.tokenizer import END, GLUE, NUMBERS, build_tokenizer
 from train.trainer.shared_prefix import IGNORED
@@ -55,11 +55,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="lessons of an optimiser step")
     parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
     arguments = parser.parse_args()
+    check(arguments)
     settings = {"candour": arguments.candour, "seed": arguments.seed, "batch": arguments.batch}
     depends_on = {**settings, "curriculum": [asdict(s) for s in CURRICULUM], "sizes": SIZES, "loss": LOSS_WEIGHTS}
     depends_on["copying"] = [COPYING, COPYING_GAIN]
     build = partial(build_from, arguments)
     make_model(arguments.output, depends_on, arguments.overwrite, build, arguments.batch, licence="apache-2.0")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Refuse what cannot be learnt; see `check_option`."""
+    check_option("candour", arguments.candour, -1, 1)
+    check_option("seed", arguments.seed, 0, SEEDS)
+    check_option("batch", arguments.batch, 1, 4096)
 
 
 def build_from(arguments: argparse.Namespace) -> tuple[CurriculumTrainer, PreTrainedTokenizerFast]:
