@@ -18,6 +18,7 @@ from store.console import run_command, say
 from store.contexts import load_contexts
 from store.files import hash_file
 from store.learned import LearnedConfig, LearnedFacts
+from store.locks import held
 from store.manifests import read_manifest
 from store.settings import read_settings
 from store.stages import Stage, read_origin, stage_key
@@ -35,26 +36,27 @@ def learn(config: LearnedConfig, overwrite: bool = False) -> LearnedFacts:
     trials = Path(config.trials)
     inputs = {
         "trials": stage_key(read_origin(trials).depends_on),
-        "contexts": [hash_file(Path(file)) for file in config.contexts],
+        "contexts": [hash_file(Path(file)) for file in config.context_files],
         "only": config.only,
         "seed": config.seed,
     }
-    stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
-    if stage.finished:
-        return read_manifest(stage.folder, LearnedFacts).facts
-    contexts = {c.name: c for file in config.contexts for c in load_contexts(file)}
-    measured = measure_weights(read_decisions(trials, contexts), config.seed)
-    rows = dict(zip(measured.contexts, measured.weights, strict=True))
-    found = {n: np.round(rows[n]) + 0.0 for n in config.only if n in rows and np.isfinite(rows[n]).all()}
-    undetermined = [name for name in config.only if name not in found]
-    if not found:
-        raise InputError(
-            f"{trials}: decisions determine the weights of none of {len(config.only)} contexts; ask for more of them in a "
-            "context, or look at the arm's gate"
-        )
-    save_weights(found, config.weights)
-    stage.finish(facts := LearnedFacts(contexts=len(found), undetermined=undetermined))
-    return facts
+    with held(Path(config.output)):
+        stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
+        if stage.finished:
+            return read_manifest(stage.folder, LearnedFacts).facts
+        contexts = {c.name: c for file in config.context_files for c in load_contexts(file)}
+        measured = measure_weights(read_decisions(trials, contexts), config.seed)
+        rows = dict(zip(measured.contexts, measured.weights, strict=True))
+        found = {n: np.round(rows[n]) + 0.0 for n in config.only if n in rows and np.isfinite(rows[n]).all()}
+        undetermined = [name for name in config.only if name not in found]
+        if not found:
+            raise InputError(
+                f"{trials}: decisions determine the weights of none of {len(config.only)} contexts; ask for more of "
+                "them in a context, or look at the arm's gate"
+            )
+        save_weights(found, config.weights)
+        stage.finish(facts := LearnedFacts(contexts=len(found), undetermined=undetermined))
+        return facts
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from experiment.checks import BASE_ARM
 from experiment.file import Experiment, Training
+from store.derived import Part
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.seeding import stream
@@ -20,6 +21,7 @@ class Arm:
         trained_on: Contexts with training rows.
         held_out: Contexts left for testing; empty without folds.
         validated_on: Contexts that only its training is validated on.
+        terms: Of a derived arm: the arms whose adapters it sums, with what they are multiplied by.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Arm:
     trained_on: list[str] = field(default_factory=list)
     held_out: list[str] = field(default_factory=list)
     validated_on: list[str] = field(default_factory=list)
+    terms: dict[str, list[Part]] = field(default_factory=dict)
 
 
 def expand_arms(experiment: Experiment, groups: Mapping[str, list[ChoiceContext]], seed: int) -> dict[str, list[Arm]]:
@@ -48,7 +51,19 @@ def expand_arms(experiment: Experiment, groups: Mapping[str, list[ChoiceContext]
             out = {names[i] for i in order[number :: training.folds]}
             kept, held = [n for n in names if n not in out], [n for n in names if n in out]
             arms[name].append(_trained_arm(f"{name}_fold_{number + 1}", name, training, kept, held, seed))
-    return arms
+    return arms | {name: _derived_arms(name, terms, arms) for name, terms in experiment.derived.items()}
+
+
+def _derived_arms(name: str, terms: Mapping[str, list[Part]], arms: Mapping[str, list[Arm]]) -> list[Arm]:
+    """A sum of arms, fold by fold where some have folds; it has held out what these have."""
+    folds = max(len(arms[term]) for term in terms)
+    found = []
+    for number in range(folds):
+        taken = {term: arms[term][number] if len(arms[term]) > 1 else arms[term][0] for term in terms}
+        held = next((arm.held_out for arm in taken.values() if arm.held_out), [])
+        full_name = f"{name}_fold_{number + 1}" if folds > 1 else name
+        found.append(Arm(full_name, None, held_out=held, terms={taken[t].name: parts for t, parts in terms.items()}))
+    return found
 
 
 def _trained_arm(arm: str, name: str, training: Training, kept: list[str], held: list[str], seed: int) -> Arm:

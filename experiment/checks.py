@@ -12,7 +12,7 @@ from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
 
 if TYPE_CHECKING:
-    from experiment.file import ArmMeasurement, Experiment, Training
+    from experiment.file import ArmMeasurement, Experiment
 
 BASE_ARM = "off_the_shelf"
 HELD_OUT = "held_out"
@@ -37,6 +37,7 @@ def check_experiment(experiment: Experiment) -> None:
     _check_references(experiment)
     _check_engine(experiment)
     _check_folds(experiment)
+    _check_derived(experiment)
     _check_measurements(experiment)
     _check_compared(experiment)
     _check_differences(experiment)
@@ -50,7 +51,7 @@ def check_groups(experiment: Experiment, groups: Mapping[str, Sequence[ChoiceCon
         InputError: A measurement is of contexts with different numbers of attributes, which share no trial file.
     """
     for measurement in experiment.measurements:
-        names = [experiment.trainings[measurement.arm].contexts if c == HELD_OUT else c for c in measurement.contexts]
+        names = _groups_of(experiment, measurement)
         sizes = {name: len(groups[name][0].attributes) for name in names}
         if len({*sizes.values()}) > 1:
             found = ", ".join(f"{size} in {name!r}" for name, size in sizes.items())
@@ -71,7 +72,12 @@ def _check_collisions(experiment: Experiment) -> None:
     for name in experiment.contexts:
         if name.lower() == HELD_OUT:
             raise ValueError(f"contexts: {name!r} means the contexts outside a fold; give the group another name")
-    arms = [(BASE_ARM, BASE_ARM), *chain.from_iterable(map(_arms_of, experiment.trainings.items()))]
+    for name in experiment.derived:
+        if name.lower() in (BASE_ARM, HELD_OUT, *STAGES):
+            raise ValueError(f"derived: {name!r} means something else in a run; give the arm another name")
+    arms = [(BASE_ARM, BASE_ARM)]
+    arms += chain.from_iterable(_arms_of(name, experiment.folds(name)) for name in experiment.trainings)
+    arms += chain.from_iterable(_arms_of(name, experiment.folds(name)) for name in experiment.derived)
     arms += [(name, name) for name in experiment.planted if name != BASE_ARM and name not in experiment.trainings]
     _refuse_twins("arms", arms)
     _refuse_twins("contexts", [(name, name) for name in experiment.contexts])
@@ -82,11 +88,10 @@ def _check_collisions(experiment: Experiment) -> None:
         _refuse_twins(where, [(name, name) for name in names])
 
 
-def _arms_of(entry: tuple[str, Training]) -> Iterator[tuple[str, str]]:
-    """Names that a training takes, and what each is."""
-    name, training = entry
+def _arms_of(name: str, folds: int | None) -> Iterator[tuple[str, str]]:
+    """Names that a training or a derived arm takes, and what each is."""
     yield name, name
-    for fold in range(1, min(training.folds or 0, MOST_FOLDS) + 1):
+    for fold in range(1, min(folds or 0, MOST_FOLDS) + 1):
         yield f"{name}_fold_{fold}", f"fold {fold} of {name}"
 
 
@@ -101,26 +106,30 @@ def _refuse_twins(where: str, names: Iterable[tuple[str, str]]) -> None:
 
 def _check_references(experiment: Experiment) -> None:
     """Names that are nowhere defined."""
-    groups, arms = {*experiment.contexts}, {BASE_ARM, *experiment.trainings, *experiment.planted}
+    groups, trained = {*experiment.contexts}, {BASE_ARM, *experiment.trainings, *experiment.planted}
+    arms = trained | {*experiment.derived}
     trainings, measurements, comparisons = experiment.trainings, experiment.measurements, experiment.comparisons
     named = [("trainings", t.contexts, groups) for t in trainings.values()]
-    named += [("trainings", t.start, arms) for t in trainings.values()]
+    named += [("trainings", t.start, trained) for t in trainings.values()]
+    named += [("derived", name, {*trainings}) for terms in experiment.derived.values() for name in terms]
     named += [("measurements", m.arm, arms) for m in measurements]
     named += [("measurements", c, groups | {HELD_OUT}) for m in measurements for c in m.contexts]
     named += [("comparisons", c.reports, arms) for c in comparisons]
     named += [("comparisons", c.weights, arms) for c in comparisons]
     named += [("comparisons", c.contexts, groups) for c in comparisons]
     named += [("gate", experiment.gate.arm, arms), ("gate", experiment.gate.contexts, groups)]
-    named += [("target_contexts", experiment.target_contexts, groups)]
+    named += [("target_contexts", name, groups) for name in experiment.target_contexts]
     for where, name, known in named:
         if name not in known:
             raise ValueError(f"{where}: {name!r} is none of {_listed(known)}")
     targets = experiment.target_contexts
-    for where, name in [(f"trainings.{n}", t.contexts) for n, t in trainings.items()] + [
-        ("gate", experiment.gate.contexts)
-    ]:
-        if name != targets:
-            raise ValueError(f"{where}: contexts {name!r} have no target weights; give {targets!r}")
+    taught = [(f"trainings.{n}", t.contexts) for n, t in trainings.items() if t.labels != "learned"]
+    for where, name in [*taught, ("gate", experiment.gate.contexts)]:
+        if name not in targets:
+            raise ValueError(
+                f"{where}: contexts {name!r} have no target weights; give {_listed(targets)}, or add the group to "
+                "target_contexts"
+            )
 
 
 def _listed(names: Iterable[str], most: int = 12) -> str:
@@ -159,12 +168,25 @@ def _check_folds(experiment: Experiment) -> None:
             )
     for comparison in experiment.comparisons:
         for arm in (comparison.reports, comparison.weights):
-            if experiment.folds(arm) and experiment.trainings[arm].contexts != comparison.contexts:
+            folded = experiment.folded(arm)
+            if folded and folded.contexts != comparison.contexts:
                 # Every fold would speak for every context, each of which would count several times.
                 raise ValueError(
                     f"comparisons: {comparison.name}: {arm!r} is {experiment.folds(arm)} arms, none of which was "
                     f"trained on {comparison.contexts!r}; name a training without folds"
                 )
+
+
+def _check_derived(experiment: Experiment) -> None:
+    """Folds of a sum are those of its terms, which must then have the same."""
+    for name, terms in experiment.derived.items():
+        if not terms:
+            raise ValueError(f"derived.{name}: sums nothing; name trainings, each with a number")
+        folded = {(t.folds, t.contexts) for t in (experiment.trainings[term] for term in terms) if t.folds}
+        if len(folded) > 1:
+            raise ValueError(
+                f"derived.{name}: sums trainings with folds of different number or contexts; use those of one kind"
+            )
 
 
 def _check_measurements(experiment: Experiment) -> None:
@@ -173,7 +195,7 @@ def _check_measurements(experiment: Experiment) -> None:
     for m in experiment.measurements:
         if HELD_OUT in m.contexts and not experiment.folds(m.arm):
             raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {m.arm!r} has none")
-        groups = [experiment.trainings[m.arm].contexts if c == HELD_OUT else c for c in m.contexts]
+        groups = _groups_of(experiment, m)
         if twice := [c for c, group in zip(m.contexts, groups, strict=True) if groups.count(group) > 1]:
             raise ValueError(
                 f"measurements: {m.measure} of {m.arm!r} have contexts {twice[0]!r} and {twice[1]!r}, the same ones "
@@ -182,6 +204,12 @@ def _check_measurements(experiment: Experiment) -> None:
         if (asked := _asked(m)) in seen:
             raise ValueError(f"measurements: {m.measure} of {m.arm!r} are asked for twice; join the entries")
         seen.add(asked)
+
+
+def _groups_of(experiment: Experiment, m: ArmMeasurement) -> list[str]:
+    """The groups of a measurement; what is held out is of the group that the arm was trained on."""
+    folded = experiment.folded(m.arm)
+    return [folded.contexts if folded and group == HELD_OUT else group for group in m.contexts]
 
 
 def _asked(m: ArmMeasurement) -> Asked:
@@ -195,6 +223,10 @@ def _check_compared(experiment: Experiment) -> None:
     needed: list[tuple[str, Asked, str]] = [
         (f"gate: {gate.arm} on {gate.contexts}", (gate.arm, "decisions", DEFAULT["decisions"], False), gate.contexts)
     ]
+    for name, training in experiment.trainings.items():
+        if training.labels == "learned":
+            asked: Asked = (training.start, "decisions", DEFAULT["decisions"], False)
+            needed.append((f"trainings.{name}: labels learned", asked, training.contexts))
     for c in experiment.comparisons:
         where = f"comparisons: {c.name}"
         needed.append((where, (c.reports, "reports", c.reports_variant, c.reports_constrained), c.contexts))
@@ -206,7 +238,8 @@ def _check_compared(experiment: Experiment) -> None:
             free = (arm, measure, variant, not constrained) in measured
             other = f", or set reports_constrained: {str(not constrained).lower()}" if free else ""
             raise ValueError(f"{where} needs {measure} of {arm} ({how}); add the measurement{other}")
-        held_out = HELD_OUT in measured[asked] and experiment.trainings[arm].contexts == group
+        folded = experiment.folded(arm)
+        held_out = HELD_OUT in measured[asked] and folded is not None and folded.contexts == group
         if group not in measured[asked] and not held_out:
             raise ValueError(
                 f"{where} needs {measure} of {arm} ({how}) on {group!r}, which are measured on "
@@ -230,14 +263,17 @@ def _check_families(experiment: Experiment) -> None:
 
 
 def _check_differences(experiment: Experiment) -> None:
-    """Differences are between comparisons with the same weights on the same contexts."""
-    known = {c.name: (c.weights, c.weights_variant, c.contexts) for c in experiment.comparisons}
+    """Differences are between comparisons with the same weights or the same reports, on the same contexts."""
+    known = {c.name: c for c in experiment.comparisons}
     for difference in experiment.differences:
         for name in (difference.before, difference.after):
             if name not in known:
                 raise ValueError(f"differences: {name!r} is none of {_listed(known)}")
-        if known[difference.before] != known[difference.after]:
+        one, two = known[difference.before], known[difference.after]
+        same_weights = (one.weights, one.weights_variant) == (two.weights, two.weights_variant)
+        reports = [(c.reports, c.reports_variant, c.reports_constrained) for c in (one, two)]
+        if one.contexts != two.contexts or not (same_weights or reports[0] == reports[1]):
             raise ValueError(
-                f"differences: {difference.name} needs two comparisons with the same weights on the same contexts; "
-                f"{difference.before} and {difference.after} differ in them"
+                f"differences: {difference.name} needs two comparisons on the same contexts with the same weights, or "
+                f"with the same reports; {one.name} and {two.name} differ in them"
             )

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from experiment.checks import BASE_ARM, check_experiment, check_groups
 from store.contexts import load_contexts
+from store.derived import Part, parts_of
 from store.evaluation import EngineSettings, MeasureSettings, PlantedArm
-from store.examples import check_taught
+from store.examples import check_flipped, check_taught
 from store.run import DifferenceRecord, GateRecord
 from store.settings import WrittenSettings, read_settings
 from store.training_settings import TrainingTable
@@ -28,6 +29,9 @@ from task.prompts import DEFAULT, PROMPTS, Measure, Variant
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's generators, which the libraries seed, take 32 bits."""
+
+Parts = Annotated[list[Part], BeforeValidator(parts_of), Field(min_length=1)]
+"""What an adapter is multiplied by: a number, or parts of it with a number each."""
 
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
@@ -55,6 +59,16 @@ class ContextSource(WrittenSettings):
         return [as_ratings(c) for c in contexts] if self.ratings else contexts
 
 
+Labels = Literal["target", "shuffled", "learned", "redrawn"]
+"""What is taught as the weights of a context.
+
+- `target`: those that the run has drawn for it.
+- `shuffled`: the target weights of another context.
+- `learned`: those that are measured in the decisions of the arm that the training starts from.
+- `redrawn`: weights drawn independently of the targets, as another run would have drawn them.
+"""
+
+
 class Training(WrittenSettings):
     """One training, or k of them.
 
@@ -63,7 +77,9 @@ class Training(WrittenSettings):
         teach: `decisions` or `reports`.
         contexts: Group of contexts that is taught.
         variant: Wording that is taught, see `task.prompts.WORDINGS`.
-        labels: `target` weights, or `shuffled` across contexts (the control).
+        labels: The weights that are taught, see `LABELS`.
+        flip_under: Decisions only: a variant in which as many decisions again are taught by the reversed weights.
+        repeat: 0, or the number of a repetition with other examples in another order; the weights stay.
         folds: Number of folds; None trains once, on all contexts of the group.
         train_per_context, validation_per_context: Examples of each context.
         validation_contexts: Reports only: so many of the contexts are not trained on but validated on, drawn by the
@@ -77,7 +93,9 @@ class Training(WrittenSettings):
     teach: Measure
     variant: Variant = Field(default_factory=lambda found: DEFAULT[found["teach"]])
     contexts: Name
-    labels: Literal["target", "shuffled"] = "target"
+    labels: Labels = "target"
+    flip_under: Variant | None = None
+    repeat: int = Field(default=0, ge=0, le=MOST)
     folds: int | None = Field(default=None, ge=2, le=MOST)
     train_per_context: Count
     validation_per_context: int = Field(ge=0, le=MOST)
@@ -104,6 +122,13 @@ class Training(WrittenSettings):
     @model_validator(mode="after")
     def _check_variant(self) -> Training:
         check_taught(self.teach, self.variant)
+        check_flipped(self.teach, self.variant, self.flip_under)
+        return self
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> Training:
+        if self.labels == "learned" and self.teach != "reports":
+            raise ValueError("labels learned: weights are learned from decisions, so reports alone can be taught them")
         return self
 
 
@@ -145,8 +170,9 @@ class Experiment(WrittenSettings):
     """An experiment file. See configs/experiments/ for examples.
 
     `wording` names a wording file, whose words are taught and asked in place of our own (see `store.wordings`).
-    `families` names comparisons and differences that are tested together, and `smallest_effect` the smallest correlation
+    `families` names comparisons and differences that are tested together, `smallest_effect` is the smallest correlation
     or difference of interest.
+    `derived` has arms that are weighted sums of trainings' adapters: of each a number, or parts (see `store.derived`).
     """
 
     name: Name
@@ -155,8 +181,9 @@ class Experiment(WrittenSettings):
     engine: EngineSettings = EngineSettings()
     wording: PathText | None = None
     contexts: dict[Name, ContextSource] = Field(min_length=1)
-    target_contexts: Name = "instilled"
+    target_contexts: list[Name] = Field(default=["instilled"], min_length=1)
     trainings: dict[Name, Training] = Field(default_factory=dict)
+    derived: dict[Name, dict[Name, Parts]] = Field(default_factory=dict)
     planted: dict[Name, PlantedArm] = Field(default_factory=dict)
     measurements: list[ArmMeasurement] = Field(min_length=1)
     comparisons: list[Comparison] = Field(min_length=1)
@@ -164,6 +191,11 @@ class Experiment(WrittenSettings):
     families: dict[Name, list[Name]] = Field(default_factory=dict)
     smallest_effect: Number | None = Field(default=None, gt=0, lt=1)
     gate: GateRecord
+
+    @field_validator("target_contexts", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
     @field_validator("seeds")
     @classmethod
@@ -179,8 +211,14 @@ class Experiment(WrittenSettings):
         return self
 
     def folds(self, arm: str) -> int | None:
-        """Number of folds of a training; None for an arm that is one."""
-        return self.trainings[arm].folds if arm in self.trainings else None
+        """Number of folds of a training, or of those that an arm is derived from; None for an arm that is one."""
+        training = self.folded(arm)
+        return training.folds if training else None
+
+    def folded(self, arm: str) -> Training | None:
+        """The training that an arm has its folds from; None for an arm that is one."""
+        found = [self.trainings[name] for name in self.derived.get(arm, [arm]) if name in self.trainings]
+        return next((training for training in found if training.folds), None)
 
 
 def training_order(trainings: Mapping[str, Training]) -> list[str]:

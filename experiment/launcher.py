@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from experiment.file import load_experiment, load_groups
-from experiment.plan import PlannedStage, Run
+from experiment.plan import Run
+from experiment.planned import PlannedStage
 from experiment.prepare import check_settings, prepare
 from experiment.show import show_chain, show_plan, show_results, show_status
 from experiment.slurm.chain import chain

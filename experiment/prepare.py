@@ -90,19 +90,27 @@ def write_inputs(run: Run, overwrite: bool) -> None:
     inputs: dict[str, Any] = {
         "seed": run.seed,
         "contexts": {name: [repr(c) for c in contexts] for name, contexts in run.groups.items()},
-        "targets": experiment.target_contexts,
+        # One group is said by its name, as in runs that were begun when there could be no more.
+        "targets": groups[0] if len(groups := experiment.target_contexts) == 1 else groups,
     }
+    redrawn = any(training.labels == "redrawn" for training in experiment.trainings.values())
+    if redrawn:
+        inputs["redrawn"] = True
     wording = project_file(experiment.wording) if experiment.wording else None
     if wording is not None:
         inputs["wording"] = hash_file(wording)
-    targets = run.groups[experiment.target_contexts]
-    others = [c for name, group in run.groups.items() if name != experiment.target_contexts for c in group]
+    targets = [c for name in experiment.target_contexts for c in run.groups[name]]
+    others = [c for name, group in run.groups.items() if name not in experiment.target_contexts for c in group]
     target_weights = {c.name: sample_weights(run.seed, "target_weights", c) for c in targets}
     stage = Stage(folder.inputs, inputs, overwrite)
     if not stage.finished:
         for name, contexts in run.groups.items():
             save_contexts(contexts, folder.contexts_file(name))
         save_weights(target_weights, folder.target_weights)
+        if redrawn:
+            save_weights(
+                {c.name: sample_weights(run.seed, "redrawn_weights", c) for c in targets}, folder.redrawn_weights
+            )
         if wording is not None:
             shutil.copyfile(wording, folder.wording)
         if experiment.engine.name == "simulated":

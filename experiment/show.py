@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from experiment.capacity import memory_lines, serving_lines
-from experiment.plan import PlannedStage, Run
+from experiment.plan import Run
+from experiment.planned import PlannedStage
 from experiment.slurm.chain import Job
 from experiment.slurm.queue import job_states
 from experiment.slurm.site import Site
@@ -49,7 +50,7 @@ def _notes(run: Run, stages: Sequence[PlannedStage]) -> list[str]:
         name = Path(run.experiment.model).stem
         lines.append(f"  {chat_template_line(run)}")
         lines += [f"  training {line}" for line in memory_lines(name, run.model)]
-        [engine] = [EngineSettings.model_validate(s.config["engine"]) for s in stages if s.kind == "evaluate"]
+        [engine] = [EngineSettings.model_validate(s.config["engine"]) for s in stages if s.name == "evaluate"]
         lines += [f"  {line}" for line in serving_lines(name, run.model, engine)]
     return lines
 

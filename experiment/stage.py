@@ -1,6 +1,8 @@
 """Carry out stages of a run, one after the other: the one place where their commands are written.
 
     python -m experiment.stage runs/demo-seed0 instilled.examples instilled.sft
+    python -m experiment.stage runs/controls-seed0 swapped.derive       # a sum of adapters
+    python -m experiment.stage runs/controls-seed0 instilled.decisions instilled.weights    # to be taught as labels
     python -m experiment.stage runs/demo-seed0 evaluate --part 2/4      # a part of the trials; or: --part slurm
     python -m experiment.stage runs/demo-seed0 evaluate --merge         # join what the parts have made
     python -m experiment.stage runs/demo-seed0 evaluate --begin         # before parts replace trials of other inputs
@@ -35,10 +37,21 @@ from task.names import LONGEST_FULL_NAME, name_problem
 CONSOLE = Console(highlight=False)
 
 KINDS: Mapping[str, Kind] = {"evaluate": "evaluate", "analyse": "analyse", "track": "track"}
-"""Kinds of the stages that belong to no arm; the others are called `ARM.examples` and `ARM.sft`."""
+"""Kinds of the stages that belong to no arm."""
+
+ARM_KINDS: Mapping[str, Kind] = {
+    "examples": "examples",
+    "sft": "sft",
+    "decisions": "evaluate",
+    "weights": "learn",
+    "derive": "derive",
+}
+"""Kinds of the stages of an arm, by what their names end with: `ARM.sft`."""
 
 MODULES: Mapping[Kind, str] = {
     "examples": "train.examples",
+    "learn": "analysis.learned",
+    "derive": "train.derived",
     "evaluate": "eval.run",
     "analyse": "analysis.run",
     "track": "experiment.track",
@@ -71,9 +84,10 @@ def kind_of(stage: str) -> Kind:
     arm, _, ending = stage.rpartition(".")
     if stage in KINDS:
         return KINDS[stage]
-    if (ending == "examples" or ending == "sft") and name_problem(arm, LONGEST_FULL_NAME) is None:
-        return ending  # type: ignore[return-value]
-    raise InputError(f"stage {shown(stage)}: no such stage; give ARM.examples, ARM.sft, {', '.join(KINDS)}")
+    if ending in ARM_KINDS and name_problem(arm, LONGEST_FULL_NAME) is None:
+        return ARM_KINDS[ending]
+    known = ", ".join([*(f"ARM.{ending}" for ending in ARM_KINDS), *KINDS])
+    raise InputError(f"stage {shown(stage)}: no such stage; give one of {known}")
 
 
 def stage_command(run: RunFolder, stage: str, options: Options) -> list[str]:
@@ -160,7 +174,9 @@ def main() -> None:
     """Command line: `RUN STAGE ... [--overwrite STAGE ...] [--accelerate FILE] [--part i/N | --merge | --begin]`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="run folder, e.g. runs/demo-seed0")
-    parser.add_argument("stages", nargs="+", metavar="stage", help="ARM.examples, ARM.sft, evaluate, analyse, track")
+    parser.add_argument(
+        "stages", nargs="+", metavar="stage", help="e.g. ARM.examples, ARM.sft, evaluate, analyse, track"
+    )
     parser.add_argument("--overwrite", nargs="+", default=[], metavar="STAGE", help="stages to redo")
     parser.add_argument("--accelerate", type=Path, help="file of configs/accelerate/ (default: by hardware)")
     parser.add_argument("--slurm", action="store_true", help="train on all GPUs and nodes of this SLURM job")
@@ -175,7 +191,7 @@ def main() -> None:
             f"{run.path}: no run has begun there; begin it with: python scripts/run_experiment.py FILE.yaml"
         )
     for stage in arguments.stages:
-        if kind_of(stage) in ("examples", "sft", "evaluate") and not run.stage_config(stage).is_file():
+        if kind_of(stage) not in ("analyse", "track") and not run.stage_config(stage).is_file():
             raise InputError(f"{run.stage_config(stage)}: no such stage in this run; see: run_experiment.py --status")
     share: tuple[str, ...] = ("--part", arguments.part) if arguments.part else ()
     if arguments.begin or arguments.merge:

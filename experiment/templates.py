@@ -52,11 +52,13 @@ def tokenizer_at_hand(model: ModelFile) -> Any | None:
 def dialogues(run: Run) -> Iterator[list[Message]]:
     """A prompt with an answer of each (measure, variant) that a run trains or measures."""
     experiment = run.experiment
-    asked: dict[tuple[Measure, Variant], str] = {("decisions", DEFAULT["decisions"]): experiment.target_contexts}
+    [first, *_] = experiment.target_contexts
+    asked: dict[tuple[Measure, Variant], str] = {("decisions", DEFAULT["decisions"]): first}
     for training in experiment.trainings.values():
-        asked.setdefault((training.teach, training.variant), training.contexts)
+        for variant in (training.variant, training.flip_under or training.variant):
+            asked.setdefault((training.teach, variant), training.contexts)
     for wanted in experiment.measurements:
-        asked.setdefault((wanted.measure, wanted.variant), experiment.target_contexts)
+        asked.setdefault((wanted.measure, wanted.variant), first)
     wordings = read_wordings(experiment.wording)
     for (measure, variant), group in asked.items():
         context = run.groups[group][0]

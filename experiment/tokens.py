@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval.engines.prefixes import common_length
-from experiment.plan import TokenCount, TrialTokens
+from experiment.planned import TokenCount, TrialTokens
 from experiment.templates import tokenizer_at_hand
 from store.evaluation import EngineSettings
 from store.model_file import ModelFile

@@ -38,6 +38,9 @@ class ExamplesConfig(Settings):
         wording: Wording file (see `store.wordings`); None for our own words.
         rehearse: Decisions among the reports, see `rehearsed_decisions`. They follow the weights of the file also where
             those of the reports are shuffled.
+        rehearse_weights: CSV of the weights that rehearsed decisions follow; None for those that are taught.
+        leave_out_unknown: Whether contexts without a row among the weights are left out, and counted; otherwise they
+            are refused.
         flip_under: Decisions only: a variant in which as many decisions again are taught, by the reversed weights; None
             teaches none.
     """
@@ -56,6 +59,8 @@ class ExamplesConfig(Settings):
     variant: Variant = Field(default_factory=lambda found: DEFAULT[found["teach"]])
     wording: str | None = None
     flip_under: Variant | None = None
+    rehearse_weights: str | None = None
+    leave_out_unknown: bool | None = None
 
     @model_validator(mode="after")
     def _check_variant(self) -> Self:

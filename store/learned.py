@@ -16,14 +16,14 @@ class LearnedConfig(Settings):
 
     Attributes:
         trials: Folder of finished decision trials of an arm.
-        contexts: Contexts files with all contexts of the trials.
+        context_files: Contexts files with all contexts of the trials.
         only: Names of the contexts that weights are wanted of.
         seed: Of the posterior's draws.
         output: Folder of the weights.
     """
 
     trials: str
-    contexts: list[str]
+    context_files: list[str]
     only: list[str]
     seed: int
     output: str

@@ -90,6 +90,11 @@ def template_hash(folder: Path) -> str | None:
     return None if text is None else hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def changes_nothing(adapter: str | Path) -> bool:
+    """Whether an adapter was made to change nothing, as a derived one of dose 0 is."""
+    return (Path(adapter) / MANIFEST).is_file() and read_manifest(Path(adapter), AdapterFacts).facts.changed == 0
+
+
 def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
     """Refuse an adapter that is missing, no plain LoRA, trained on another base model, or not as it says.
 

@@ -69,6 +69,15 @@ class RunFolder:
         return self.inputs / "target_weights.csv"
 
     @property
+    def redrawn_weights(self) -> Path:
+        """What is taught in place of the target weights, where a training asks for weights drawn again."""
+        return self.inputs / "redrawn_weights.csv"
+
+    def learned(self, arm: str) -> Path:
+        """Folder of the weights that an arm's decisions show, where a training is taught them."""
+        return self.path / "learned" / arm
+
+    @property
     def planted_weights(self) -> Path:
         """What decides in a simulation."""
         return self.inputs / "planted_weights.csv"
@@ -126,11 +135,17 @@ class ArmRecord(Settings):
         training: Name of the training in the experiment file.
         teach: What that training taught.
         contexts: The group that it taught; None where it taught only a part (folds), or other than the target weights.
+        start: The arm that the training went on from.
+        labels: Which weights it taught.
+        derived: Of a sum of adapters: the arms, with the parts that each is multiplied by.
     """
 
     training: str | None = None
     teach: Measure | None = None
     contexts: str | None = None
+    start: str | None = None
+    labels: str | None = None
+    derived: dict[str, JsonValue] | None = None
 
 
 class Source(Settings):

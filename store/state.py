@@ -22,16 +22,16 @@ from store.models import fingerprint, template_hash
 from store.paths import project_file
 from store.run import RunFolder, RunRecord
 from store.shards import written_shards
-from store.stages import begun, differences, read_origin
+from store.stages import Origin, begun, differences, read_origin
 from store.state_inputs import analysis_inputs
 
-Kind = Literal["examples", "sft", "evaluate", "analyse", "track"]
+Kind = Literal["examples", "sft", "learn", "derive", "evaluate", "analyse", "track"]
 """Which command a stage is."""
 
 TABLES = ("agreement", "weights")
 """Tables of an analysis, by the stem of their file."""
 
-MADE_FROM = ("contexts", "weights", "wording", "train_file", "validation_file")
+MADE_FROM = ("contexts", "weights", "wording", "rehearse_weights", "train_file", "validation_file")
 """Files that examples and trainings are made from, by the keys of their settings and of `depends_on`."""
 
 ELSEWHERE = ("env", "run_name", "report_to")
@@ -107,6 +107,7 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
     for key, file in files.items():
         if file.is_file() and hash_file(file) != origin.depends_on.get(key):
             yield f"made from another {file}"
+    yield from _other_trials_or_adapters(origin, stage)
     start = Path(stage.config.get("adapter") or "")
     if (start / ADAPTER).is_file() and adapter_hash(start) != origin.depends_on.get("adapter"):
         yield f"made from another adapter in {start}"
@@ -114,6 +115,17 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         yield f"made from another base model in {base}"
     if base.is_dir() and (words := template_hash(base)) != origin.depends_on.get("chat_template", words):
         yield f"made with another chat template of {base}"
+
+
+def _other_trials_or_adapters(origin: Origin, stage: StagePlan) -> Iterator[str]:
+    """In what the trials of measured weights, or the adapters of a sum, differ from those that were read."""
+    trials = Path(stage.config.get("trials") or "")
+    if trials.name and begun(trials) == "finished" and read_origin(trials).key != origin.depends_on.get("trials"):
+        yield f"made from other trials in {trials}"
+    terms: Any = origin.depends_on.get("terms", [])
+    for term, was in zip(stage.config.get("terms", []), terms, strict=False):
+        if (Path(term["adapter"]) / ADAPTER).is_file() and adapter_hash(Path(term["adapter"])) != was["adapter"]:
+            yield f"made from another adapter in {term['adapter']}"
 
 
 def portable(settings: Mapping[str, Any], output: Path) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def finished_trials(run: RunFolder, record: RunRecord) -> Iterator[TrialFolder]:
 
 def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:
     """The arms of a run whose training has finished, by name."""
-    return [arm for arm in sorted(record.arms) if begun(run.adapter(arm)) == "finished"]
+    trained = [arm for arm in sorted(record.arms) if record.arms[arm].training]
+    return [arm for arm in trained if begun(run.adapter(arm)) == "finished"]
 
 
 def analysis_inputs(run: RunFolder, record: RunRecord) -> dict[str, JsonValue]:

@@ -26,14 +26,15 @@ from torch import Tensor
 from store.checkpoints import ADAPTER
 from store.console import run_command, say
 from store.derived import DeriveConfig, Term
-from store.files import hash_file, read_json, write_json
+from store.files import read_json, write_json
+from store.locks import held
+from store.lora import ADAPTER_CONFIG as CONFIG
+from store.lora import LoraSettings, adapter_hash, read_lora
 from store.manifests import BaseModelRecord, DerivedFacts, read_manifest
 from store.models import check_adapter, fingerprint, model_folder
 from store.settings import read_settings
 from store.stages import Stage
 from task.errors import InputError
-
-CONFIG = "adapter_config.json"
 
 FACTOR = re.compile(r"base_model\.model\.(?P<matrix>.+)\.lora_(?P<embedding>embedding_)?(?P<factor>[AB])(?:\.weight)?")
 """Name of a factor in an adapter's file."""
@@ -65,15 +66,14 @@ class Factors:
         return Factors(torch.cat([self.a, a]), torch.cat([self.b, b], dim=1), self.embedding)
 
 
-def scaling(config: Mapping[str, Any]) -> float:
+def scaling(lora: LoraSettings) -> float:
     """What an adapter's B A is multiplied by: alpha / r, or alpha / sqrt(r) with rank-stabilised LoRA."""
-    rank = config["r"]
-    return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return lora.lora_alpha / (math.sqrt(lora.r) if lora.use_rslora else lora.r)
 
 
 def read_factors(adapter: Path) -> dict[str, Factors]:
     """The changes that an adapter makes, by the name of the matrix in the model, in float32, its scaling in B."""
-    scale, found = scaling(read_json(adapter / CONFIG)), {}
+    scale, found = scaling(read_lora(adapter)), {}
     tensors = load_file(adapter / ADAPTER)
     for name, tensor in tensors.items():
         named = FACTOR.fullmatch(name)
@@ -137,24 +137,28 @@ def derive(config: DeriveConfig, overwrite: bool = False) -> DerivedFacts:
         check_adapter(Path(term.adapter), base, config.model)
     record = BaseModelRecord(name=config.model, revision=config.revision, fingerprint=fingerprint(base))
     inputs = {"base": record.fingerprint, "terms": [_term_inputs(term) for term in config.terms]}
-    stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
-    if stage.finished:
-        return read_manifest(stage.folder, DerivedFacts).facts
+    with held(Path(config.output)):
+        stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
+        if stage.finished:
+            return read_manifest(stage.folder, DerivedFacts).facts
+        total = _sum(config, base)
+        write_adapter(stage.folder, total, Path(config.terms[0].adapter))
+        changed = sum(bool(f.b.any()) for f in total.values())
+        rank = next(iter(total.values())).rank
+        stage.finish(facts := DerivedFacts(base=record, rank=rank, matrices=len(total), changed=changed))
+        return facts
+
+
+def _sum(config: DeriveConfig, base: Path) -> dict[str, Factors]:
+    """The changes of all terms together; a range of layers that is none is said with the folder that wanted it."""
     settings = read_json(base / "config.json")
     layer_count = settings.get("text_config", settings)["num_hidden_layers"]
+    loaded = [(term, read_factors(Path(term.adapter))) for term in config.terms]
     try:
-        loaded = [(term, read_factors(Path(term.adapter))) for term in config.terms]
         check_patterns(loaded, layer_count)
-        total = weighted_sum(loaded, layer_count)
-    except InputError:
-        raise
+        return weighted_sum(loaded, layer_count)
     except ValueError as error:
         raise InputError(f"{config.output}: {error}") from None
-    write_adapter(stage.folder, total, Path(config.terms[0].adapter))
-    changed = sum(bool(f.b.any()) for f in total.values())
-    rank = next(iter(total.values())).rank
-    stage.finish(facts := DerivedFacts(base=record, rank=rank, matrices=len(total), changed=changed))
-    return facts
 
 
 def check_patterns(terms: Sequence[tuple[Term, Mapping[str, Factors]]], layer_count: int) -> None:
@@ -176,7 +180,7 @@ def _term_inputs(term: Term) -> dict[str, Any]:
     """What the sum depends on of an adapter; its folder may move."""
     folder = Path(term.adapter)
     parts = json.loads(json.dumps([part.model_dump() for part in term.parts]))
-    return {"adapter": hash_file(folder / ADAPTER), "scaling": scaling(read_json(folder / CONFIG)), "parts": parts}
+    return {"adapter": adapter_hash(folder), "parts": parts}
 
 
 def main() -> None:

@@ -38,6 +38,10 @@ def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFac
     """Write the files and their manifest; returns the number of rows. Without validation rows there is no such file."""
     contexts = load_named_contexts(config.contexts, config.only)
     weights = load_weights(Path(config.weights))
+    unknown = [c.name for c in contexts if c.name not in weights]
+    if unknown and not config.leave_out_unknown:
+        raise InputError(f"{config.weights}: no weights for context {unknown[0]!r}; add a row or leave the context out")
+    contexts = [c for c in contexts if c.name not in unknown]
     trained = [c for c in contexts if c.name not in config.validation_contexts]
     validated = [c for c in contexts if c.name in config.validation_contexts] or contexts
     if not trained or len(contexts) - len(trained) < len(config.validation_contexts):
@@ -45,16 +49,17 @@ def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFac
             f"validation_contexts {config.validation_contexts}: not a part of the {len(contexts)} contexts in use that "
             "leaves some to train on; correct the names"
         )
-    if missing := [c.name for c in contexts if c.name not in weights]:
-        raise InputError(f"{config.weights}: no weights for context {missing[0]!r}; add a row or leave the context out")
     own = taught = {c.name: weights[c.name] for c in contexts}
     if config.shuffle_weights:
         taught = {name: own[other] for name, other in shuffle_across([*own], config.seed).items()}
+    if config.rehearse_weights:
+        own = load_weights(Path(config.rehearse_weights))
     inputs = {
         **config.model_dump(exclude={"output"}),
         "contexts": hash_file(Path(config.contexts)),
         "weights": hash_file(Path(config.weights)),
         "wording": hash_file(Path(config.wording)) if config.wording else None,
+        "rehearse_weights": hash_file(Path(config.rehearse_weights)) if config.rehearse_weights else None,
     }
     with held(Path(config.output)):
         stage = Stage(Path(config.output), inputs, overwrite, settings=config.model_dump())
@@ -66,7 +71,7 @@ def make_examples(config: ExamplesConfig, overwrite: bool = False) -> ExampleFac
             held_out = validation_rows(config, validated, taught)
             validation = write_examples(config.file("validation"), held_out)
         rehearsed = sum(rehearsed_decisions(config.rehearse, config.train_per_context, len(trained)))
-        stage.finish(facts := ExampleFacts(train=train, validation=validation, rehearsed=rehearsed))
+        stage.finish(facts := ExampleFacts(train=train, validation=validation, rehearsed=rehearsed, left_out=unknown))
         return facts
 
 
@@ -132,7 +137,8 @@ def main() -> None:
     config = read_settings(arguments.config, ExamplesConfig)
     counts = make_examples(config, arguments.overwrite)
     rehearsed = f" ({counts.rehearsed} of them rehearsed decisions)" if counts.rehearsed else ""
-    say(f"{config.output}: {counts.train} training{rehearsed} and {counts.validation} validation examples")
+    left_out = f"; {len(counts.left_out)} contexts without weights left out" if counts.left_out else ""
+    say(f"{config.output}: {counts.train} training{rehearsed} and {counts.validation} validation examples{left_out}")
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def pool(estimates: Sequence[float], lows: Sequence[float], highs: Sequence[floa
     values = values[:, np.isfinite(values).all(axis=0)]
     runs = values.shape[1]
     if runs == 0:
-        return Pooled(*[math.nan] * 6, runs=0)
+        nan = math.nan
+        return Pooled(nan, nan, nan, nan, nan, nan, runs=0)
     if runs == 1:
         estimate, low, high = (float(v[0]) for v in values)
         return Pooled(estimate, low, high, math.nan, math.nan, math.nan, runs=1)
@@ -90,3 +91,17 @@ def _random_effects(effects: NDArray[np.float64], errors: NDArray[np.float64]) -
     reach = float(t.ppf((1 + LEVEL) / 2, runs - 1))
     half, ahead = reach * math.sqrt(variance), reach * math.sqrt(variance + between**2)
     return Pooled(mean, mean - half, mean + half, between, mean - ahead, mean + ahead, runs)
+
+
+def difference_of_independent(
+    before: tuple[float, float, float], after: tuple[float, float, float]
+) -> tuple[float, float, float]:
+    """After minus before and its interval, from two figures that err independently, each with its interval.
+
+    Zou, "Toward using confidence intervals to compare correlations", Psychological Methods 12, 2007: the distances to
+    the ends that lie towards each other, and those away from each other, add up as errors do.
+    """
+    (first, first_low, first_high), (second, second_low, second_high) = before, after
+    difference = second - first
+    low = difference - math.hypot(second - second_low, first_high - first)
+    return difference, low, difference + math.hypot(second_high - second, first - first_low)

@@ -13,7 +13,7 @@ import xgrammar
 
 from store.evaluation import EvalConfig
 from store.lora import adapter_hash
-from store.models import check_adapter, fingerprint, model_folder, template_hash
+from store.models import changes_nothing, check_adapter, fingerprint, model_folder, template_hash
 from store.pretrained import load_tokenizer
 from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
@@ -71,10 +71,12 @@ class ModelArms:
     def compare_with_base(self, arm: str, trials: Sequence[ShownTrial]) -> None:
         """Refuse an adapter that changes nothing, once an arm, when its first trials are answered.
 
+        A derived arm of dose 0 says of itself that it changes nothing, and is its base model.
+
         Raises:
             InputError: The arm and its base model answer the first prompts the same, to the last digit.
         """
-        if arm not in self.adapters or arm in self._compared or not trials:
+        if arm not in self.adapters or arm in self._compared or not trials or changes_nothing(self.adapters[arm]):
             return
         self._compared.add(arm)
         counted = self.tokens.copy()  # what is asked here is no trial

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiment.plan import PlannedStage, Run
+from experiment.plan import Run
+from experiment.planned import PlannedStage
 from experiment.slurm.site import JobKind, Site
 from store.state import stage_state
 from task.errors import InputError
@@ -51,12 +52,11 @@ def chain(run: Run, site: Site, launch: Path, redo: Sequence[str]) -> list[Job]:
     by_name = {stage.name: stage for stage in run.stages}
     jobs: dict[str, Job] = {}
     for stage in run.stages:
-        if stage.kind == "sft":
-            job = _training(stage, launch, redo, {*jobs})
-            if job.after or not _left_out(run, [by_name[name] for name in job.stages], redo):
-                jobs[job.name] = job
+        job = _job_of_arm(stage, by_name, launch, redo, jobs)
+        if job and (job.after or not _left_out(run, [by_name[name] for name in job.stages], redo)):
+            jobs[job.name] = job
     evaluation = by_name["evaluate"]
-    after = tuple(name for arm in evaluation.config["arms"] if (name := f"{arm}.sft") in jobs)
+    after = _jobs_of(evaluation.needs, jobs)
     measured = not after and _left_out(run, [evaluation], redo)
     if not measured:
         jobs |= {job.name: job for job in _evaluation(site.evaluate.parts, after, begin="evaluate" in redo)}
@@ -66,13 +66,29 @@ def chain(run: Run, site: Site, launch: Path, redo: Sequence[str]) -> list[Job]:
     return list(jobs.values())
 
 
-def _training(stage: PlannedStage, launch: Path, redo: Sequence[str], queued: set[str]) -> Job:
-    stages = (f"{stage.name.removesuffix('.sft')}.examples", stage.name)
-    options: tuple[str, ...] = ("--slurm", "--accelerate", str(launch))
+def _job_of_arm(
+    stage: PlannedStage, by_name: Mapping[str, PlannedStage], launch: Path, redo: Sequence[str], jobs: Mapping[str, Job]
+) -> Job | None:
+    """The job that ends with a stage of an arm; None for stages that others end, or that belong to no arm."""
+    arm = stage.name.rpartition(".")[0]
+    stages: tuple[str, ...] = (stage.name,)
+    options: tuple[str, ...] = ()
+    kind: JobKind = "analyse"
+    if stage.kind == "sft":
+        stages, kind, options = (f"{arm}.examples", stage.name), "train", ("--slurm", "--accelerate", str(launch))
+    elif stage.kind == "learn":
+        stages, kind = (f"{arm}.decisions", stage.name), "evaluate"
+    elif stage.kind != "derive":
+        return None
     if again := [name for name in stages if name in redo]:
         options += ("--overwrite", *again)
-    start = f"{Path(stage.config.get('adapter', '')).name}.sft"
-    return Job(stage.name, "train", stages, options, (start,) if start in queued else ())
+    needs = [need for name in stages for need in by_name[name].needs if need not in stages]
+    return Job(stage.name, kind, stages, options, _jobs_of(needs, jobs))
+
+
+def _jobs_of(stages: Iterable[str], jobs: Mapping[str, Job]) -> tuple[str, ...]:
+    """Those of some stages that a job of the chain does again, each once; the others have finished."""
+    return tuple(dict.fromkeys(name for name in stages if name in jobs))
 
 
 def _evaluation(parts: int, after: tuple[str, ...], begin: bool) -> list[Job]:

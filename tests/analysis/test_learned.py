@@ -23,7 +23,7 @@ def config(simulated_run: Path, tmp_path: Path) -> LearnedConfig:
     run = RunFolder(simulated_run)
     return LearnedConfig(
         trials=str(run.trials_of("instilled", "decisions", "plain")),
-        contexts=[str(run.contexts_file(group)) for group in ("instilled", "native")],
+        context_files=[str(run.contexts_file(group)) for group in ("instilled", "native")],
         only=[c.name for c in load_contexts(run.contexts_file("instilled"))],
         seed=0,
         output=str(tmp_path / "learned"),

@@ -29,7 +29,8 @@ from experiment.capacity import (
 )
 from experiment.file import Experiment, load_experiment, load_groups
 from experiment.memory import estimate
-from experiment.plan import Run, TrialTokens
+from experiment.plan import Run
+from experiment.planned import TrialTokens
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
 from store.model_file import GpuSettings, read_model_file

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from experiment.file import load_experiment, load_groups
-from experiment.plan import Run, TrialTokens
+from experiment.plan import Run
+from experiment.planned import TrialTokens
 from store.evaluation import EvalConfig
 from store.examples import ExamplesConfig
 from store.model_file import ModelFile

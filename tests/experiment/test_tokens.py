@@ -8,7 +8,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from experiment.file import ArmMeasurement, Experiment
-from experiment.plan import Run, TrialTokens
+from experiment.plan import Run
+from experiment.planned import TrialTokens
 from experiment.tokens import token_counter
 from store.contexts import DATA, load_contexts
 from store.evaluation import EngineSettings
