@@ -101,13 +101,13 @@ class PlantedArm(WrittenSettings):
     """
 
     sharpness: Number = 5.0
-    noise: Number = Field(default=0.0, ge=0)
+    noise: Number = Field(default=0.0, ge=0, le=1e6)
     position_bias: Number = 0.0
     decided_contexts: Number = Field(default=1.0, ge=0, le=1)
     no_letter: Number = Field(default=0.0, ge=0, le=1)
     not_finite: Number = Field(default=0.0, ge=0, le=1)
     report_accuracy: Number = Field(default=0.0, ge=-1, le=1)
-    report_noise: Number = Field(default=10.0, ge=0)
+    report_noise: Number = Field(default=10.0, ge=0, le=1e6)
     report_about: Literal["own", "another"] = "own"
     unreadable: Number = Field(default=0.0, ge=0, le=1)
     unreadable_reply: str = "I would rather not say."
