@@ -71,7 +71,7 @@ def summary(results: RunResults) -> RunSummary:
             for c in results.comparisons
         },
         differences={d.name: _difference(results, d) for d in results.differences},
-        families=results.families,
+        families={family: {**members} for family, members in results.families.items()},
         smallest_effect=results.record.smallest_effect,
         missing_reports=[
             TreatmentSummary(**t.as_dict()) for t in results.missing if t.reports in {c.name for c in results.shown}

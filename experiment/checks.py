@@ -249,7 +249,7 @@ def _check_compared(experiment: Experiment) -> None:
 
 def _check_families(experiment: Experiment) -> None:
     """Families are of comparisons and differences, each of which stands there once."""
-    known = {entry.name for entry in (*experiment.comparisons, *experiment.differences)}
+    known = {c.name for c in experiment.comparisons} | {d.name for d in experiment.differences}
     for family, members in experiment.families.items():
         if not members:
             raise ValueError(f"families: {family!r} has no members; name comparisons or differences, or leave it out")

@@ -35,6 +35,9 @@ class ByContext(Protocol):
 T = TypeVar("T", bound=ByContext)
 """What is known of an arm, by context."""
 
+Table = NDArray[np.float64]
+"""A row a context, a column an attribute."""
+
 NO_DIRECTION = 0.05
 """A posterior whose means are all smaller, five times the error of its draws, is the prior: it shows no direction."""
 
@@ -258,7 +261,7 @@ def differ(entry: DifferenceRecord, comparisons: Sequence[ComparisonResult], see
     return Difference(entry.name, before.name, after.name, found)
 
 
-def paired_sides(before: ComparisonResult, after: ComparisonResult) -> tuple[NDArray[np.float64], ...]:
+def paired_sides(before: ComparisonResult, after: ComparisonResult) -> tuple[Table, Table, Table]:
     """What two comparisons differ in, before and after, and what they share, on their contexts in one order.
 
     They share the weights, or, where these are of other arms, the reports.
@@ -267,10 +270,15 @@ def paired_sides(before: ComparisonResult, after: ComparisonResult) -> tuple[NDA
     return (x1, x2, y2) if before.weights == after.weights else (y1, y2, x2)
 
 
-def same_contexts(*comparisons: ComparisonResult) -> list[tuple[NDArray[np.float64], ...]]:
+def same_contexts(*comparisons: ComparisonResult) -> list[tuple[Table, Table]]:
     """`sides` of each comparison on the contexts of all, in one order: arms of several folds have their own."""
     members = sorted(set.intersection(*({*c.members} for c in comparisons)))
-    return [tuple(side[[c.members.index(name) for name in members]] for side in c.sides) for c in comparisons]
+    found = []
+    for c in comparisons:
+        rows = [c.members.index(name) for name in members]
+        x, y = c.sides
+        found.append((x[rows], y[rows]))
+    return found
 
 
 def table_of(points: pd.DataFrame, axis: str) -> NDArray[np.float64]:

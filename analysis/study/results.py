@@ -228,8 +228,8 @@ class RunResults(Findings):
         by_name = {c.name: c for c in self.comparisons}
         found = {c.name: r_is_small(*c.sides, smallest, self.seed) for c in self.comparisons}
         for d in self.differences:
-            sides = paired_sides(by_name[d.before], by_name[d.after])
-            found[d.name] = difference_is_small(*sides, smallest=smallest, seed=self.seed)
+            x1, x2, shared = paired_sides(by_name[d.before], by_name[d.after])
+            found[d.name] = difference_is_small(x1, x2, shared, smallest, self.seed)
         return found
 
     @property
