@@ -31,9 +31,7 @@ def test_names_that_name_no_file(name: str):
     assert name_problem(name)
 
 
-@pytest.mark.parametrize(
-    "stage", ["../../evil.sft", "/tmp/x.examples", ".sft", f"{'x' * 300}.sft", "a.b.sft"]
-)
+@pytest.mark.parametrize("stage", ["../../evil.sft", "/tmp/x.examples", ".sft", f"{'x' * 300}.sft", "a.b.sft"])
 def test_a_stage_on_the_command_line_is_a_name(stage: str):
     with pytest.raises(InputError, match="no such stage") as caught:
         kind_of(stage)
