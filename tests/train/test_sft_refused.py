@@ -42,7 +42,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         ({"adapter": "nowhere"}, "nowhere: no adapter here"),
         ({"max_length": 20}, "max_length 20: 32 of 32 rows are too long"),
         ({"row_tokens": 100}, "row_tokens 100: the longest row has"),
-        ({"share_prefixes": 1}, "share_prefixes 1: at least 2 rows share a beginning"),
+        ({"share_prefixes": 1}, "share_prefixes 1: give a number from 2 on"),
         ({"load_in_4bit": True}, "need an NVIDIA GPU"),
         ({"push_to_hub": True}, "push_to_hub True: it uploads every checkpoint"),
         ({"packing": True}, "packing"),
@@ -68,10 +68,13 @@ def test_bad_input_is_one_clear_line(
 
 @pytest.mark.parametrize("start", [False, True], ids=["new", "continued"])
 @pytest.mark.parametrize(
-    ("rate", "says"),
+    ("more", "says"),
     [
-        (0.0, "learning_rate is 0; give one above 0"),
-        (1e30, "training diverged, 28 of 28 tensors of the adapter are not finite"),
+        ({"max_steps": 1, "warmup_steps": 9, "lr_scheduler_type": "constant_with_warmup"}, "or was 0 in every step"),
+        (
+            {"learning_rate": 1e30, "lr_scheduler_type": "constant"},
+            "training diverged, 28 of 28 tensors of the adapter are not finite",
+        ),
     ],
 )
 def test_an_adapter_in_which_nothing_was_learned_is_none(
@@ -80,11 +83,11 @@ def test_an_adapter_in_which_nothing_was_learned_is_none(
     examples: Path,
     tmp_path: Path,
     refusal: Refusal,
-    rate: float,
+    more: dict[str, Any],
     says: str,
     start: bool,
 ):
-    values = settings(tiny_model, examples, tmp_path / "bad", learning_rate=rate, lr_scheduler_type="constant")
+    values = settings(tiny_model, examples, tmp_path / "bad", **more)
     values |= {"adapter": str(instilled)} if start else {}
     assert says in refusal({name: value for name, value in values.items() if name != "validation_file"})
     assert not (tmp_path / "bad" / "manifest.json").exists()
