@@ -28,10 +28,11 @@ from numpy.typing import NDArray
 from analysis.pages.cross_model_figure import draw_heatmap
 from analysis.pages.drawing import house_style, save_picture
 from analysis.pages.text import NOT_TESTABLE, interval, number
-from analysis.stats.advantage import SEED, Advantage, cross_model
+from analysis.stats.advantage import SEED, Advantage, CrossModel, advantage, cross_model
+from analysis.stats.agreement import pearson
 from analysis.study.comparisons import table_of
 from analysis.study.output import check_replaceable, output_folder
-from analysis.study.results import analyse
+from analysis.study.results import Findings, analyse
 from store.console import run_command, say
 from store.files import write_json, write_text
 from store.provenance import provenance
@@ -47,7 +48,8 @@ Array = NDArray[np.float64]
 class Model:
     """One run's side of a comparison: mean reports (NaN where there are none) and weights, (contexts, attributes).
 
-    `targets` are the target weights of the run by context, `inputs` what all of it was computed from.
+    `targets` are the target weights of the run by context, `inputs` what all of it was computed from, and `base` the
+    model before any training.
     """
 
     name: str
@@ -56,6 +58,24 @@ class Model:
     weights: Array
     targets: dict[str, Array]
     inputs: dict[str, Any]
+    base: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """How much better a model's own reports agree with its weights than what others say or do; None without others.
+
+    Attributes:
+        own: r of its own reports.
+        twins: Over the reports of its twins: other trainings of the same model, taught the same weights.
+        third_parties: Over the reports of all others.
+        others_weights: Over the weights of the others, its twins apart.
+    """
+
+    own: float
+    twins: Advantage | None
+    third_parties: Advantage | None
+    others_weights: Advantage | None
 
 
 def read_model(run: Path, comparison: str) -> Model:
@@ -64,16 +84,24 @@ def read_model(run: Path, comparison: str) -> Model:
     Raises:
         InputError: No such run or comparison, or it is not testable there.
     """
-    results = analyse(run)
+    return model_of(analyse(run), comparison, str(run))
+
+
+def model_of(results: Findings, comparison: str, place: str, base: str = "") -> Model:
+    """The side of a comparison of one run, or of released trials, which are called `place` in messages.
+
+    Raises:
+        InputError: No such comparison, or it is not testable there.
+    """
     found = {c.name: c for c in results.comparisons}
     if comparison not in found:
-        raise InputError(f"{run}: no comparison {comparison!r}; it has: {', '.join(found)}")
+        raise InputError(f"{place}: no comparison {comparison!r}; it has: {', '.join(found)}")
     if reason := results.untestable(found[comparison]):
-        raise InputError(f"{run}: {comparison} is {NOT_TESTABLE}, {reason}; leave it out")
+        raise InputError(f"{place}: {comparison} is {NOT_TESTABLE}, {reason}; leave it out")
     points = found[comparison].points
     contexts = [results.contexts[name] for name in dict.fromkeys(points["context"])]
     sides = table_of(points, "x"), table_of(points, "y")
-    return Model(results.name, contexts, *sides, results.targets, results.inputs)
+    return Model(results.name, contexts, *sides, results.targets, results.inputs, base)
 
 
 def align(models: Sequence[Model]) -> list[Model]:
@@ -115,6 +143,55 @@ def taught_alike(models: Sequence[Model]) -> list[tuple[str, str]]:
         if (both := [n for n in names if n in a.targets and n in b.targets])
         and all(np.array_equal(a.targets[n], b.targets[n]) for n in both)
     ]
+
+
+def who_knows(models: Sequence[Model]) -> dict[str, Known]:
+    """What each of some aligned models knows of its own weights beyond its twins, third parties and others' weights."""
+    alike = {frozenset(pair) for pair in taught_alike(models)}
+    found = {}
+    for model in models:
+        others = [m for m in models if m is not model]
+        twins = [m for m in others if m.base == model.base and frozenset((m.name, model.name)) in alike]
+        third = [m for m in others if m not in twins]
+
+        def over(sources: list[Array], model: Model = model) -> Advantage | None:
+            return advantage(model.reports, sources, model.weights) if sources else None
+
+        found[model.name] = Known(
+            own=pearson(model.reports, model.weights),
+            twins=over([m.reports for m in twins]),
+            third_parties=over([m.reports for m in third]),
+            others_weights=over([m.weights for m in third]),
+        )
+    return found
+
+
+def sharing_contexts(models: Sequence[Model]) -> list[list[Model]]:
+    """The models by the names of their contexts, those alone with theirs left out."""
+    found: dict[frozenset[str], list[Model]] = {}
+    for model in models:
+        found.setdefault(frozenset(c.name for c in model.contexts), []).append(model)
+    return [alike for alike in found.values() if len(alike) > 1]
+
+
+@dataclass(frozen=True)
+class Crossed:
+    """One comparison across models: the matrices and tests of `analysis.stats.advantage`, and who knows what."""
+
+    models: list[Model]
+    found: CrossModel
+    known: dict[str, Known]
+
+
+def crossed(models: Sequence[Model]) -> Crossed:
+    """Cross some models.
+
+    Raises:
+        InputError: See `align`.
+    """
+    aligned = align(models)
+    found = cross_model([m.reports for m in aligned], [m.weights for m in aligned])
+    return Crossed(aligned, found, who_knows(aligned))
 
 
 def write_cross_model(runs: Sequence[Path], comparison: str, out: Path) -> list[str]:

@@ -71,6 +71,13 @@ def write_page(
 
     `origin` is where the results come from. A value that the template needs and does not get is an error.
     """
+    fill_in(template, path, results=results, verdict=verdict(results), figures=figures, origin=origin, **values)
+
+
+def fill_in(
+    template: str, path: Path, figures: list[Figure], origin: Iterable[Manifest[Any]] = (), **values: Any
+) -> None:
+    """Fill in a template, of a page of whatever kind, and write it to `path`, with the pictures inside it."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -80,13 +87,9 @@ def write_page(
     )
     environment.globals.update(CONSTANTS, **{name: getattr(text, name) for name in WRITING})
     sources = [base64.b64encode(figure.path.read_bytes()).decode() for figure in figures]
-    shown = {
-        "results": results,
-        "verdict": verdict(results),
-        "figures": [(f, f"data:image/png;base64,{source}") for f, source in zip(figures, sources, strict=True)],
-        "made_with": _made_with(origin),
-    }
-    write_text(path, environment.get_template(template).render(**shown, **values))
+    embedded = [(f, f"data:image/png;base64,{source}") for f, source in zip(figures, sources, strict=True)]
+    page = environment.get_template(template).render(figures=embedded, made_with=_made_with(origin), **values)
+    write_text(path, page)
 
 
 def _made_with(origin: Iterable[Manifest[Any]]) -> dict[str, str]:

@@ -1,0 +1,88 @@
+"""The page of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from analysis.pages.drawing import MM, Drawn, house_style, save_picture
+from analysis.pages.figures import Figure
+from analysis.pages.page import fill_in
+from analysis.pages.study_figures import draw_forest, draw_ladder, ladder
+from analysis.pages.study_text import sentence
+from analysis.pages.text import MISSING, NOT_TESTABLE, number, part_of, with_ends
+from analysis.study.claims import CLAIMS
+from analysis.study.meta import Pooled
+from analysis.study.published import FIGURES, PUBLISHED
+from analysis.study.several import ALL, pooled, scale_of
+from analysis.study.study import Study
+from analysis.study.verdicts import ClaimVerdict
+
+
+def save_study_figures(study: Study, folder: Path) -> list[Figure]:
+    """Draw the pictures of a study into `folder`: correlations, differences, and by size where sizes differ."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with house_style():
+        drawn = {
+            f"{scale}s": draw_forest(study.runs, figures, f"{scale.capitalize()}s, run by run and together")
+            for scale in ("correlation", "difference")
+            if (figures := [figure for figure in study.main_figures if scale_of(figure) == scale])
+        }
+        if rungs := ladder(study.runs):
+            drawn["ladder"] = draw_ladder(rungs)
+        return [_saved(picture, folder / f"{name}.png") for name, picture in drawn.items()]
+
+
+def _saved(picture: Drawn, path: Path) -> Figure:
+    canvas, title, caption = picture
+    save_picture(canvas, path)
+    return Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1))
+
+
+def write_study_page(
+    study: Study, figures: list[Figure], crossed: Mapping[str, object], notes: list[str], path: Path
+) -> None:
+    """Write the page of a study to `path`; `crossed` are `analysis.cross_model.Crossed` by comparison."""
+    fill_in(
+        "study.html.j2",
+        path,
+        figures,
+        study=study,
+        claims=[claim.words for claim in CLAIMS],
+        sentence=sentence,
+        read_from=read_from,
+        beside=beside(study),
+        published=PUBLISHED,
+        crossed=crossed,
+        notes=notes,
+    )
+
+
+def read_from(found: ClaimVerdict) -> list[str]:
+    """The figures of a verdict with their intervals."""
+    kept = [part.pooled for part in found.parts if part.pooled.runs]
+    return [with_ends(p.mean, p.low, p.high, signed=True) for p in kept]
+
+
+def beside(study: Study) -> list[tuple[str, list[str]]]:
+    """The figures that were published, and those of each group of runs beside them: a row a comparison."""
+    groups = {group: members for group, members in study.groups.items() if group != ALL}
+    rows = []
+    for name in FIGURES:
+        theirs = [number(found.r[name]) for found in PUBLISHED]
+        ours = []
+        for members in groups.values():
+            there = [run.figures[f"{name}.r"] for run in members if f"{name}.r" in run.figures]
+            ours.append(_cell(pooled(f"{name}.r", there), bool(there)))
+        rows.append((name, [*theirs, *ours]))
+    readable = [part_of(found.readable, found.asked) for found in PUBLISHED]
+    for members in groups.values():
+        counts = [run.readable["instilled"] for run in members if "instilled" in run.readable]
+        readable.append(part_of(*(sum(side) for side in zip(*counts, strict=True))) if counts else MISSING)
+    return [*rows, ("readable reports, instilled", readable)]
+
+
+def _cell(found: Pooled, measured: bool) -> str:
+    if not measured:
+        return MISSING
+    return with_ends(found.mean, found.low, found.high) if found.runs else NOT_TESTABLE

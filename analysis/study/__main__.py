@@ -1,0 +1,160 @@
+"""Several runs together: their figures pooled, and what they say of the claims.
+
+    python -m analysis.study runs/organism-seed0 runs/organism-seed1 runs/organism-seed2 --out study
+    python -m analysis.study runs/organism-seed0 --released released gpt-4o-mini --out study
+
+A run is a run folder that was analysed, or a folder of results with its `run.json` and `summary.json`. Trials that
+others released are read as runs. Writes `study.csv` (a row a figure and run), `summary.json`, `figures/`, `report.html`
+and `manifest.json`, in place of what an earlier call left there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.cross_model import Crossed, Model, crossed, model_of, sharing_contexts
+from analysis.pages.study_page import save_study_figures, write_study_page
+from analysis.pages.study_text import sentence
+from analysis.study.output import check_replaceable, output_folder
+from analysis.study.released_results import read_released
+from analysis.study.results import Findings, analyse
+from analysis.study.several import StudyRun, read_study_run, released_study_run
+from analysis.study.study import Study, claim_summary, figure_summaries, run_summaries, study_of
+from store.console import run_command, say
+from store.files import write_text
+from store.provenance import provenance
+from store.run import RunFolder, read_run
+from store.state_inputs import finished_trials
+from store.study_summary import CrossedSummary, StudySummary, write_study
+from task.errors import InputError
+
+COMMAND = "analysis.study"
+
+CROSSED = ("instilled", "introspection_trained", "native_after")
+"""Comparisons of which the cross-model matrix is made, where at least two runs have them on the same contexts."""
+
+
+def read_runs(runs: Sequence[Path], released: Sequence[Sequence[str]]) -> Study:
+    """Read all runs.
+
+    Raises:
+        InputError: There is none, one was not analysed, or two have one name.
+    """
+    if not runs and not released:
+        raise InputError("no run given; name run folders, or released trials with --released")
+    read = [read_study_run(path) for path in runs]
+    for folder, model in released:
+        read.append(released_study_run(Path(folder), read_released(Path(folder), model)))
+    return study_of(read)
+
+
+def cross(study: Study, notes: list[str]) -> dict[str, Crossed]:
+    """The cross-model matrices of the runs whose trials are there; why there is none goes to `notes`."""
+    found = {run.name: findings for run in study.runs if (findings := _findings(run))} if len(study.runs) > 1 else {}
+    matrices = {}
+    for name in CROSSED:
+        models = [_model(run, found[run.name], name) for run in study.runs if run.name in found and _has(run, name)]
+        for alike in sharing_contexts(models):
+            title = name if len(alike) == len(models) else f"{name} ({', '.join(model.name for model in alike)})"
+            try:
+                matrices[title] = crossed(alike)
+            except InputError as error:
+                notes.append(f"No cross-model matrix of {title}: {error}")
+    return matrices
+
+
+def _has(run: StudyRun, comparison: str) -> bool:
+    return f"{comparison}.r" in run.figures and run.figures[f"{comparison}.r"].testable
+
+
+def _findings(run: StudyRun) -> Findings | None:
+    """A run analysed, if its trials are there."""
+    if run.folder is None:
+        return run.released
+    trials = finished_trials(RunFolder(run.folder), read_run(run.folder))
+    return analyse(run.folder) if RunFolder(run.folder).inputs.is_dir() and any(True for _ in trials) else None
+
+
+def _model(run: StudyRun, findings: Findings, comparison: str) -> Model:
+    return replace(model_of(findings, comparison, run.name, run.model), name=run.name)
+
+
+def table(study: Study) -> pd.DataFrame:
+    """`study.csv`: a row a figure and run."""
+    rows = []
+    for figure in study.figures:
+        for run in study.runs:
+            if estimate := run.figures.get(figure):
+                of_run = {"run": run.name, "group": run.group, "model": run.model, "seed": run.seed}
+                claims = " ".join(study.claims_of(figure))
+                rows.append(
+                    {"figure": figure, "claims": claims, **of_run, **estimate.as_dict(), "testable": estimate.testable}
+                )
+    return pd.DataFrame(rows)
+
+
+def summary(study: Study, matrices: dict[str, Crossed], notes: list[str]) -> StudySummary:
+    """`summary.json`."""
+    return StudySummary(
+        smallest_effect=study.smallest,
+        runs=run_summaries(study),
+        figures=figure_summaries(study),
+        verdicts={
+            group: {v.claim.name: claim_summary(v, sentence(v)) for v in found}
+            for group, found in study.verdicts.items()
+        },
+        cross_model={
+            name: CrossedSummary(
+                runs=[model.name for model in c.models],
+                matrix=c.found.matrix.tolist(),
+                weights_matrix=c.found.weights_matrix.tolist(),
+                rows={of: asdict(known) | {"own": {"r": known.own}} for of, known in c.known.items()},
+            )
+            for name, c in matrices.items()
+        },
+        notes=notes,
+        **provenance(),
+    )
+
+
+def write_study_of(study: Study, out: Path) -> StudySummary:
+    """Write all of a study to `out`; the folder appears whole or not at all."""
+    notes: list[str] = []
+    matrices = cross(study, notes)
+    found = summary(study, matrices, notes)
+    with output_folder(out, COMMAND, {"runs": {run.name: run.key for run in study.runs}}) as draft:
+        write_text(draft / "study.csv", table(study).to_csv(index=False))
+        write_study(draft / "summary.json", found)
+        write_study_page(study, save_study_figures(study, draft / "figures"), matrices, notes, draft / "report.html")
+    return found
+
+
+def main() -> None:
+    """Command line: `RUN RUN ... [--released DIR MODEL] ... --out FOLDER`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder that was analysed")
+    parser.add_argument(
+        "--released",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("DIR", "MODEL"),
+        help="released trials of one model; can be given several times",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
+    options = parser.parse_args()
+    check_replaceable(options.out, COMMAND)
+    found = write_study_of(read_runs(options.runs, options.released), options.out)
+    for group, verdicts in found.verdicts.items():
+        for name, verdict in verdicts.items():
+            say(f"{group}: {name}: {verdict.outcome}. {verdict.sentence}")
+    say(str(options.out / "report.html"))
+
+
+if __name__ == "__main__":
+    run_command(main)
