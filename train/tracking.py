@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from store.console import warn
 from store.files import read_json, write_json
@@ -22,7 +22,16 @@ from task.errors import shown
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback, TrainerState
 
-MODES = {"online": "online", "offline": "offline", "disabled": "disabled", "run": "online", "dryrun": "offline"}
+Mode = Literal["online", "offline", "disabled"]
+"""A mode of W&B."""
+
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    "run": "online",
+    "dryrun": "offline",
+}
 """Modes of W&B by what WANDB_MODE says; the last two are older names."""
 
 STARTS = "wandb.json"
@@ -53,7 +62,7 @@ def prepare_wandb(folder: Path) -> str:
     return os.environ["WANDB_MODE"]
 
 
-def _mode(asked: str | None) -> str:
+def _mode(asked: str | None) -> Mode:
     """The mode for what WANDB_MODE says. Online without a login, W&B would ask for a key, and wait."""
     if asked not in (None, *MODES):
         warn(f"WANDB_MODE={shown(asked)} is none of {', '.join(MODES)}; going on offline")
@@ -122,7 +131,7 @@ def begin_tracking(trainer: Trainer, folder: Path, name: str, step: int) -> None
         trainer.add_callback(earlier_curves())
 
 
-def start_wandb(arguments: Mapping[str, Mapping[str, Any]]) -> str:
+def start_wandb(arguments: Mapping[str, Mapping[str, Any]]) -> Mode:
     """Start a W&B run in the mode that `prepare_wandb` has set, or in the next one that can be.
 
     Args:
@@ -131,7 +140,8 @@ def start_wandb(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     Returns:
         The mode of the run.
     """
-    modes = ["online", "offline", "disabled"]
+    modes = get_args(Mode)
+    mode: Mode = "disabled"
     for mode in modes[modes.index(os.environ["WANDB_MODE"]) :]:
         os.environ["WANDB_MODE"] = mode
         if _started(mode, arguments.get(mode, {})):
@@ -139,7 +149,7 @@ def start_wandb(arguments: Mapping[str, Mapping[str, Any]]) -> str:
     return mode
 
 
-def _started(mode: str, arguments: Mapping[str, Any]) -> bool:
+def _started(mode: Mode, arguments: Mapping[str, Any]) -> bool:
     import wandb
 
     try:

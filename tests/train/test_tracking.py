@@ -102,6 +102,7 @@ def test_a_training_goes_on_where_w_and_b_does_not(
             raise RuntimeError(f"\n no answer from https://me:{KEY}@proxy:8080\nTraceback")
 
     monkeypatch.setattr("wandb.init", init)
+    monkeypatch.setattr("train.tracking.earlier_curves", object)  # loading the real ones takes seconds
     for _ in range(2):
         os.environ["WANDB_MODE"] = "online"
         begin_tracking(trainer, tmp_path, "demo/instilled", 40)
