@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from experiment.checks import BASE_ARM
 from experiment.file import Experiment, Training
 from store.derived import Part
+from store.run import BASE_ARM
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.seeding import stream

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from store.run import BASE_ARM
 from store.summary import RunSummary
 from task.contexts import ChoiceContext
 from task.errors import InputError
@@ -14,7 +15,6 @@ from task.prompts import DEFAULT, Measure, Variant
 if TYPE_CHECKING:
     from experiment.file import ArmMeasurement, Experiment
 
-BASE_ARM = "off_the_shelf"
 HELD_OUT = "held_out"
 
 STAGES = ("evaluate", "analyse", "track")

@@ -14,12 +14,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from experiment.checks import BASE_ARM, check_experiment, check_groups
+from experiment.checks import check_experiment, check_groups
 from store.contexts import load_contexts
 from store.derived import Part, parts_of
 from store.evaluation import EngineSettings, MeasureSettings, PlantedArm
 from store.examples import check_flipped, check_taught
-from store.run import DifferenceRecord, GateRecord
+from store.run import BASE_ARM, DifferenceRecord, GateRecord
 from store.settings import WrittenSettings, read_settings
 from store.training_settings import TrainingTable
 from store.values import MOST, Count, Name, Number, PathText

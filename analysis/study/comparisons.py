@@ -114,7 +114,7 @@ class ComparisonResult:
     @property
     def members(self) -> list[str]:
         """The contexts, in the order of `points`."""
-        return list(dict.fromkeys(self.points["context"]))
+        return [str(name) for name in self.points["context"].unique()]
 
     @property
     def sides(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -275,7 +275,8 @@ def same_contexts(*comparisons: ComparisonResult) -> list[tuple[Table, Table]]:
     members = sorted(set.intersection(*({*c.members} for c in comparisons)))
     found = []
     for c in comparisons:
-        rows = [c.members.index(name) for name in members]
+        place = {name: row for row, name in enumerate(c.members)}
+        rows = [place[name] for name in members]
         x, y = c.sides
         found.append((x[rows], y[rows]))
     return found
