@@ -48,8 +48,11 @@ def check_groups(experiment: Experiment, groups: Mapping[str, Sequence[ChoiceCon
     """What the contexts of an experiment can be wrong in.
 
     Raises:
-        InputError: A measurement is of contexts with different numbers of attributes, which share no trial file.
+        InputError: A measurement is of contexts with different numbers of attributes, which share no trial file; or a
+            simulation has a single context, whose weights no other one has.
     """
+    if experiment.engine.name == "simulated" and sum(map(len, groups.values())) < 2:
+        raise InputError("contexts: the simulated engine needs at least 2 contexts; raise count or add a group")
     for measurement in experiment.measurements:
         names = _groups_of(experiment, measurement)
         sizes = {name: len(groups[name][0].attributes) for name in names}

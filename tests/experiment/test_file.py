@@ -204,6 +204,14 @@ def test_groups_measured_together_have_equally_many_attributes(tmp_path: Path):
     assert "different numbers of attributes (5 in 'instilled', 3 in 'native')" in refused(tmp_path, values)
 
 
+def test_a_simulation_of_one_context_is_refused(tmp_path: Path):
+    measurements = [{**m, "contexts": "instilled"} for m in SIMULATED["measurements"]]
+    comparisons = [c for c in COMPARISONS if c["contexts"] == "instilled"]
+    values = {**SIMULATED, "measurements": measurements, "comparisons": comparisons, "differences": []}
+    values["contexts"] = {"instilled": {**SIMULATED["contexts"]["instilled"], "count": 1}}
+    assert "the simulated engine needs at least 2 contexts" in refused(tmp_path, values)
+
+
 def test_a_contexts_file_says_its_own_layout_unless_the_experiment_says_one(tmp_path: Path):
     context = json.loads((ROOT / "task" / "data" / "native.jsonl").read_text().splitlines()[0])
     (tmp_path / "own.jsonl").write_text(json.dumps({**context, "layout": "side_by_side"}) + "\n")
