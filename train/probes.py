@@ -9,7 +9,6 @@ Run it before an instillation that takes hours. A training asks by itself where 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +23,13 @@ from store.console import run_command, say
 from store.contexts import DATA, load_contexts
 from store.models import model_folder
 from store.pretrained import load_causal_model, load_tokenizer
+from store.texts import parse_json
 from task.chat import letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext
-from task.errors import InputError
+from task.errors import InputError, shown
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
 from task.thresholds import GATE_AGREEMENT
+from train.curriculum.course import SEEDS, check_option
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
@@ -46,20 +47,35 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a model folder, or a model's name on the Hub")
     parser.add_argument("--revision")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--template", type=json.loads, default={}, help='e.g. {"enable_thinking": false}')
+    parser.add_argument("--template", default="{}", help='e.g. {"enable_thinking": false}')
     parser.add_argument("--contexts", type=Path, default=DATA / "spare.jsonl")
     parser.add_argument("--attributes", type=int, help="only so many attributes of each context")
     parser.add_argument("--layout", choices=LAYOUTS, default="lists")
     parser.add_argument("--probes", type=int, default=40, help="of each skill")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    template = read_template(arguments.template)
+    check_option("probes", arguments.probes, 1, 10_000)
+    check_option("seed", arguments.seed, 0, SEEDS)
     folder = model_folder(arguments.model, arguments.revision)
     contexts = [shortened(c, arguments.attributes, arguments.layout) for c in load_contexts(arguments.contexts)]
     tokenizer, model = load_tokenizer(folder), load_causal_model(folder, dtype=arguments.dtype).eval()
     probes = all_probes(contexts, arguments.probes, arguments.seed)
-    shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, arguments.template, probes)
+    shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, template, probes)
     for line in lines(shares, arguments.probes):
         say(line)
+
+
+def read_template(text: str) -> dict[str, Any]:
+    """Arguments of a chat template, given as JSON.
+
+    Raises:
+        InputError: It is none, or no object.
+    """
+    remedy = 'give an object, e.g. {"enable_thinking": false}'
+    if not isinstance(values := parse_json(text, "--template", remedy), dict):
+        raise InputError(f"--template {shown(values)}: no object; {remedy}")
+    return values
 
 
 def shortened(context: ChoiceContext, attributes: int | None, layout: Any) -> ChoiceContext:

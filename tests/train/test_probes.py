@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from store.contexts import DATA, load_contexts
 from support import ROOT, SMALL_MODEL
 from task.chat import letter_ids, prompt_ids
+from task.errors import InputError
 from task.probes import SKILLS, Probe
-from train.probes import all_probes, ask, lines, shortened
+from train.probes import all_probes, ask, lines, read_template, shortened
 
 CONTEXTS = load_contexts(DATA / "spare.jsonl", 5)
 
@@ -80,3 +81,10 @@ def test_a_shortened_context_keeps_its_first_attributes():
     short = shortened(CONTEXTS[0], 2, "side_by_side")
     assert short.attribute_names == CONTEXTS[0].attribute_names[:2]
     assert short.layout == "side_by_side"
+
+
+def test_the_template_of_the_command_is_an_object_of_json():
+    assert read_template('{"enable_thinking": false}') == {"enable_thinking": False}
+    for text in ("5", "[]", "{", '{"a": 1, "a": 2}', '{"a": NaN}'):
+        with pytest.raises(InputError, match=r"^--template.*; give an object"):
+            read_template(text)
