@@ -31,7 +31,7 @@ from store.summary import read_summary
 from support import ROOT, run_experiment
 from task.errors import InputError
 
-INPUTS = 30
+INPUTS = 20
 """Spoiled runs that are tried in CI."""
 
 
@@ -170,7 +170,7 @@ def spoiled_runs(finished: Path, folder: Path) -> Iterator[tuple[str, Path]]:
         shutil.rmtree(copy)
 
 
-@pytest.mark.timeout(120 * LONGER)
+@pytest.mark.timeout(600 * LONGER)
 def test_a_spoiled_run_is_gone_on_with_or_refused_in_one_line(finished: Path, tmp_path: Path):
     wanted = read_summary(finished / "runs" / "simulated-seed0" / "analysis" / "summary.json").key
     commands: dict[str, Counter[End]] = {name: Counter() for name in ("--status", "--dry-run", "analysis", "launcher")}
