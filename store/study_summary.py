@@ -74,14 +74,14 @@ class PartSummary(Settings):
     """One condition of a claim.
 
     Attributes:
-        figure: The figure that it is read from.
+        figures: What it is read from: one figure, or one for each group.
         above, below: The claim is supported where the interval lies above `above`, and spoken against where it lies
             below `below`.
         contexts, trainings: How many contexts a run (with as many trainings), or trainings (with as many contexts),
             would settle it if the estimate stayed where it is; None where it is settled, or where no such number would.
     """
 
-    figure: str
+    figures: list[str]
     outcome: Outcome
     above: float
     below: float

@@ -23,7 +23,7 @@ from analysis.pages.drawing import (
 )
 from analysis.pages.text import NOT_TESTABLE, plain, with_ends
 from analysis.study.meta import Pooled
-from analysis.study.several import Estimate, StudyRun, groups_of, pooled
+from analysis.study.several import ALL, Estimate, StudyRun, groups_of, pooled
 
 LADDER = ("instilled.r", "introspection_trained.r", "native_after.r")
 """Figures that are drawn by the size of the model."""
@@ -50,7 +50,8 @@ def draw_forest(runs: Sequence[StudyRun], figures: Sequence[str], title: str) ->
     axes.axvline(0, color=GREY, lw=0.6, zorder=1)
     for place, (label, found) in enumerate(rows):
         if found is None:
-            write_beside(axes, place + 0.08, -35, label, fontweight="bold")
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            write_beside(axes, place + 0.08, -35, label, fontweight="bold", bbox=box)
         else:
             write_beside(axes, place, -33, label)
             _row(axes, place, found)
@@ -71,7 +72,10 @@ def _rows(runs: Sequence[StudyRun], figure: str) -> list[Row]:
     """A heading, the runs that have the figure, and the groups of several such runs."""
     found: list[Row] = [(in_words(figure), None)]
     found += [(_short(run.name), run.figures[figure]) for run in runs if figure in run.figures]
+    known = [run.group for run in runs if _has(run, figure)]
     for group, members in groups_of(runs).items():
+        if group == ALL and len({*known}) == 1:
+            continue  # it says the same of the only group
         together = pooled(figure, [run.figures[figure] for run in members if figure in run.figures])
         if together.runs > 1:
             found.append((_short(f"together, {group}"), together))

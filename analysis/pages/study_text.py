@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from analysis.pages.text import NOT_TESTABLE, number, with_ends
+from analysis.pages.text import NOT_TESTABLE, listing, number, plain, with_ends
 from analysis.study.verdicts import ClaimVerdict, PartVerdict
 from store.study_summary import Outcome
 
@@ -24,24 +24,16 @@ def _spoken(found: ClaimVerdict) -> bool:
 
 def _of_part(part: PartVerdict) -> str:
     if part.outcome == "not measured":
-        return f"{_upper(part.what)}: not measured, as no run has “{part.figure}”."
+        return f"{_upper(part.what)}: not measured, as no run has “{part.figures[0]}”."
     if part.outcome == "not testable":
         return f"{_upper(part.what)}: {NOT_TESTABLE}, {'; '.join(part.reasons)}."
     p = part.pooled
-    figure = f"{_upper(part.what)} is {with_ends(p.mean, p.low, p.high, signed=True)}{_alternative(part)}"
+    figure = f"{_upper(part.what)} is {with_ends(p.mean, p.low, p.high, signed=True)}"
     return f"{figure}, {_reading(part)} ({_behind(part)}).{_size(part)}"
 
 
 def _upper(words: str) -> str:
     return words if words.startswith("r") and not words[1:2].isalpha() else words[:1].upper() + words[1:]
-
-
-def _alternative(part: PartVerdict) -> str:
-    """Which reports, where it is not the first choice."""
-    comparison = part.figure.partition(".")[0]
-    if comparison.endswith("_constrained"):
-        return " for constrained reports"
-    return " for reports without training" if comparison == "instilled" and part.fallback else ""
 
 
 def _reading(part: PartVerdict) -> str:
@@ -60,16 +52,17 @@ def _reading(part: PartVerdict) -> str:
 
 
 def _behind(part: PartVerdict) -> str:
-    """The runs and contexts behind a figure."""
+    """The comparisons, runs and contexts behind a figure."""
+    names = listing([f"“{plain(figure.partition('.')[0])}”" for figure in part.figures])
     few, many = part.n_contexts
     contexts = f"{many} contexts" if few == many else f"{few} to {many} contexts"
     p = part.pooled
     untested = f"; {NOT_TESTABLE} in others: {'; '.join(part.reasons)}" if part.reasons else ""
     if p.runs == 1:
-        return f"one run, {contexts}; other trainings may differ{untested}"
+        return f"{names}, one run, {contexts}; other trainings may differ{untested}"
     expected = f"a new one is expected within {number(p.predicted_low, signed=True)} to "
     ahead = "" if math.isnan(p.predicted_low) else f"; {expected}{number(p.predicted_high, signed=True)}"
-    return f"{p.runs} runs, {contexts} each{ahead}{untested}"
+    return f"{names}, {p.runs} runs, {contexts} each{ahead}{untested}"
 
 
 def _size(part: PartVerdict) -> str:

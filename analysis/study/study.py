@@ -51,7 +51,7 @@ class Study:
         """Those that claims are read from, and r of the comparisons that are published."""
         wanted = [f"{name}.r" for name in FIGURES]
         parts = [part for found in self.verdicts.values() for claim in found for part in claim.parts]
-        wanted += [part.figure for claim in CLAIMS for part in parts if part.what in {p.what for p in claim.parts}]
+        wanted += [figure for part in parts for figure in part.figures]
         there = {*self.figures}
         return [figure for figure in dict.fromkeys(wanted) if figure in there]
 
@@ -99,7 +99,7 @@ def claim_summary(found: ClaimVerdict, sentence: str) -> ClaimSummary:
     """A verdict for `summary.json`."""
     parts = [
         PartSummary(
-            **{name: getattr(part, name) for name in ("figure", "outcome", "above", "below", "contexts", "trainings")},
+            **{name: getattr(part, name) for name in ("figures", "outcome", "above", "below", "contexts", "trainings")},
             estimate=part.pooled.mean,
             low=part.pooled.low,
             high=part.pooled.high,

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 import numpy as np
 from scipy.stats import norm, t
@@ -43,28 +44,30 @@ ORDER: tuple[Outcome, ...] = ("against", "not testable", "not measured", "not se
 """Of the outcomes of its parts, the first is that of the claim."""
 
 
+Groups = Sequence[Sequence[Mapping[str, Estimate]]]
+"""Figures of each run of each group."""
+
+
 @dataclass(frozen=True)
 class PartVerdict:
     """What is said of one part of a claim.
 
     Attributes:
-        figure: The figure it was read from; the first of the part's where none was measured.
+        figures: What it was read from, one for each group; the first of the part's where none was measured.
         what: It, in words.
         above, below: Its limits.
         pooled: Over the runs where it is testable.
-        fallback: Whether the figure is not the part's first.
         n_contexts: Of these runs, least and most.
         reasons: Why it is not testable in others, each once.
         contexts, trainings: What would settle it, see `store.study_summary.PartSummary`.
     """
 
-    figure: str
+    figures: list[str]
     what: str
     outcome: Outcome
     above: float
     below: float
     pooled: Pooled
-    fallback: bool = False
     n_contexts: tuple[int, int] = (0, 0)
     reasons: list[str] = field(default_factory=list)
     contexts: int | None = None
@@ -86,33 +89,38 @@ class ClaimVerdict:
 
 
 def judge_claims(runs: Sequence[StudyRun], smallest: float) -> list[ClaimVerdict]:
-    """Verdicts on all claims from the runs of one group."""
-    return [judge_claim(claim, [run.figures for run in runs], smallest) for claim in CLAIMS]
+    """Verdicts on all claims from some runs, of one group or of several."""
+    groups: dict[str, list[Mapping[str, Estimate]]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run.figures)
+    return [judge_claim(claim, list(groups.values()), smallest) for claim in CLAIMS]
 
 
-def judge_claim(claim: Claim, figures: Sequence[Mapping[str, Estimate]], smallest: float) -> ClaimVerdict:
-    """The verdict on one claim from the figures of some runs."""
-    parts = [(part, judge_part(part, figures, smallest)) for part in claim.parts]
-    counted = [
-        found for part, found in parts if not (part.optional and found.outcome in ("not measured", "not testable"))
-    ]
+def judge_claim(claim: Claim, groups: Groups, smallest: float) -> ClaimVerdict:
+    """The verdict on one claim from the figures of some runs, by group."""
+    parts = [(part, judge_part(part, groups, smallest)) for part in claim.parts]
+    left_out: tuple[Outcome, ...] = ("not measured", "not testable")
+    counted = [found for part, found in parts if not (part.optional and found.outcome in left_out)]
     outcome = next(outcome for outcome in ORDER if outcome in {found.outcome for found in counted})
     return ClaimVerdict(claim, outcome, [found for _, found in parts])
 
 
-def judge_part(part: Part, figures: Sequence[Mapping[str, Estimate]], smallest: float) -> PartVerdict:
-    """The verdict on one part, by that of its figures that is best known."""
+def judge_part(part: Part, groups: Groups, smallest: float) -> PartVerdict:
+    """The verdict on one part, in each group by that of its figures that is best known there."""
     above, below = part.limits(smallest)
-    by_figure = {name: [run[name] for run in figures if name in run] for name in part.figures}
-    measured = [name for name in part.figures if by_figure[name]]
-    name = max(measured or part.figures, key=lambda name: _known(by_figure[name]))
-    kept = [e for e in by_figure[name] if e.testable]
-    together = pooled(name, kept)
-    reasons = list(dict.fromkeys(e.reason for e in by_figure[name] if e.reason))
-    found = PartVerdict(
-        name, part.what, "not measured", above, below, together, name != part.figures[0], reasons=reasons
-    )
-    if not measured:
+    names, there = [], []
+    for runs in groups:
+        by_figure = {name: [run[name] for run in runs if name in run] for name in part.figures}
+        measured = [(_known(found), name) for name, found in by_figure.items() if found]
+        if measured:
+            names.append(max(measured, key=itemgetter(0))[1])
+            there += by_figure[names[-1]]
+    figures = list(dict.fromkeys(names)) or [part.figures[0]]
+    kept = [e for e in there if e.testable]
+    together = pooled(figures[0], kept)
+    reasons = list(dict.fromkeys(e.reason for e in there if e.reason))
+    found = PartVerdict(figures, part.what, "not measured", above, below, together, reasons=reasons)
+    if not there:
         return found
     if not kept:
         return replace(found, outcome="not testable")
@@ -121,7 +129,7 @@ def judge_part(part: Part, figures: Sequence[Mapping[str, Estimate]], smallest: 
     found = replace(found, outcome=outcome, n_contexts=(min(counts), max(counts)))
     if outcome != "not settled":
         return found
-    contexts, trainings = settled_by(name, kept, above, below)
+    contexts, trainings = settled_by(figures[0], kept, above, below)
     return replace(found, contexts=contexts, trainings=trainings)
 
 

@@ -274,7 +274,7 @@ def judged(claim: Claim, situation: Situation, world: World, trainings: int, spr
     def run() -> Figures:
         return situation(Training(world.some(rng.integers(POOL, size=CONTEXTS)), spread, rng))
 
-    return [judge_claim(claim, [run() for _ in range(trainings)], SMALLEST_EFFECT).outcome for _ in range(STUDIES)]
+    return [judge_claim(claim, [[run() for _ in range(trainings)]], SMALLEST_EFFECT).outcome for _ in range(STUDIES)]
 
 
 def rows(seed: int) -> Iterator[dict[str, object]]:

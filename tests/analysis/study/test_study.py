@@ -82,7 +82,7 @@ def test_the_command(
     together = found.figures["instilled.r"].pooled
     assert (together["simulated"].runs, together[MODEL].runs, together[ALL].runs) == (2, 1, 3)
     claims = found.verdicts["simulated"]
-    assert claims["training_helps_on_held_out_contexts"].parts[0].figure == "gain_on_held_out_contexts.difference"
+    assert claims["training_helps_on_held_out_contexts"].parts[0].figures == ["gain_on_held_out_contexts.difference"]
     assert claims["follows_a_swap"].outcome == "not measured"
     assert claims["decisions_stayed"].outcome == "not testable", "decisions of introspection were not measured"
     assert f"simulated: follows_a_swap: not measured. {claims['follows_a_swap'].sentence}" in printed

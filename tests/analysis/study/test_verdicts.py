@@ -24,7 +24,7 @@ def withheld(reason: str) -> Estimate:
 
 
 def judged(claim: str, *runs: Figures) -> ClaimVerdict:
-    return judge_claim(BY_NAME[claim], runs, 0.1)
+    return judge_claim(BY_NAME[claim], [runs], 0.1)
 
 
 FIRST = {claim.name: [part.figures[0] for part in claim.parts] for claim in CLAIMS}
@@ -75,9 +75,18 @@ def test_the_figure_that_is_best_known_stands_for_the_others():
     missing = withheld("none of the 600 reports of instilled could be read")
     runs = [{"instilled.r": f, "instilled_constrained.r": forced} for f in (missing, missing, free)]
     found = judged("instilled_weights_are_reported", *runs)
-    assert found.parts[0].figure == "instilled_constrained.r" and "for constrained reports" in sentence(found)
+    assert found.parts[0].figures == ["instilled_constrained.r"] and "(“instilled constrained”, 3 runs" in sentence(
+        found
+    )
     runs = [{"instilled.r": about(0.2), "instilled_constrained.r": forced}] * 2
-    assert judged("instilled_weights_are_reported", *runs).parts[0].figure == "instilled.r"
+    assert judged("instilled_weights_are_reported", *runs).parts[0].figures == ["instilled.r"]
+
+
+def test_each_group_has_the_figure_that_is_best_known_in_it():
+    forced, free = {"instilled_constrained.r": about(0.3)}, {"instilled.r": about(0.3)}
+    found = judge_claim(BY_NAME["instilled_weights_are_reported"], [[forced, forced], [free]], 0.1)
+    assert found.parts[0].figures == ["instilled_constrained.r", "instilled.r"] and found.parts[0].pooled.runs == 3
+    assert "(“instilled constrained” and “instilled”, 3 runs" in sentence(found)
 
 
 def test_runs_without_a_meaning_are_named_and_take_no_part():
