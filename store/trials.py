@@ -257,6 +257,12 @@ def read_reports(folder: Path) -> ReportTrials:
     return ReportTrials(names, values, total, outside, reasons, constrained, opening, free, free_reasons)
 
 
+def read_rows(folder: Path, measure: Measure) -> tuple[TrialColumns, pa.Table]:
+    """The rows of a trial file as they are, and its columns; fails as `read_decisions` does."""
+    columns, table, _ = _read(folder, DecisionFacts if measure == "decisions" else ReportFacts)
+    return columns, table
+
+
 def decided_in(table: pa.Table) -> Decided:
     """The decisions of a trial file; where it does not say what the likeliest token was, by `HALF`."""
     logps = _stacked(table, ["logp_a", "logp_b"])

@@ -178,7 +178,11 @@ def read_study_run(path: Path) -> StudyRun:
         InputError: There is no such run, it was not analysed, or it went on since.
     """
     record = read_run(path)
-    summary = _current_summary(path, record)
+    return study_run(record, _current_summary(path, record), path)
+
+
+def study_run(record: RunRecord, summary: RunSummary, folder: Path) -> StudyRun:
+    """A run whose summary is known, as a study sees it."""
     return StudyRun(
         name=record.name,
         model=record.model.name if record.model else "simulated",
@@ -189,7 +193,7 @@ def read_study_run(path: Path) -> StudyRun:
         smallest=record.smallest_effect or SMALLEST_EFFECT,
         figures=dict(_with_differences_of_r(_figures_of_run(summary))),
         readable={name: (c.valid_reports, c.total_reports) for name, c in summary.comparisons.items()},
-        folder=path,
+        folder=folder,
     )
 
 
