@@ -66,6 +66,8 @@ class EngineSettings(WrittenSettings):
     @field_validator("vllm")
     @classmethod
     def _check_vllm(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if value.get("trust_remote_code"):
+            raise ValueError("trust_remote_code: the code of a model's folder is not run; leave it out")
         for name in ("tensor_parallel_size", "max_model_len"):
             if name in value and (type(value[name]) is not int or value[name] < 1):
                 raise ValueError(f"{name} {shown(value[name])}: give a whole number, at least 1")

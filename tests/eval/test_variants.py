@@ -81,7 +81,7 @@ def test_every_variant_has_a_file_of_its_own(simulated: tuple[Path, dict[str, pd
     _, tables = simulated
     assert list(tables) == [measure_folder(measure, variant) for measure, variant in ALL]
     assert {"decisions", "reports"} < {*tables}, "the default wordings need no further name"
-    assert len(tables) == len(ALL) == 8
+    assert len(tables) == len(ALL) == 10
     assert {len(table) for table in tables.values()} == {100, 400, 800}
     # What is compared are the same trials in other words.
     shown = [f"{option}_{i}" for option in ("first", "second") for i in range(1, 6)]
@@ -239,7 +239,7 @@ def test_a_new_wording_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rhymed = Wording("reports", "rhymed", "Say it in rhyme.", follow_up="And the weights?")
     monkeypatch.setitem(PROMPTS["reports"], "rhymed", rhymed)
     values = settings(tmp_path, 3, 2)
-    values["measurements"] = [{**values["measurements"][2], "variant": "rhymed"}]
+    values["measurements"] = [{**values["measurements"][3], "variant": "rhymed"}]
     config = EvalConfig.model_validate(values)
     [folder] = evaluate(make_engine(config), config)
     assert folder.name == "reports-rhymed" and read_reports(folder).total.tolist() == [2, 2, 2]

@@ -96,7 +96,7 @@ def test_parts_that_run_side_by_side_have_logs_of_their_own(stage: str, share: t
 
 @pytest.mark.parametrize("stage", ["evaluation", "instilled", "a.train", ""])
 def test_other_names_are_no_stage(stage: str):
-    with pytest.raises(InputError, match=r"no such stage; give ARM\.examples"):
+    with pytest.raises(InputError, match=r"no such stage; give one of ARM\.examples"):
         kind_of(stage)
 
 
