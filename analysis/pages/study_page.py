@@ -53,6 +53,7 @@ def write_study_page(
         read_from=read_from,
         beside=beside(study),
         published=PUBLISHED,
+        ours=[group for group in study.groups if group != ALL],
         crossed=crossed,
         notes=notes,
     )

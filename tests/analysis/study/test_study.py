@@ -14,7 +14,7 @@ from released_layout import MODEL, write_release
 
 from analysis.cross_model import Known, who_knows
 from analysis.pages.study_figures import draw_ladder, ladder
-from analysis.pages.study_page import beside
+from analysis.pages.study_page import beside, save_study_figures, write_study_page
 from analysis.run import summary
 from analysis.study import __main__ as module
 from analysis.study.meta import difference_of_independent
@@ -172,6 +172,17 @@ def test_runs_of_one_model_are_a_group_for_each_experiment():
     other = [*runs, run_of("d", "x/m", experiment="f")]
     assert [run.group for run in grouped(other)] == ["m (e)", "m (e)", "n", "m (f)"]
     assert list(study_of(runs).groups) == ["m", "n", ALL] and list(study_of(runs[:2]).groups) == ["m"]
+
+
+def test_a_study_in_which_nothing_is_testable_has_a_page_that_says_so(tmp_path: Path):
+    known = {
+        f"{name}.r": Estimate(math.nan, math.nan, math.nan, 9, "the gate was not passed") for name in ("instilled",)
+    }
+    study = study_of([run_of("a", "m", {"learned_vs_target.r": Estimate(0.3, 0.2, 0.4, 9), **known})])
+    write_study_page(study, save_study_figures(study, tmp_path / "figures"), {}, [], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert "not testable, the gate was not passed" in page and "not measured" in page
+    assert page.count("data:image/png") == 1, "no differences, so no picture of them"
 
 
 def test_published_figures_stand_beside_ours():
