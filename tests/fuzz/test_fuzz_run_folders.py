@@ -133,7 +133,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(launcher, "run_stage", carry_out)
     monkeypatch.setattr("analysis.run.save_figures", lambda results, folder: {})
-    monkeypatch.setattr("analysis.run.write_report", lambda results, figures, path: path.write_text(""))
+    monkeypatch.setattr("analysis.run.write_report", lambda results, told, figures, path: path.write_text(""))
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 

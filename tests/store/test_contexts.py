@@ -214,7 +214,7 @@ def test_too_few_contexts_are_counted():
         ("none.jsonl", None, "no such contexts file"),
         ("empty.jsonl", b"\n \n", "no contexts in it"),
         ("latin.jsonl", json.dumps(HOTEL).replace("traveller", "caf\xe9").encode("latin-1"), "not UTF-8"),
-        ("zipped.jsonl", gzip.compress(json.dumps(HOTEL).encode()), "gzip"),
+        ("zipped.jsonl", gzip.compress(json.dumps(HOTEL).encode(), mtime=0), "gzip"),
         ("wide.jsonl", json.dumps(HOTEL).encode("utf-16"), "UTF-16"),
         ("weights.csv", b"context,weight_1\nhotel,3\n", "not a contexts file"),
     ],

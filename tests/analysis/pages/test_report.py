@@ -25,7 +25,7 @@ from store.summary import read_summary
 
 
 class Page(HTMLParser):
-    """A page as its attributes, the cells of its table rows, and its text without style."""
+    """A page as its attributes, the cells of its table rows, and its text without style and scripts."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
-        if "style" in self.open:
+        if "style" in self.open or "script" in self.open:
             return
         self.text += data
         if "td" in self.open or "th" in self.open:
@@ -69,7 +69,7 @@ def figures(passed: RunResults, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 def written(results: RunResults, figures: list[Figure], folder: Path) -> str:
-    write_report(results, figures, folder / "report.html")
+    write_report(results, summary(results), figures, folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -110,7 +110,7 @@ def test_the_page_needs_nothing_beside_itself(
         assert [base64.b64decode(s.removeprefix("data:image/png;base64,")) for s in sources] == [
             figure.path.read_bytes() for figure in figures
         ]
-        assert not re.search(r"https?:|url\(|@import|<script|<link", html)
+        assert not re.search(r"https?:|url\(|@import|<link", html)
         assert all(figure.caption in page.text for figure in figures)
 
 
@@ -266,7 +266,7 @@ def test_a_training_that_was_stopped_early_is_the_cause_and_on_the_page(
     assert f"Likely cause: training stopped at {reason}." in verdict(stopped)
     assert summary(stopped).stopped_early == {"instilled": reason}
     said = f"The training of “instilled” was stopped early, at {reason}."
-    write_report(stopped, figures, tmp_path / "report.html")
+    write_report(stopped, summary(stopped), figures, tmp_path / "report.html")
     assert said in Page((tmp_path / "report.html").read_text()).text
     found = judge(passed.decisions["instilled", "instilled"], passed.learned_vs_target.agreement, reason)
     assert found.passed and not found.reasons, "what was kept is judged by what it does"

@@ -40,6 +40,6 @@ def test_is_withheld_where_the_gate_was_not_passed(passed: RunResults, failed: R
     assert withheld.difference is None
     assert withheld.testable is False
     for results, count in ((passed, 1), (failed, 0)):
-        write_report(results, [], tmp_path / "report.html")
+        write_report(results, summary(results), [], tmp_path / "report.html")
         page = (tmp_path / "report.html").read_text()
         assert page.count("r(introspection_trained) - r(instilled)") == count
