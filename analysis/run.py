@@ -198,10 +198,11 @@ def write_analysis(path: Path) -> RunResults:
     with held(run.analysis):
         results = analyse(path)
         with output_folder(run.analysis, COMMAND, analysis_inputs(run, results.record)) as draft:
-            write_summary(draft / "summary.json", summary(results))
+            told = summary(results)
+            write_summary(draft / "summary.json", told)
             write_text(draft / "weights.csv", run_weights(results).to_csv(index=False))
             write_text(draft / "agreement.csv", agreement_table(results).to_csv(index=False))
-            write_report(results, save_figures(results, draft / "figures"), draft / "report.html")
+            write_report(results, told, save_figures(results, draft / "figures"), draft / "report.html")
     return results
 
 

@@ -246,6 +246,7 @@ def test_the_engine_of_the_example_answers(checkout: Path):
 
 def test_a_trial_goes_the_way_that_is_told(checkout: Path):
     from analysis.pages.report import write_report
+    from analysis.run import summary
     from analysis.study.results import analyse
 
     told = [resolve(functions[0]).__code__ for functions in stops("One trial, from YAML to report")]
@@ -254,7 +255,8 @@ def test_a_trial_goes_the_way_that_is_told(checkout: Path):
     try:
         run = small_run("# in configs/experiments/simulated.yaml\nname: short\n", 6, checkout)
         evaluate_run(run)
-        write_report(analyse(run.folder.path), [], checkout / "report.html")
+        results = analyse(run.folder.path)
+        write_report(results, summary(results), [], checkout / "report.html")
     finally:
         sys.setprofile(None)
     assert [code for code in sorted(called, key=called.__getitem__) if code in told] == told

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from matplotlib.figure import Figure as Canvas
 
 from analysis.pages.comparison_figures import draw_correlations, draw_scatter
 from analysis.pages.decisions_figure import draw_decisions
@@ -11,15 +13,26 @@ from analysis.pages.drawing import MM, house_style, save_picture
 from analysis.pages.training_figure import draw_training, has_curves
 from analysis.study.results import Findings, RunResults
 
+Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture on disk: what it shows, its PNG file (a PDF lies beside it), how to read it, its width in print."""
+    """One picture on disk.
+
+    Attributes:
+        title: What it shows.
+        path: Its PNG file; a PDF lies beside it.
+        caption: How to read it.
+        width_mm: Its width in print.
+        panels: Of a scatter, the panel of each comparison: left, top, width, height in parts of the picture.
+    """
 
     title: str
     path: Path
     caption: str
     width_mm: float
+    panels: dict[str, Box] = field(default_factory=dict)
 
 
 def save_figures(findings: Findings, folder: Path) -> list[Figure]:
@@ -35,5 +48,13 @@ def save_figures(findings: Findings, folder: Path) -> list[Figure]:
         for name, (canvas, title, caption) in drawn.items():
             path = folder / f"{name}.png"
             save_picture(canvas, path)
-            figures.append(Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1)))
+            panels = _panels(findings, canvas) if name == "scatter" else {}
+            figures.append(Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1), panels))
     return figures
+
+
+def _panels(findings: Findings, canvas: Canvas) -> dict[str, Box]:
+    """Where the panels of a scatter are."""
+    places = [axes.get_position() for axes in canvas.axes]
+    boxes = [tuple(round(float(v), 5) for v in (p.x0, 1 - p.y1, p.width, p.height)) for p in places]
+    return {c.name: (box[0], box[1], box[2], box[3]) for c, box in zip(findings.all_comparisons, boxes, strict=True)}

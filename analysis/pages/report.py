@@ -1,22 +1,52 @@
-"""The report of a run: one HTML page that needs nothing beside itself."""
+"""The report of a run: one HTML page that needs nothing beside itself, unless its trials are too many."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.pages.design import control_differences, controls, tree
+from analysis.pages.explorer import explorer
 from analysis.pages.figures import Figure
 from analysis.pages.page import write_page
+from analysis.pages.study_page import read_from
+from analysis.pages.study_text import sentence
 from analysis.study.results import RunResults
+from analysis.study.several import study_run
+from analysis.study.verdicts import judge_claims
+from store.files import write_text
+from store.summary import RunSummary
 
 LISTED = 10
-"""Contexts shown with their weights."""
+"""Contexts shown with their weights in a table."""
+
+TRIALS = "trials.js"
+"""Trials that are too many for the page, beside it."""
 
 
-def write_report(results: RunResults, figures: list[Figure], path: Path) -> None:
-    """Write the report of a run to `path`, with the pictures inside it."""
+def write_report(results: RunResults, summary: RunSummary, figures: list[Figure], path: Path) -> None:
+    """Write the report of a run, of which `summary` has the figures, to `path`, with the pictures and trials inside."""
     weights = list(results.learned_vs_target.points.groupby("context", sort=False))[:LISTED]
-    stages = results.stages.values()
-    write_page("report.html.j2", results, figures, path, stages, listed=weights, model=_model(results))
+    studied = study_run(results.record, summary, results.run.path)
+    found = explorer(results, figures)
+    if found.beside:
+        write_text(path.with_name(TRIALS), f'window.packedTrials = "{found.packed}";\n')
+    write_page(
+        "report.html.j2",
+        results,
+        figures,
+        path,
+        results.stages.values(),
+        listed=weights,
+        model=_model(results),
+        verdicts=judge_claims([studied], studied.smallest),
+        smallest=studied.smallest,
+        read_from=read_from,
+        sentence=sentence,
+        tree=tree(results),
+        controls=controls(results),
+        control_differences=control_differences(results),
+        explorer=found,
+    )
 
 
 def _model(results: RunResults) -> str:
