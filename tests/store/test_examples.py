@@ -109,6 +109,6 @@ def test_a_weight_that_is_not_honoured_is_refused_by_line(
     if not refused:
         assert len(read_examples(path)) == 2
         return
-    where = "messages.1: " if inside else "settings: "
+    where = "messages.1: " if inside else ""
     with pytest.raises(InputError, match=f":2: {where}weight {weight} is not honoured"):
         read_examples(path)
