@@ -82,6 +82,8 @@ def throw(error: BaseException) -> None:
 
 
 def full_disk() -> None:
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("this machine has no /dev/full")  # writing would make a plain file of that name
     with Path("/dev/full").open("w") as file:
         file.write("x")
 
