@@ -60,7 +60,7 @@ def _made(results: RunResults, arm: str, record: ArmRecord) -> str:
     labels = f", {record.labels} labels" if record.labels not in (None, "target") else ""
     made = results.stages.get(f"adapters/{arm}")
     unknown = record.start is None and made is not None and made.depends_on.get("adapter") is not None
-    return f"taught {record.teach} {group}{labels}{', from an arm that the record does not name' if unknown else ''}"
+    return f"taught {record.teach} {group}{labels}{', from another arm' if unknown else ''}"
 
 
 def _weights(parts: object) -> str:

@@ -187,9 +187,9 @@ def _arms(results: RunResults, name: str) -> list[dict[str, Any]]:
     asked = dict.fromkeys([*results.measured, *results.reported])
     found = []
     for arm in sorted(asked, key=lambda arm: results.place(arm.partition(" (")[0])):
-        learned, reported = results.measured.get(arm), results.reported.get(arm)
+        reported = results.reported.get(arm)
         reports = reported.values[reported.contexts.index(name)] if reported and name in reported.contexts else None
-        whose = arm if learned and name in learned.contexts else _held_against(results, arm, name)
+        whose = _whose(results, arm, name)
         if reports is None and whose != arm:
             continue
         entry: dict[str, Any] = {"arm": arm, "whose": whose}
@@ -205,8 +205,14 @@ def _arms(results: RunResults, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def _held_against(results: RunResults, arm: str, name: str) -> str | None:
-    """Whose decisions the reports of an arm without its own are first compared with on a context."""
+def _whose(results: RunResults, arm: str, name: str) -> str | None:
+    """Whose learned weights stand beside the reports of an arm on a context.
+
+    Its own: as it was asked, then as it is asked by default; else those that its reports are first compared with.
+    """
+    for own in (arm, arm.partition(" (")[0]):
+        if own in results.measured and name in results.measured[own].contexts:
+            return own
     for entry in results.entries:
         if any(asked_source(s, "reports") == arm and name in s.contexts for s in entry.reports):
             for source in entry.weights:
