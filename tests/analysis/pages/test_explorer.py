@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,6 +17,7 @@ from analysis.pages.explorer import cut, explorer
 from analysis.pages.report import write_report
 from analysis.run import summary
 from analysis.study.results import RunResults
+from eval.work import list_work
 from store.contexts import load_contexts
 from store.evaluation import EvalConfig
 from store.settings import read_settings
@@ -87,6 +89,27 @@ def test_every_trial_is_there_as_its_file_has_it(passed: RunResults):
                     assert trials["read"][place] == (None if row["reason"] else values)
     facts = [passed.stages[f"trials/{file['folder']}"].facts for file in found["files"]]
     assert rows == sum(fact.rows for fact in facts)
+
+
+def test_prompts_are_those_that_the_evaluation_asked(worded: RunResults):
+    found, config = unpacked(worded), read_settings(worded.run.stage_config("evaluate"), EvalConfig)
+    numbers = {file["folder"]: str(number) for number, file in enumerate(found["files"])}
+    contexts = {context["name"]: context for context in found["contexts"]}
+    works = list_work(config)
+    assert len(works) == len(numbers) == 7
+    for work in works:
+        number = numbers[work.folder.relative_to(config.output).as_posix()]
+        place: Counter[str] = Counter()
+        for _, trial in work.trials(0, work.total):
+            context = contexts[trial.context.name]
+            shown, cut_prompt = context["trials"][number], context["prompts"][number]
+            row = place[trial.context.name]
+            place[trial.context.name] += 1
+            values = shown["values"][row // work.measurement.orders]
+            width = len(values) // 2
+            values = values if shown["firstAsA"][row] else [*values[width:], *values[:width]]
+            asked = dataclasses.replace(trial, framing=dataclasses.replace(trial.framing, chose="A"))
+            assert joined(cut_prompt, values) == asked.prompt
 
 
 def test_weights_are_those_of_the_arms_and_else_those_that_reports_are_held_against(passed: RunResults):

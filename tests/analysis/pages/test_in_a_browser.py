@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from analysis.pages.report import write_report
 from analysis.run import summary
 from analysis.study.results import RunResults
+from store.weights import load_weights
 from task.prompts import Measure, frame
-from task.replies import REASONS
+from task.replies import REASONS, UNDECIDED
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -e '.[dev]'")
 
@@ -78,11 +80,15 @@ def prompts(results: RunResults, row: dict[str, Any], measure: Measure) -> list[
     return [m["content"] for m in frame(measure, results.contexts[row["context"]]).messages(a, b)]
 
 
+def rows_of(results: RunResults, folder: str, context: str) -> list[dict[str, Any]]:
+    table = pq.read_table(results.run.trials / folder / "trials.parquet").to_pylist()
+    return [row for row in table if row["context"] == context]
+
+
 def rows(results: RunResults, folder: str, context: str, index: int) -> list[dict[str, Any]]:
-    table = pd.read_parquet(results.run.trials / folder / "trials.parquet")
-    found = table[(table["context"] == context) & (table["index"] == index)]
-    shown: list[dict[str, Any]] = found.sort_values("first_as_a", ascending=False).to_dict("records")
-    return shown
+    """Both orders of a pair, the first option as A first."""
+    found = [row for row in rows_of(results, folder, context) if row["index"] == index]
+    return sorted(found, key=lambda row: row["first_as_a"], reverse=True)
 
 
 def test_a_context_and_its_trials_are_what_their_files_say(opened: Opened, passed: RunResults):
@@ -176,6 +182,38 @@ def test_points_tell_their_context_and_attribute_and_open_it(opened: Opened, pas
     rings = [(ring.bounding_box(), picture.bounding_box()) for ring in page.locator(".ring").all()]
     at = [(r["x"] + r["width"] / 2 - b["x"], r["y"] + r["height"] / 2 - b["y"]) for r, b in rings if r and b]
     assert any(abs(x - place[0]) < 2 and abs(y - place[1]) < 2 for x, y in at)
+
+
+def test_every_kind_of_trial_can_be_opened(browser: Any, worded: RunResults, tmp_path: Path):
+    write_report(worded, summary(worded), [], tmp_path / "report.html")
+    shown = Opened(browser, tmp_path / "report.html")
+    shown.page.wait_for_selector("#orders article")
+    name = "book_club"  # has a trial of each kind
+    shown.page.select_option("#context", label="book club")
+    told: dict[str, list[str]] = {}
+    for file in shown.page.locator("#file option").all_text_contents():
+        shown.page.select_option("#file", label=file)
+        told[file] = []
+        for trial in range(shown.page.locator("#trial option").count()):
+            shown.page.select_option("#trial", index=trial)
+            told[file] += shown.texts("#orders article")
+    assert shown.said == []
+    shown.page.close()
+    assert [len(trials) for trials in told.values()] == [60, 40, 4, 3, 1, 5, 3]
+    text = {file: " ".join(trials) for file, trials in told.items()}
+    assert not any("undefined" in words or "NaN" in words for words in text.values())
+    decisions = text["decisions of instilled"]
+    assert f"no decision: no letter. {UNDECIDED['no_letter']}" in decisions
+    assert f"log P(A)not finitelog P(B)not finiteread asno decision: not finite. {UNDECIDED['not_finite']}" in decisions
+    assert "You <b>choose</b>." in decisions and re.search(r"= \d+\.0 ", decisions)
+    weights = load_weights(worded.run.told_weights)[name]
+    assert all(f"): {round(w)}" in text["decisions of off the shelf (in context)"] for w in weights)
+    forced = told["reports of instilled (constrained)"]
+    assert [("free reply" in trial) for trial in forced] == [True, True, False]
+    followed = rows_of(worded, "instilled/reports-after_choice", name)
+    for trial, row in zip(told["reports of instilled (after choice)"], followed, strict=True):
+        assert ("no choice" in trial) == (row["reason"] == "no_choice")
+        assert (f"assistant{row['letter']}user" in trial) == (row["letter"] is not None)
 
 
 def test_it_fits_a_telephone_and_a_desk_by_day_and_night_and_prints_whole(browser: Any, report: Path):
