@@ -82,6 +82,12 @@ def read_adapter_config(adapter: Path) -> dict[str, Any]:
     return config
 
 
+def config_to_share(adapter: Path, base: str) -> bytes:
+    """The text of an `adapter_config.json` with the published name of the base model in place of a local folder."""
+    config = {**read_adapter_config(adapter), "base_model_name_or_path": base}
+    return json.dumps(config, indent=2, sort_keys=True).encode()
+
+
 def unusual_kind(config: Mapping[str, Any]) -> str | None:
     """What makes an adapter another kind than plain LoRA, by its `adapter_config.json`; None if nothing does."""
     if (kind := config.get("peft_type", "LORA")) != "LORA":

@@ -123,6 +123,11 @@ class RunFolder:
         return self.path / "analysis"
 
     @property
+    def published(self) -> Path:
+        """What `scripts.publish` writes: the run as others can load it."""
+        return self.path / "published"
+
+    @property
     def tracked(self) -> Path:
         """Its manifest says what of the analysis was logged to W&B."""
         return self.path / "tracked"

@@ -52,3 +52,10 @@ def analysis_inputs(run: RunFolder, record: RunRecord) -> dict[str, JsonValue]:
         },
         "trainings": {arm: read_origin(run.adapter(arm)).key for arm in finished_trainings(run, record)},
     }
+
+
+def analysis_is_current(run: RunFolder, record: RunRecord) -> bool:
+    """Whether the analysis that lies in a run was made from its record, trials and trainings as they are now."""
+    if begun(run.analysis) != "finished":
+        return False
+    return read_origin(run.analysis).depends_on == analysis_inputs(run, record)

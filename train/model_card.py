@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, ModelCardData
 
 from store.checkpoints import ADAPTER
-from store.files import read_json
+from store.lora import ADAPTER_CONFIG, config_to_share
 from store.manifests import TrainingFacts
 from store.provenance import provenance
 from task.errors import InputError
@@ -28,7 +27,7 @@ SETTINGS = (
     *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "use_rslora", "dtype", "template"),
 )
 
-UPLOADED = ("README.md", "adapter_config.json", ADAPTER)
+UPLOADED = ("README.md", ADAPTER_CONFIG, ADAPTER)
 
 TEMPLATE = Path(__file__).with_suffix(".md.j2")
 
@@ -71,9 +70,8 @@ def upload_adapter(folder: Path, base: str, repository: str) -> str:
     Manifests and logs stay here. The adapter's configuration goes with the published name of its base in place of a
     local folder.
     """
-    config = {**read_json(folder / "adapter_config.json"), "base_model_name_or_path": base}
     contents: dict[str, bytes] = {name: (folder / name).read_bytes() for name in UPLOADED}
-    contents["adapter_config.json"] = json.dumps(config, indent=2, sort_keys=True).encode()
+    contents[ADAPTER_CONFIG] = config_to_share(folder, base)
     api = HfApi()
     try:
         api.create_repo(repository, private=True, exist_ok=True)

@@ -16,10 +16,9 @@ from typing import Any
 from analysis.stats.records import Record
 from analysis.study.meta import Pooled, difference_of_independent, pool, pool_correlations
 from analysis.study.released_results import ReleasedResults
-from store.manifests import MANIFEST
 from store.run import RunFolder, RunRecord, read_run
-from store.stages import read_origin, stage_key
-from store.state_inputs import analysis_inputs, finished_trials
+from store.stages import stage_key
+from store.state_inputs import analysis_is_current, finished_trials
 from store.study_summary import Scale, Source
 from store.summary import RunSummary, read_summary
 from task.errors import InputError
@@ -204,10 +203,8 @@ def _current_summary(path: Path, record: RunRecord) -> RunSummary:
         return read_summary(path / "summary.json")
     if not (run.analysis / "summary.json").is_file():
         raise InputError(f"{path}: was not analysed; {again}")
-    if any(True for _ in finished_trials(run, record)):
-        made = read_origin(run.analysis) if (run.analysis / MANIFEST).is_file() else None
-        if made is None or made.depends_on != analysis_inputs(run, record):
-            raise InputError(f"{path}: went on since it was analysed; {again}")
+    if any(True for _ in finished_trials(run, record)) and not analysis_is_current(run, record):
+        raise InputError(f"{path}: went on since it was analysed; {again}")
     return read_summary(run.analysis / "summary.json")
 
 
