@@ -1,21 +1,25 @@
 """How many contexts and trials a study needs: power and coverage by simulation, before anything is trained.
 
     python -m analysis.power --out runs/power                         # the usual designs (about a minute)
-    python -m analysis.power --out runs/power --contexts 50 100 --trials 50 --accuracy 0.3 --effect 0.1 \\
+    python -m analysis.power --out runs/power --contexts 50 100 --pairs 50 --accuracy 0.3 --effect 0.1 \\
         --error-correlation 0.7 --studies 2000                        # one comparison, closely
+    python -m analysis.power --out runs/power --estimator logistic log_odds --pairs 20 100 --reports 5 10   # how cheap
 
-A design is so many contexts, decision trials in each, and decisions that follow the weights (`--noise`: the share of
-them; 1 without noise). Reports have a planted accuracy before training (their correlation with the *true* weights) and
-that plus an effect after it; 10 reports a context, of which a tenth cannot be read. Each simulated study is analysed
-by the functions of `analysis.stats.agreement` that analyse a real one. What is learned from decisions and what is
-reported are noisy, so r(reports, learned) comes out somewhat below the planted accuracy: `population_r` is what it
-estimates.
+A design is so many contexts, pairs of options in each, an estimator of the weights, and decisions that follow the
+weights (`--noise`: the share of them; 1 without noise). Reports have a planted accuracy before training (their
+correlation with the *true* weights) and that plus an effect after it; of `--reports` in a context a tenth cannot be
+read. `asked` counts what a model would answer: every pair in both orders, and the reports before and after. Each
+simulated study is analysed by the functions of `analysis.stats.agreement` that analyse a real one. What is learned from
+decisions and what is reported are noisy, so r(reports, learned) comes out somewhat below the planted accuracy:
+`population_r` is what it estimates.
 
 The stable errors of the reports before and after training are independent unless `--error-correlation` says otherwise.
 They matter: errors that persist cancel in the difference, so that independent ones are the cautious assumption.
 
-Learned weights are estimated once for a pool of contexts for each number of trials and noise, and studies are drawn
-from it with replacement, see `analysis.stats.simulation`. Writes power.csv, power.png, power.pdf and manifest.json.
+Learned weights are estimated once for a pool of contexts for each estimator, number of pairs and noise. Studies are
+drawn from it with replacement, see `analysis.stats.simulation`.
+
+Writes power.csv, power.png, power.pdf and manifest.json.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -35,17 +39,18 @@ import pandas as pd
 from analysis.pages.power_figure import LINES, MARKERS, save_power_figure
 from analysis.pages.text import number, percent
 from analysis.stats.power import LEVEL, Design, Settings, run_design
-from analysis.stats.simulation import make_pool
+from analysis.stats.simulation import ATTRIBUTES, make_pool
 from analysis.study.output import output_folder
 from store.console import Progress, run_command, say
 from task.errors import InputError
+from task.weights import Estimator
 
 COMMAND = "analysis.power"
 
 T = TypeVar("T")
 
 MOST = 100_000
-"""Contexts, trials and studies: far more than any study has, and what a machine's memory holds."""
+"""Contexts, pairs, reports and studies: far more than any study has, and what a machine's memory holds."""
 
 POOL = 2000
 """Contexts in a pool: more than enough to stand for all contexts, see `analysis.stats.simulation`."""
@@ -73,23 +78,21 @@ def power_table(
     designs: Sequence[Design], effects: Sequence[float], size: int, settings: Settings, workers: int
 ) -> pd.DataFrame:
     """One row a design and effect, from pools of `size` contexts, computed in so many processes."""
-    kinds = sorted({(design.trials, design.noise) for design in designs})
-    pools = in_parallel(
-        make_pool, [(size, *kind, settings.seed) for kind in kinds], "pools of learned weights", workers
-    )
-    pool_of = dict(zip(kinds, pools, strict=True))
-    tasks = [(design, effects, pool_of[design.trials, design.noise], settings) for design in designs]
+    kinds = sorted({design.pool for design in designs})
+    asked = [(size, pairs, noise, settings.seed, 0.0, estimator) for pairs, noise, estimator in kinds]
+    pool_of = dict(zip(kinds, in_parallel(make_pool, asked, "pools of learned weights", workers), strict=True))
+    tasks = [(design, effects, pool_of[design.pool], settings) for design in designs]
     return pd.DataFrame([row for rows in in_parallel(run_design, tasks, "designs", workers) for row in rows])
 
 
 def console_table(table: pd.DataFrame) -> str:
-    """One line a design: mean r, the power to find it other than 0, and that to find each effect."""
-    keys = list(Design.__dataclass_fields__)
+    """One line a design: trials, recovery, r with its sd, the power to find it other than 0, and each effect's."""
+    keys = [*Design.__dataclass_fields__, "asked"]
     lines = table.pivot_table(index=keys, columns="effect", values="power_difference", sort=False)
     lines.columns = [f"{effect:+g}" for effect in lines.columns]
-    first = table.groupby(keys, sort=False)[["mean_r", "power_permutation"]].first()
-    first.columns = ["mean r", "r not 0"]
-    return str(first.join(lines).reset_index().to_string(index=False, float_format="{:.2f}".format))
+    first = table.groupby(keys, sort=False)[["recovery", "mean_r", "sd_r", "power_permutation"]].first()
+    first.columns = ["recovery", "mean r", "sd of r", "r not 0"]
+    return str(first.join(lines).reset_index().to_string(index=False, float_format="{:.3g}".format))
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -100,7 +103,8 @@ def check(arguments: argparse.Namespace) -> None:
     """
     for name, low, high in (
         ("contexts", 3, MOST),
-        ("trials", 1, MOST),
+        ("pairs", ATTRIBUTES, MOST),
+        ("reports", 1, MOST),
         ("studies", 1, MOST),
         ("pool", 2, MOST),
         ("workers", 1, 1024),
@@ -119,7 +123,7 @@ def check(arguments: argparse.Namespace) -> None:
     for noise in arguments.noise:
         if not 0.5 < noise <= 1:
             raise InputError(f"--noise {noise:g}; give the share of decisions that follow the weights, above 0.5 to 1")
-    for name, most in (("accuracy", len(MARKERS)), ("trials", len(LINES))):
+    for name, most in (("accuracy", len(MARKERS)), ("pairs", len(LINES))):
         if (values := len(getattr(arguments, name))) > most:
             raise InputError(f"--{name} with {values} values; the figure tells {most} apart, so give no more")
 
@@ -129,7 +133,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--contexts", type=int, nargs="+", default=[25, 50, 100, 200])
-    add("--trials", type=int, nargs="+", default=[25, 50, 100], help="decision trials a context")
+    add("--estimator", nargs="+", default=["logistic"], choices=get_args(Estimator), help="of the weights")
+    add("--pairs", type=int, nargs="+", default=[25, 50, 100], help="pairs a context, each shown in both orders")
+    add("--reports", type=int, nargs="+", default=[10], help="reports a context, before training and after it")
     add("--accuracy", type=float, nargs="+", default=[0.3, 0.5, 0.7], help="correlation of reports with true weights")
     add("--effect", type=float, nargs="+", default=[0.1, 0.2, 0.3], help="accuracy after minus before")
     add("--noise", type=float, nargs="+", default=[0.82], help="share of decisions that follow the weights; 1: all")
@@ -147,8 +153,9 @@ def main() -> None:
     arguments = parse_arguments()
     check(arguments)
     settings = Settings(arguments.studies, arguments.seed, arguments.error_correlation)
-    grid = itertools.product(arguments.noise, arguments.trials, arguments.accuracy, arguments.contexts)
-    designs = [Design(contexts, trials, noise, accuracy) for noise, trials, accuracy, contexts in grid]
+    a = arguments
+    grid = itertools.product(a.noise, a.estimator, a.reports, a.pairs, a.accuracy, a.contexts)
+    designs = [Design(n, pairs, noise, accuracy, by, reports) for noise, by, reports, pairs, accuracy, n in grid]
     asked = {name: value for name, value in vars(arguments).items() if name not in ("out", "workers")}
     with output_folder(arguments.out, COMMAND, asked) as draft:
         table = power_table(designs, arguments.effect, arguments.pool, settings, arguments.workers)

@@ -54,6 +54,7 @@ def summary(results: RunResults) -> RunSummary:
         run=results.name,
         seed=results.seed,
         wording=results.record.wording,
+        estimator=results.record.estimator,
         gate=GateSummary(**results.gate.as_dict()),
         instillations=gates,
         stopped_early=results.stopped_early,

@@ -228,6 +228,10 @@ def _check_compared(experiment: Experiment) -> None:
     ]
     for name, training in experiment.trainings.items():
         if training.labels == "learned":
+            if experiment.estimator != "logistic":
+                raise ValueError(
+                    f"trainings.{name}: labels learned are by estimator: logistic; leave the other one out"
+                )
             asked: Asked = (training.start, "decisions", DEFAULT["decisions"], False)
             needed.append((f"trainings.{name}: labels learned", asked, training.contexts))
     for c in experiment.comparisons:

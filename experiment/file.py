@@ -26,6 +26,7 @@ from store.values import MOST, Count, Name, Number, PathText
 from task.contexts import ChoiceContext, Layout, as_ratings
 from task.errors import InputError
 from task.prompts import DEFAULT, PROMPTS, Measure, Variant
+from task.weights import Estimator
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's generators, which the libraries seed, take 32 bits."""
@@ -171,7 +172,8 @@ class Experiment(WrittenSettings):
 
     `wording` names a wording file, whose words are taught and asked in place of our own (see `store.wordings`).
     `families` names comparisons and differences that are tested together, `smallest_effect` is the smallest correlation
-    or difference of interest.
+    or difference of interest. `estimator` is what learned weights are estimated by: `logistic`, the paper's, or
+    `log_odds`, which needs fewer decisions.
     `derived` has arms that are weighted sums of trainings' adapters: of each a number, or parts (see `store.derived`).
     """
 
@@ -191,6 +193,7 @@ class Experiment(WrittenSettings):
     families: dict[Name, list[Name]] = Field(default_factory=dict)
     smallest_effect: Number | None = Field(default=None, gt=0, lt=1)
     gate: GateRecord
+    estimator: Estimator = "logistic"
 
     @field_validator("target_contexts", mode="before")
     @classmethod

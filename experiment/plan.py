@@ -111,6 +111,7 @@ def run_record(run: Run) -> RunRecord:
         differences=experiment.differences,
         families=experiment.families,
         smallest_effect=experiment.smallest_effect,
+        estimator=experiment.estimator,
         wording=_wording(experiment),
         model=run.model,
         experiment=experiment.model_dump(mode="json"),

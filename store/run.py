@@ -20,6 +20,7 @@ from store.settings import Settings, WrittenSettings, read_versioned, validated
 from store.values import FullName, Name
 from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
+from task.weights import Estimator
 
 BASE_ARM: Final = "off_the_shelf"
 """The base model, before any training."""
@@ -199,6 +200,7 @@ class RunRecord(Settings):
         comparisons, differences: In the order of the experiment file.
         families: Names of comparisons and differences that are tested together, by name of the family.
         smallest_effect: The smallest correlation, or difference of two, that would be of interest.
+        estimator: What the learned weights of all comparisons and of the gate are estimated by.
         wording: The words of the default variants: ours (their names), or the wording file's name and hash.
         model: The model file, resolved; None for a simulation.
         experiment: The experiment file, resolved; for people and for W&B, no code looks into it.
@@ -214,6 +216,7 @@ class RunRecord(Settings):
     differences: list[DifferenceRecord]
     families: dict[Name, list[Name]] = Field(default_factory=dict)
     smallest_effect: float | None = None
+    estimator: Estimator = "logistic"
     wording: str = "/".join(DEFAULT.values())
     model: ModelFile | None
     experiment: dict[str, JsonValue]

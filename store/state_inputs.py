@@ -41,11 +41,15 @@ def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:
 
 def analysis_inputs(run: RunFolder, record: RunRecord) -> dict[str, JsonValue]:
     """What the analysis of a run depends on: the record, and the trials and trainings that have finished."""
+    # The estimator is a part of the key where it is chosen, so that analyses from before there was a choice stay good.
+    unchanged = {"estimator": True} if record.estimator == "logistic" else {}
     return {
         "command": "analysis.run",
         # What the experiment file says beyond the record, such as the number of processes, changes no figure, nor does
         # the place of the model: what it answered is in the trial files.
-        "record": stage_key(record.model_dump(mode="json", exclude={"experiment": True, "model": {"name"}})),
+        "record": stage_key(
+            record.model_dump(mode="json", exclude={"experiment": True, "model": {"name"}, **unchanged})
+        ),
         "trial_files": {
             trials.path.relative_to(run.path).as_posix(): read_origin(trials.path).key
             for trials in finished_trials(run, record)

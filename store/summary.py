@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, JsonValue, SerializerFunctionWrapHandler, 
 from store.files import write_json
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
+from task.weights import Estimator
 
 FORMAT: Final = 4
 """Of `summary.json`. Format 3 said how far reports and weights agree, and not what that is worth; 2 knew one gate for
@@ -250,6 +251,7 @@ class RunSummary(Settings):
 
     Attributes:
         wording: In which words arms were asked.
+        estimator: What the weights of `gate`, `learned_vs_target` and every r are estimated by.
         gate: Of the arm that the experiment names.
         instillations: The same of other arms that were trained on decisions, by `arm/group`.
         stopped_early: Why the training of an arm was stopped before its end, by arm.
@@ -267,6 +269,7 @@ class RunSummary(Settings):
     run: str
     seed: int
     wording: str
+    estimator: Estimator = "logistic"
     gate: GateSummary
     instillations: dict[str, GateSummary]
     stopped_early: dict[str, str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.seeding import stream, uniforms
+
+Estimator = Literal["logistic", "log_odds"]
+"""What weights are learned by: the paper's logistic posterior of the choices, or least squares on their log odds."""
 
 LARGEST = 100.0
 """Weights are given on the scale on which the largest of a context has this magnitude."""

@@ -32,7 +32,7 @@ from analysis.stats.agreement import (
     resampled_counts,
     resampled_r,
 )
-from analysis.stats.estimators import logistic_posterior
+from analysis.stats.estimators import log_odds_weights, logistic_posterior
 from analysis.stats.records import Record
 from task.weights import rescale
 
@@ -94,6 +94,22 @@ def halves_of_weights(
         return weights_of_some(np.take_along_axis(choices, rows, axis=1), x, seed)
 
     return _halves(~np.isnan(choices), splits, rng, weights)
+
+
+def halves_of_log_odds(
+    preference: ArrayLike, difference: ArrayLike, *, rng: np.random.Generator, splits: int = WEIGHT_SPLITS
+) -> Halves:
+    """Weights by `log_odds_weights`, rescaled to a largest of 100, from random halves of each context's pairs.
+
+    `preference` and `difference` are as `log_odds_weights` takes them.
+    """
+    leaning, differences = np.asarray(preference, dtype=float), np.asarray(difference, dtype=float)
+
+    def weights(rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        x = np.take_along_axis(differences, rows[..., None], axis=1)
+        return rescale(log_odds_weights(np.take_along_axis(leaning, rows, axis=1), x))
+
+    return _halves(~np.isnan(leaning), splits, rng, weights)
 
 
 def weights_of_some(choices: NDArray[np.float64], difference: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

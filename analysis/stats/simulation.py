@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from analysis.stats.estimators import logistic_posterior
+from analysis.stats.estimators import log_odds_weights, logistic_posterior
 from task.errors import InputError
 from task.seeding import stream
-from task.weights import LARGEST, rescale
+from task.weights import LARGEST, Estimator, rescale
 
 Array = NDArray[np.float64]
 
@@ -48,12 +48,14 @@ class Decisions:
     """Choices (1 for A) at differences (A - B) / range, by true weights whose largest is 100.
 
     `slopes` are the weights in log odds per full range, the scale of the regression; infinite without noise.
+    `log_odds` are those of A, whose sign is the choice; without noise they are utilities.
     """
 
     true: Array
     slopes: Array
     chose_a: Array
     difference: Array
+    log_odds: Array
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,23 @@ def simulate_decisions(contexts: int, trials: int, follows: float, seed: int, le
     scale, size = 0.0, np.abs(utility)
     if follows < 1:
         scale = np.exp(brentq(lambda log_scale: expit(size / np.exp(log_scale)).mean() - follows, -10.0, 15.0))
-    chose_a = utility + scale * rng.logistic(size=utility.shape) > 0
+    leaning = utility + scale * rng.logistic(size=utility.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Decisions(true, true / scale, chose_a.astype(float), difference)
+        return Decisions(true, true / scale, (leaning > 0).astype(float), difference, leaning / (scale or 1.0))
 
 
-def make_pool(contexts: int, trials: int, follows: float, seed: int, lean: float = 0.0) -> Pool:
-    """Contexts with true weights, and what the paper's estimator learns from `trials` decisions in each."""
+def make_pool(
+    contexts: int, trials: int, follows: float, seed: int, lean: float = 0.0, estimator: Estimator = "logistic"
+) -> Pool:
+    """Contexts with true weights, and what an estimator learns from `trials` decisions in each.
+
+    The paper's estimator learns from the choices in one order of each pair, that by log odds from both. Both orders
+    have the same noise here, so the second one adds nothing, which is cautious: on the model organism, what least
+    squares leaves over correlates between the orders at .85 to .91 in instilled contexts.
+    """
     made = simulate_decisions(contexts, trials, follows, seed, lean)
+    if estimator == "log_odds":
+        return Pool(made.true, rescale(log_odds_weights(made.log_odds, made.difference)))
     posterior = logistic_posterior(made.chose_a, made.difference, seed=seed, draws=POOL_DRAWS, intervals=False)
     return Pool(made.true, rescale(posterior.mean))
 

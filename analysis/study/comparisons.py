@@ -20,7 +20,7 @@ from store.trials import DecisionTrials, ReportTrials
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.prompts import DEFAULT, Measure, Variant
-from task.weights import rescale
+from task.weights import Estimator, rescale
 
 
 class ByContext(Protocol):
@@ -52,9 +52,10 @@ class MeasuredWeights:
     Attributes:
         contexts: Names.
         posterior_mean, posterior_sd: The paper's estimator, from the greedy letter with the first option as A.
-        weights: The posterior means, rescaled to a largest of 100.
+        weights: The posterior means, or the log-odds weights where these were chosen; with a largest of 100.
         log_odds: Least squares on the log odds averaged over both orders, rescaled to a largest of 100.
         pareto_k: Reliability of each context's posterior, shape (contexts,); above 0.7 it is not to be trusted.
+        estimator: What `weights` are estimated by.
     """
 
     contexts: list[str]
@@ -63,6 +64,7 @@ class MeasuredWeights:
     weights: NDArray[np.float64]
     log_odds: NDArray[np.float64]
     pareto_k: NDArray[np.float64]
+    estimator: Estimator = "logistic"
 
     @property
     def determined(self) -> NDArray[np.bool_]:
@@ -127,8 +129,11 @@ class ComparisonResult:
         return self.free_total - sum(self.free_reasons.values())
 
 
-def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
-    """Both estimators of the weights that drive an arm's decisions, in the contexts that determine them."""
+def measure_weights(trials: DecisionTrials, seed: int, estimator: Estimator = "logistic") -> MeasuredWeights:
+    """Both estimators of the weights that drive an arm's decisions, in the contexts that determine them.
+
+    `estimator` is that of the two by which reports are judged.
+    """
     chose_a = trials.chose_a
     kept = determined_contexts(chose_a)[:, None]
     posterior = logistic_posterior(
@@ -139,7 +144,8 @@ def measure_weights(trials: DecisionTrials, seed: int) -> MeasuredWeights:
     mean, sd = np.where(kept, posterior.mean, np.nan), np.where(kept, posterior.sd, np.nan)
     log_odds = np.where(kept, rescale(log_odds_weights(trials.preference, trials.difference)), np.nan)
     pareto_k = np.where(kept[:, 0], posterior.pareto_k, np.nan)
-    return MeasuredWeights(trials.contexts, mean, sd, rescale(mean), log_odds, pareto_k)
+    weights = log_odds if estimator == "log_odds" else rescale(mean)
+    return MeasuredWeights(trials.contexts, mean, sd, weights, log_odds, pareto_k, estimator)
 
 
 def learned_against_target(

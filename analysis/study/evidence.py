@@ -18,7 +18,14 @@ from analysis.stats.constant import BeyondConstant, beyond_constant
 from analysis.stats.folds import FoldAgreement, fold_agreements
 from analysis.stats.partial import WhoseWeights, whose_weights
 from analysis.stats.prediction import FreshDecisions, Predicted, cross_fitted, predict
-from analysis.stats.reliability import CorrectedR, Halves, corrected_r, halves_of_reports, halves_of_weights
+from analysis.stats.reliability import (
+    CorrectedR,
+    Halves,
+    corrected_r,
+    halves_of_log_odds,
+    halves_of_reports,
+    halves_of_weights,
+)
 from analysis.stats.variants import Treatment, standardised_by_fold, treat_missing
 from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather, same_contexts
 from store.run import BASE_ARM, Source
@@ -168,6 +175,7 @@ def without_noise(
     comparisons: Sequence[ComparisonResult],
     decided: Mapping[str, DecisionTrials],
     reported: Mapping[str, ReportTrials],
+    measured: Mapping[str, MeasuredWeights],
     seed: int,
 ) -> list[CorrectedR | None]:
     """r without measurement noise, of each comparison; None for one without contexts.
@@ -181,7 +189,10 @@ def without_noise(
     @cache
     def of_weights(arm: str) -> Parts:
         trials, rng = decided[arm], stream(seed, "halves_of_weights", arm)
-        halves = halves_of_weights(trials.chose_a[..., 0], trials.difference, rng=rng, seed=seed)
+        if measured[arm].estimator == "log_odds":
+            halves = halves_of_log_odds(trials.preference, trials.difference, rng=rng)
+        else:
+            halves = halves_of_weights(trials.chose_a[..., 0], trials.difference, rng=rng, seed=seed)
         return swapped(trials.contexts, halves)
 
     @cache

@@ -103,7 +103,7 @@ class Findings:
     @cached_property
     def noise(self) -> list[CorrectedR | None]:
         """r without measurement noise, of each of `all_comparisons`; None without contexts."""
-        return without_noise(self.all_comparisons, self.decided, self.reported, self.seed)
+        return without_noise(self.all_comparisons, self.decided, self.reported, self.measured, self.seed)
 
     @cached_property
     def missing(self) -> list[Treatment]:
@@ -267,7 +267,7 @@ def analyse(path: Path) -> RunResults:
     asked = [(asked_arm(t.arm, t.measure, t.variant, t.constrained), t) for t in finished_trials(run, record)]
     decided = {arm: read_decisions(t.path, contexts) for arm, t in asked if t.measure == "decisions"}
     reported = {arm: read_reports(t.path) for arm, t in asked if t.measure == "reports"}
-    measured = {arm: measure_weights(trials, record.seed) for arm, trials in decided.items()}
+    measured = {arm: measure_weights(trials, record.seed, record.estimator) for arm, trials in decided.items()}
     decisions = {
         (arm, group): summarise_decisions(trials, members, targets, record.seed)
         for arm, trials in decided.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -63,10 +64,10 @@ def test_the_same_seed_gives_the_same_rows(pool: Pool):
 def test_a_row_counts_by_hand():
     rs = np.array(
         [
-            [0.5, 0.01, 0.2, 0.7, 0.3, 0.6],
-            [0.3, 0.05, -0.1, 0.5, 0.2, 0.38],
-            [0.1, 0.20, -0.2, 0.3, 0.0, 0.2],
-            [0.3, 0.06, 0.1, 0.41, 0.2, 0.4],
+            [0.5, 0.9, 0.01, 0.2, 0.7, 0.3, 0.6],
+            [0.3, 0.7, 0.05, -0.1, 0.5, 0.2, 0.38],
+            [0.1, 0.9, 0.20, -0.2, 0.3, 0.0, 0.2],
+            [0.3, 0.7, 0.06, 0.1, 0.41, 0.2, 0.4],
         ]
     )
     differences = np.array([[0.1, -0.1, 0.2], [0.2, 0.1, 0.3], [-0.2, -0.3, -0.1], [0.0, -0.1, 0.05]])
@@ -74,12 +75,15 @@ def test_a_row_counts_by_hand():
         {
             "population_r": 0.4,
             "mean_r": 0.3,
+            "sd_r": math.sqrt(0.02),
+            "sd_recovery": 0.1,
             "power_permutation": 0.5,
             "power_bootstrap": 0.5,
             "coverage_bootstrap": 0.75,
             "coverage_regression": 0.5,
             "population_difference": 0.1,
             "mean_difference": 0.025,
+            "sd_difference": np.std([0.1, 0.2, -0.2, 0.0]),
             "power_difference": 0.5,
             "coverage_difference": 0.5,
         }
@@ -88,7 +92,7 @@ def test_a_row_counts_by_hand():
 
 def test_the_command_writes_table_picture_and_manifest(tmp_path: Path):
     out = tmp_path / "power"
-    design = {"contexts": "5 10", "trials": "10", "accuracy": "0.3", "effect": "0.1 0.2", "noise": "0.8 1"}
+    design = {"contexts": "5 10", "pairs": "10", "accuracy": "0.3", "effect": "0.1 0.2", "noise": "0.8 1"}
     size = {"studies": "3", "pool": "40", "workers": "1"}
     options = [word for name, values in (design | size).items() for word in (f"--{name}", *values.split())]
     command = [sys.executable, "-m", "analysis.power", *options, "--out", str(out)]
@@ -109,7 +113,7 @@ def test_the_command_writes_table_picture_and_manifest(tmp_path: Path):
         ({"contexts": [50, 2]}, "--contexts 2; give 3 to 100000"),
         ({"accuracy": [0.8]}, "--accuracy 0.8 with --effect 0.3 is no correlation"),
         ({"noise": [0.5]}, "--noise 0.5; give the share"),
-        ({"trials": [1, 2, 3, 4, 5]}, "--trials with 5 values; the figure tells 4 apart"),
+        ({"pairs": [10, 20, 30, 40, 50]}, "--pairs with 5 values; the figure tells 4 apart"),
         ({"contexts": [10**30]}, "--contexts 1e\\+30; give 3 to"),
         ({"effect": [float("nan")]}, "--effect nan; give"),
         ({"accuracy": [float("nan")]}, "--accuracy nan; give"),
@@ -119,9 +123,55 @@ def test_the_command_writes_table_picture_and_manifest(tmp_path: Path):
     ],
 )
 def test_what_cannot_be_simulated_is_refused(changed: dict, message: str):
-    asked = {"contexts": [50], "trials": [50], "accuracy": [0.3], "effect": [0.1, 0.3], "noise": [1.0]}
+    asked = {"contexts": [50], "pairs": [50], "reports": [10], "accuracy": [0.3], "effect": [0.1, 0.3], "noise": [1.0]}
     arguments = argparse.Namespace(
         **{**asked, "studies": 10, "pool": 100, "workers": 2, "seed": 0, "error_correlation": 0.0, **changed}
     )
     with pytest.raises(InputError, match=message):
         check(arguments)
+
+
+def by_hand(design: Design, studies: int) -> np.ndarray:
+    """r and recovery of studies of fresh contexts, made and analysed without the functions that are tested."""
+    rng = np.random.default_rng(5)
+    found, scale = [], 0.0
+    for _ in range(studies):
+        true = rng.uniform(-100, 100, (design.contexts, 5))
+        true *= 100 / np.abs(true).max(axis=1, keepdims=True)
+        x = rng.random((design.contexts, design.pairs, 5)) - rng.random((design.contexts, design.pairs, 5))
+        utility = np.einsum("cpa,ca->cp", x, true)
+        if not found:  # the noise with which this share follows
+            scales = np.linspace(1, 60, 600)
+            shares = [(1 / (1 + np.exp(-np.abs(utility) / scale))).mean() for scale in scales]
+            scale = scales[np.argmin(np.abs(np.array(shares) - design.noise))]
+        log_odds = utility / scale + rng.logistic(size=utility.shape)
+        learned = np.array([np.linalg.lstsq(a, b, rcond=None)[0] for a, b in zip(x, log_odds, strict=True)])
+        learned *= 100 / np.abs(learned).max(axis=1, keepdims=True)
+        error = np.sqrt(1 - design.accuracy**2) * true.std() * rng.normal(size=true.shape)
+        single = (design.accuracy * true + error)[:, None] + rng.normal(0, 10, (design.contexts, design.reports, 5))
+        single[rng.random(single.shape[:2]) < 0.1] = np.nan
+        kept = ~np.isnan(single).all(axis=(1, 2))
+        told = np.nanmean(single[kept], axis=1)
+        found.append(
+            (np.corrcoef(told.ravel(), learned[kept].ravel())[0, 1], np.corrcoef(true.ravel(), learned.ravel())[0, 1])
+        )
+    return np.array(found)
+
+
+def test_the_row_of_a_design_by_log_odds_is_that_of_studies_made_by_hand():
+    design = Design(40, 15, 0.85, 0.5, "log_odds", reports=3)
+    (row,) = run_design(design, [0.2], make_pool(2000, 15, 0.85, 0, estimator="log_odds"), Settings(300, seed=1))
+    r, recovery = by_hand(design, 300).T
+    assert row["mean_r"] == pytest.approx(r.mean(), abs=0.015) and row["sd_r"] == pytest.approx(r.std(), rel=0.2)
+    assert row["recovery"] == pytest.approx(recovery.mean(), abs=0.01)
+    assert row["sd_recovery"] == pytest.approx(recovery.std(), rel=0.25)
+    assert row["asked"] == 40 * (2 * 15 + 2 * 3) and row["estimator"] == "log_odds"
+
+
+def test_log_odds_measure_weights_with_fewer_pairs():
+    few = make_pool(300, 15, 0.95, 0, estimator="log_odds")
+    many = make_pool(300, 100, 0.95, 0)
+    assert pearson(few.true, few.learned) > pearson(many.true, many.learned) > 0.97
+    assert pearson(*(lambda p: (p.true, p.learned))(make_pool(300, 15, 0.95, 0))) < 0.9
+    exact = make_pool(50, 10, 1.0, 0, estimator="log_odds")
+    np.testing.assert_allclose(exact.learned, exact.true, atol=1e-8)

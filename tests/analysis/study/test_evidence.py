@@ -131,7 +131,7 @@ def test_predictions_are_of_all_kinds_that_were_measured_whatever_the_order_of_c
 
 
 def test_r_without_noise_is_that_of_the_halves_of_each_arm():
-    found, of_folds = without_noise([INSTILLED, FOLDS], DECIDED, REPORTED, 0)
+    found, of_folds = without_noise([INSTILLED, FOLDS], DECIDED, REPORTED, MEASURED, 0)
     decisions, reports = DECIDED["instilled"], REPORTED["instilled"]
     y_halves = halves_of_weights(
         decisions.chose_a[..., 0], decisions.difference, rng=stream(0, "halves_of_weights", "instilled"), seed=0
