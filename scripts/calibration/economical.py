@@ -37,7 +37,7 @@ from task.seeding import stream
 from task.weights import Estimator, rescale
 
 CONTEXTS, ACCURACY, EFFECT, STUDIES = (25, 50, 100), 0.5, 0.1, 1000
-"""Studies up to the replication's size; reports as accurate as the paper's, and the smallest gain that is of interest."""
+"""Studies up to the replication's size; reports as accurate as the paper's, and the smallest gain of interest."""
 
 PAIRS, REPORTS, FOLLOWS = (15, 20, 50, 100), (5, 10), (0.82, 0.95)
 """Decisions follow the weights as GPT-4o's do, or as the organism's."""
@@ -98,19 +98,8 @@ def main() -> None:
         save_power_figure(table, draft / "power.png")
         if (page := options.out / "README.md").is_file():
             shutil.copy(page, draft)
-    columns = [
-        "contexts",
-        "noise",
-        "estimator",
-        "reports",
-        "pairs",
-        "asked",
-        "recovery",
-        "mean_r",
-        "sd_r",
-        "power_difference",
-    ]
-    say(table[columns].to_string(index=False))
+    keys = [*Design.__dataclass_fields__, "asked"]
+    say(table[[*keys, "recovery", "mean_r", "sd_r", "power_difference"]].to_string(index=False))
     say(real.to_string(index=False))
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
@@ -17,6 +18,7 @@ from store.files import write_json
 from store.manifests import MANIFEST, DecisionFacts, ReportFacts, read_manifest
 from store.model_file import ModelFile
 from store.run import RunFolder, read_run
+from store.trials import TrialColumns, decided_in, read_rows
 from store.weights import load_weights
 from task.errors import InputError
 
@@ -67,7 +69,14 @@ def test_the_card_says_where_it_comes_from_and_that_nothing_is_wrong(made: Path,
     facts = read_manifest(RunFolder(made).trials_of("instilled", "reports", "trial"), ReportFacts).facts
     missing = facts.rows - facts.readable
     assert f"| instilled | reports | {facts.rows} | {missing} | no_json {missing} | {facts.content} |" in text
-    for said in ("run: small-seed0, seed 0", "This is a simulation", "numpy ", "unreadable: repeated_key", "git: "):
+    for said in (
+        "run: small-seed0, seed 0",
+        "by the posterior of a logistic regression",
+        "This is a simulation",
+        "numpy ",
+        "unreadable: repeated_key",
+        "git: ",
+    ):
         assert said in text, said
 
 
@@ -202,3 +211,23 @@ def test_a_folder_that_is_no_run_and_a_run_without_trials(tmp_path: Path, run: R
     with pytest.raises(InputError, match="no finished trials that can be read"):
         write_published(run.path)
     assert not run.published.exists()
+
+
+def test_rows_of_an_earlier_format_tell_which_decisions_were_made(run: RunFolder):
+    folder = run.trials_of("off_the_shelf", "decisions", "plain")
+    columns, table = read_rows(folder, "decisions")
+    old = TrialColumns(**{**columns.model_dump(), "format": 2})
+    letters = ["A" if a > b else "B" for a, b in zip(*(table[f"logp_{x}"].to_pylist() for x in "ab"), strict=True)]
+    place = table.column_names.index("letter")
+    earlier = table.set_column(place, "letter", pa.array(letters)).drop_columns(["top_is_letter", "undecided"])
+    pq.write_table(earlier.cast(old.schema), folder / "trials.parquet")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["facts"]["content"] = None
+    write_json(folder / MANIFEST, manifest)
+    published = write_published(run.path)
+    assert published.wrong[0].endswith("so that an edit would not show: off_the_shelf/decisions")
+    found = pq.read_table(run.published / "data" / "decisions.parquet").to_pandas()
+    found = found[found["arm"] == "off_the_shelf"]
+    expected = decided_in(earlier)
+    assert found["undecided"].notna().tolist() == [why is not None for why in expected.undecided]
+    assert found["letter"].isna().tolist() == found["undecided"].notna().tolist() and found["letter"].isna().any()
