@@ -124,13 +124,14 @@ def _arm_record(run: Run, arm: Arm) -> ArmRecord:
     if arm.training is None:
         return ArmRecord()
     training = run.experiment.trainings[arm.training]
-    whole = training.folds is None and training.labels == "target" and training.flip_under is None
+    whole = training.folds is None and training.labels in ("target", "redrawn")
     return ArmRecord(
         training=arm.training,
         teach=training.teach,
         contexts=training.contexts if whole else None,
         start=training.start,
         labels=training.labels,
+        flip_under=training.flip_under,
     )
 
 

@@ -140,9 +140,10 @@ class ArmRecord(Settings):
     Attributes:
         training: Name of the training in the experiment file.
         teach: What that training taught.
-        contexts: The group that it taught; None where it taught only a part (folds), or other than the target weights.
+        contexts: The group that it taught; None where it taught only a part (folds), or shuffled or learned weights.
         start: The arm that the training went on from.
         labels: Which weights it taught.
+        flip_under: The variant in which it taught the reversed weights as well.
         derived: Of a sum of adapters: the arms, with the parts that each is multiplied by.
     """
 
@@ -151,6 +152,7 @@ class ArmRecord(Settings):
     contexts: str | None = None
     start: str | None = None
     labels: str | None = None
+    flip_under: Variant | None = None
     derived: dict[str, JsonValue] | None = None
 
 

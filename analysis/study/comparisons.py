@@ -155,9 +155,10 @@ def learned_against_target(
     targets: Mapping[str, NDArray[np.float64]],
     measured: Mapping[str, MeasuredWeights],
     seed: int,
+    variant: Variant = DEFAULT["decisions"],
 ) -> ComparisonResult:
     """Learned weights of the gate's arm against the weights that it was taught, in the gate's contexts `members`."""
-    source = [Source(arm=gate.arm, variant=DEFAULT["decisions"], contexts=members)]
+    source = [Source(arm=gate.arm, variant=variant, contexts=members)]
     learned = gather(source, "decisions", measured, members, lambda arm: arm.weights)
     log_odds = gather(source, "decisions", measured, members, lambda arm: arm.log_odds)
     taught = np.stack([targets[n] for n in members])

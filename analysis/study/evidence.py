@@ -28,6 +28,7 @@ from analysis.stats.reliability import (
 )
 from analysis.stats.variants import Treatment, standardised_by_fold, treat_missing
 from analysis.study.comparisons import ComparisonResult, MeasuredWeights, asked_source, gather, same_contexts
+from analysis.study.taught import Taught, weights_of
 from store.run import BASE_ARM, Source
 from store.trials import DecisionTrials, ReportTrials
 from task.prompts import DEFAULT, Measure
@@ -98,6 +99,7 @@ def weigh(
     measured: Mapping[str, MeasuredWeights],
     targets: Mapping[str, Array],
     seed: int,
+    taught: Sequence[Taught] = (),
 ) -> dict[str, Evidence]:
     """The evidence beside each comparison, by its name.
 
@@ -107,6 +109,7 @@ def weigh(
         measured: Weights of each arm that decided.
         targets: Target weights by context.
         seed: Of the posterior's draws, the bootstrap and the permutations.
+        taught: What arms were taught to decide by that were taught other weights.
     """
 
     @cache
@@ -122,7 +125,8 @@ def weigh(
     found = {}
     for c in comparisons:
         members, (x, y) = c.members, c.sides
-        target = np.array([targets.get(name, np.full(x.shape[1], np.nan)) for name in members]).reshape(x.shape)
+        own = weights_of(c.decided_by, taught, targets)
+        target = np.array([own.get(name, np.full(x.shape[1], np.nan)) for name in members]).reshape(x.shape)
         others = {"learned": learned(c.decided_by, members), "target": target}
         others |= _further(c, reported, measured, members)
         numbers = np.full(len(x), -1) if c.folds is None else c.folds

@@ -135,6 +135,7 @@ def read_released(folder: Path, name: str, elsewhere: Elsewhere | None = None) -
         decisions=decisions,
         gate=_gate(data, decisions, learned.agreement),
         instillations={},
+        taught=[],
         comparisons=[
             compare(entry, contexts, measured, data.reports, SEED, data.folds.get(entry.name)) for entry in entries
         ],

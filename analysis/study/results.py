@@ -29,6 +29,7 @@ from analysis.study.comparisons import (
 from analysis.study.evidence import Change, Evidence, change, treatments, weigh, without_noise
 from analysis.study.families import difference_is_small, holm, r_is_small
 from analysis.study.gate import AnswerGate, ArmDecisions, GateResult, judge, judge_answers, summarise_decisions
+from analysis.study.taught import Taught, taught_decisions
 from store.checkpoints import LOG
 from store.contexts import load_contexts
 from store.files import read_json
@@ -48,6 +49,7 @@ from store.state_inputs import finished_trainings, finished_trials
 from store.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
 from store.weights import load_weights
 from task.contexts import ChoiceContext
+from task.prompts import DEFAULT
 from task.thresholds import TRUSTED_PARETO_K
 
 
@@ -71,6 +73,7 @@ class Findings:
         instillations: Whether it did in other arms that were trained on decisions, by (arm, group).
         comparisons: What came of `entries`.
         inputs: What a further question depends on: name, seed, and keys or hashes of files.
+        taught: What arms were taught to decide by; those of whom nothing is said were taught the targets or nothing.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Findings:
     instillations: dict[tuple[str, str], GateResult]
     comparisons: list[ComparisonResult]
     inputs: dict[str, JsonValue]
+    taught: list[Taught]
 
     @property
     def all_comparisons(self) -> list[ComparisonResult]:
@@ -98,7 +102,8 @@ class Findings:
     @cached_property
     def evidence(self) -> dict[str, Evidence]:
         """What stands beside the r of each of `comparisons`, by name."""
-        return weigh(self.comparisons, self.decided, self.reported, self.measured, self.targets, self.seed)
+        parts = self.comparisons, self.decided, self.reported, self.measured, self.targets
+        return weigh(*parts, self.seed, self.taught)
 
     @cached_property
     def noise(self) -> list[CorrectedR | None]:
@@ -268,8 +273,10 @@ def analyse(path: Path) -> RunResults:
     decided = {arm: read_decisions(t.path, contexts) for arm, t in asked if t.measure == "decisions"}
     reported = {arm: read_reports(t.path) for arm, t in asked if t.measure == "reports"}
     measured = {arm: measure_weights(trials, record.seed, record.estimator) for arm, trials in decided.items()}
+    taught = [*taught_decisions(run, record)]
+    own = {(entry.asked, entry.group): entry.weights for entry in taught}
     decisions = {
-        (arm, group): summarise_decisions(trials, members, targets, record.seed)
+        (arm, group): summarise_decisions(trials, members, own.get((arm, group), targets), record.seed)
         for arm, trials in decided.items()
         for group, members in names.items()
         if {*members} & {*trials.contexts}
@@ -280,15 +287,22 @@ def analyse(path: Path) -> RunResults:
     trial_files = {folder: made.key for folder, made in stages.items() if folder.startswith(run.trials.name)}
     trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
 
-    def instilled(entry: GateRecord) -> tuple[ComparisonResult, GateResult]:
-        learned = learned_against_target(entry, names[entry.contexts], contexts, targets, measured, record.seed)
+    def instilled(entry: GateRecord, as_taught: Taught | None = None) -> tuple[ComparisonResult, GateResult]:
+        weights, variant = (as_taught.weights, as_taught.variant) if as_taught else (targets, DEFAULT["decisions"])
+        members = names[entry.contexts]
+        learned = learned_against_target(entry, members, contexts, weights, measured, record.seed, variant)
         facts = trainings.get(entry.arm)
         causes = (facts.stopped_early, facts.missing_skill) if facts else ()
-        return learned, judge(decisions[entry.arm, entry.contexts], learned.agreement, *causes)
+        asked = as_taught.asked if as_taught else entry.arm
+        return learned, judge(decisions[asked, entry.contexts], learned.agreement, *causes)
 
     learned, gate = instilled(record.gate)
-    taught = [(arm, made.contexts) for arm, made in record.arms.items() if made.teach == "decisions" and made.contexts]
-    others = [GateRecord(arm=arm, contexts=group) for arm, group in taught if (arm, group) in decisions]
+    judged = (record.gate.arm, record.gate.contexts)
+    instillations = {
+        (entry.asked, entry.group): instilled(GateRecord(arm=entry.arm, contexts=entry.group), entry)[1]
+        for entry in taught
+        if (entry.asked, entry.group) in decisions and (entry.asked, entry.group) != judged
+    }
     return RunResults(
         name=record.name,
         seed=record.seed,
@@ -303,9 +317,10 @@ def analyse(path: Path) -> RunResults:
         measured=measured,
         learned_vs_target=learned,
         gate=gate,
-        instillations={(e.arm, e.contexts): instilled(e)[1] for e in others if e != record.gate},
+        instillations=instillations,
         comparisons=comparisons,
         inputs={"run": record.name, "seed": record.seed, "trial_files": {**trial_files}},
+        taught=taught,
         run=run,
         record=record,
         differences=[differ(entry, comparisons, record.seed) for entry in record.differences],

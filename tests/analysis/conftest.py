@@ -12,7 +12,7 @@ import pytest
 
 from analysis.study.gate import judge
 from analysis.study.results import RunResults, analyse
-from support import ROOT
+from support import ROOT, made_once
 
 EXPERIMENT = """
 name: small
@@ -44,13 +44,15 @@ differences:
 @pytest.fixture(scope="session")
 def simulated_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with its analysis."""
-    folder = tmp_path_factory.mktemp("runs")
+    return made_once(tmp_path_factory, "simulated", run_small) / "small-seed0"
+
+
+def run_small(folder: Path) -> None:
     (folder / "small.yaml").write_text(EXPERIMENT)
     command = [sys.executable, "scripts/run_experiment.py", str(folder / "small.yaml"), "--runs", str(folder)]
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "small-seed0"
 
 
 @pytest.fixture(scope="session")

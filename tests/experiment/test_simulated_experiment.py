@@ -165,7 +165,8 @@ def test_a_trial_file_cut_in_the_middle_is_named(tmp_path: Path):
     analyse = [sys.executable, "-m", "analysis.run", "--run", str(runs / "simulated-seed0")]
     result = subprocess.run(analyse, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
-    assert result.stderr.startswith("error: ") and str(path) in result.stderr and "cannot be read" in result.stderr
+    assert result.stderr.startswith("error: ") and str(path) in result.stderr
+    assert "changed since the evaluation wrote it" in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert (runs / "simulated-seed0" / "analysis" / "summary.json").read_bytes() == analysed
 
