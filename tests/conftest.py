@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support import make_tiny_experiment, make_tiny_model, run_experiment
+from support import made_once, make_tiny_experiment, make_tiny_model, run_experiment
 
 # One thread: models this small gain nothing from two, and lose much where the machine is busy with something else.
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
@@ -37,19 +37,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama, see `support.make_tiny_model`."""
-    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny", seed=0)
+    return made_once(tmp_path_factory, "model", lambda folder: make_tiny_model(folder / "tiny", seed=0)) / "tiny"
 
 
 @pytest.fixture(scope="session")
 def tiny_experiment(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """An experiment with four trainings of the tiny model, see `support.make_tiny_experiment`."""
-    return make_tiny_experiment(tmp_path_factory.mktemp("experiment"), tiny_model)
+    made = made_once(tmp_path_factory, "experiment", lambda folder: make_tiny_experiment(folder, tiny_model))
+    return made / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
 def straight(tiny_experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of that experiment's run, which nothing interrupted; not to be changed."""
-    runs = tmp_path_factory.mktemp("straight")
-    result = run_experiment(tiny_experiment, runs, WANDB_MODE="offline")
-    assert result.returncode == 0, result.stderr[-3000:]
-    return runs / "tiny-seed0"
+
+    def run(folder: Path) -> None:
+        result = run_experiment(tiny_experiment, folder, WANDB_MODE="offline")
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    return made_once(tmp_path_factory, "straight", run) / "tiny-seed0"

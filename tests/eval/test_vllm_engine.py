@@ -20,6 +20,7 @@ import compare_engines
 from eval.engines.vllm_settings import CPU_ROWS, LENGTH, cache_bytes, length_arguments, lora_arguments
 from store.checkpoints import ADAPTER
 from store.contexts import DATA, load_contexts
+from store.derived import DeriveConfig
 from store.evaluation import EngineSettings
 from store.manifests import DecisionFacts, ReportFacts, read_manifest
 from support import ROOT, SMALL_MODEL, make_adapter, make_tiny_model, set_adapter
@@ -28,6 +29,7 @@ from task.errors import InputError
 from task.replies import parse_report
 from train.adapters import drop_base_weights
 from train.arguments import LORA_TARGETS
+from train.derived import derive
 
 ORGANISM = ROOT / "models" / "organism"
 
@@ -82,13 +84,6 @@ def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str |
 
 
 @with_vllm
-def test_base_rows_beside_adapters_are_those_of_an_engine_without(vllm: Path, tmp_path: Path):
-    alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, **SIZE)
-    for name, table in alone.items():
-        pd.testing.assert_frame_equal(tables(vllm)[name], table, check_exact=True)
-
-
-@with_vllm
 def test_every_report_is_read_awkward_names_included(vllm: Path):
     contexts = {c.name: c for c in SIZE["contexts"]}
     reports = pd.concat([table for name, table in tables(vllm).items() if name.endswith(compare_engines.REPORTS)])
@@ -115,14 +110,35 @@ def test_adapters_of_embeddings_and_a_vocabulary_of_whole_words(tmp_path: Path):
     adapter = organism_adapter(tmp_path / "adapter")
     contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "instilled.jsonl", 3)]
     size: dict[str, Any] = {"pairs": 4, "reports": 4, "contexts": contexts, "model": ORGANISM}
-    arms = {"base": None, "other": str(adapter)}
+    doses = {f"dose_{dose}": dosed(adapter, tmp_path / f"dose_{dose}", dose) for dose in (0, 1)}
+    arms = {"base": None, "other": str(adapter), **doses}
     reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **size)
-    found = compare_engines.compare(reference, compare_engines.evaluate(tmp_path / "vllm", "vllm", arms, **size))
+    served = compare_engines.evaluate(tmp_path / "vllm", "vllm", arms, **size)
+    for files in (reference, served):
+        for measure in ("decisions", compare_engines.REPORTS):
+            check_same(files[f"dose_0/{measure}"], files[f"base/{measure}"])
+            check_same(files[f"dose_1/{measure}"], files[f"other/{measure}"])
+    found = compare_engines.compare(reference, served)
     assert found["same_letter"] == 1 and found["largest_log_probability_difference"] <= 1e-3, found
     assert found["same_decided"] == 1 and found["largest_opening_difference"] <= 1e-3, found
     assert found["same_reply"] == 1 and found["readable_replies"] == 1, found
-    base, other = (reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms)
+    base, other = (reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in ("base", "other"))
     assert np.abs(base - other).max() > 1
+
+
+def dosed(adapter: Path, folder: Path, dose: float) -> str:
+    """The adapter times a number, as a derived arm."""
+    terms = [{"adapter": str(adapter), "parts": [{"weight": dose}]}]
+    derive(DeriveConfig(model=str(ORGANISM), terms=terms, output=str(folder)))
+    return str(folder)
+
+
+def check_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """The same answers up to rounding: a sum is scaled before it is multiplied, an adapter after."""
+    numbers = [name for name in found if name in ("logp_a", "logp_b", "opening")]
+    np.testing.assert_allclose(found[numbers], expected[numbers], atol=1e-3)
+    said = [name for name in found if name in ("letter", "undecided", "reply", "reason")]
+    pd.testing.assert_frame_equal(found[said], expected[said])
 
 
 def organism_adapter(folder: Path) -> Path:
@@ -150,23 +166,42 @@ def test_a_log_probability_that_is_not_given_is_no_number(total: float | None):
     assert not _all_finite(output) and math.isnan(_logp(output, 1))
 
 
+WIDE: dict[str, Any] = {"pairs": 3, "reports": 2, "contexts": compare_engines.CONTEXTS}
+
+
+@pytest.fixture(scope="module")
+def wide(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, pd.DataFrame]]:
+    """Trials by both engines of a tiny model, of an adapter of it, and of one that is no numbers."""
+    folder = tmp_path_factory.mktemp("wide")
+    sound = make_adapter(wide_model, folder / "sound", seed=0)
+    arms = {"base": None, "sound": str(sound), "broken": str(set_adapter(sound, folder / "broken", math.nan))}
+    engines = ("transformers", "vllm")
+    return {e: compare_engines.evaluate(folder / e, e, arms, **WIDE, model=wide_model) for e in engines}
+
+
 @with_vllm
-def test_scores_that_are_no_numbers_are_missing_as_in_the_transformers_engine(wide_model: Path, tmp_path: Path):
-    sound = make_adapter(wide_model, tmp_path / "sound", seed=0)
-    broken = set_adapter(sound, tmp_path / "broken", math.nan)
-    arms = {"base": None, "sound": str(sound), "broken": str(broken)}
-    size: dict[str, Any] = {"pairs": 3, "reports": 2, "contexts": compare_engines.CONTEXTS, "model": wide_model}
-    found = {e: compare_engines.evaluate(tmp_path / e, e, arms, **size) for e in ("transformers", "vllm")}
-    for engine, files in found.items():
+def test_scores_that_are_no_numbers_are_missing_as_in_the_transformers_engine(
+    wide: dict[str, dict[str, pd.DataFrame]],
+):
+    for engine, files in wide.items():
         decisions, reports = files["broken/decisions"], files[f"broken/{compare_engines.REPORTS}"]
         assert (decisions["undecided"] == "not_finite").all() and decisions["letter"].isna().all(), engine
         assert (reports["reason"] == "not_finite").all() and reports["reply"].isna().all(), engine
         assert (reports.loc[reports["free_sampled"], "free_reason"] == "not_finite").all(), engine
         assert (reports["opening"] == 0).all(), engine
-    both = [{n: t for n, t in found[e].items() if not n.startswith("broken")} for e in ("transformers", "vllm")]
+    both = [{n: t for n, t in files.items() if not n.startswith("broken")} for files in wide.values()]
     same = compare_engines.compare(*both)
     assert same["same_decided"] == 1 and same["largest_opening_difference"] <= 1e-5, same
     assert same["largest_log_probability_difference"] <= 1e-3 and same["same_reply"] == 1, same
+
+
+@with_vllm
+def test_base_rows_beside_adapters_are_those_of_an_engine_without(
+    wide: dict[str, dict[str, pd.DataFrame]], wide_model: Path, tmp_path: Path
+):
+    alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, **WIDE, model=wide_model)
+    for name, table in alone.items():
+        pd.testing.assert_frame_equal(wide["vllm"][name], table, check_exact=True)
 
 
 @with_vllm

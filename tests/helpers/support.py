@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -20,12 +21,29 @@ from task.chat import letter_ids, prompt_ids
 from task.trials import ShownTrial
 
 if TYPE_CHECKING:
+    import pytest
+
     from eval.engines.transformers_engine import TransformersEngine
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that one of the processes that run tests fills, and that the others find; they wait for it."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / f"shared-{name}", shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 def make_tiny_model(folder: Path, seed: int, hidden_size: int = 32, letters: bool = False) -> Path:
