@@ -46,7 +46,9 @@ with_vllm = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    return {"base": None, **compare_engines.make_adapters(tmp_path_factory.mktemp("adapters"))}
+    folder = tmp_path_factory.mktemp("adapters") / "decisions"
+    compare_engines.train_adapter(folder, "decisions")
+    return {"base": None, "decisions": str(folder)}
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +74,15 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
 def test_it_answers_as_the_transformers_engine(vllm: Path, arms: dict[str, str | None], tmp_path: Path):
     reference = compare_engines.evaluate(tmp_path / "transformers", "transformers", arms, **SIZE)
     found = compare_engines.compare(reference, tables(vllm))
-    assert found["decisions"] == 3 * 2 * 2 * 3 and found["reports"] == 3 * 2 * 1
+    assert found["decisions"] == 2 * 2 * 2 * 3 and found["reports"] == 2 * 2 * 1
     assert found["same_letter"] >= 0.995 and found["largest_log_probability_difference"] <= 1e-3, found
     assert found["same_reply"] >= 0.95, found
     assert found["same_decided"] >= 0.97 and 0 < found["decided"] < found["decisions"], found
     assert found["largest_opening_difference"] <= 1e-3, found
-    assert found["free_replies"] == 6 and found["same_free_reply"] >= 0.8, found
+    assert found["free_replies"] == 4 and found["same_free_reply"] >= 0.75, found
     assert found["readable_replies"] == 1 and found["replies_outside_the_range"] == 0, found
-    logp_a = [reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms]
-    assert min(np.abs(a - b).max() for a, b in [logp_a[:2], logp_a[1:], logp_a[::2]]) > 0.1, "arms differ clearly"
+    base, taught = (reference[f"{arm}/decisions"]["logp_a"].to_numpy() for arm in arms)
+    assert np.abs(base - taught).max() > 0.1, "arms differ clearly"
 
 
 @with_vllm
@@ -202,15 +204,6 @@ def test_base_rows_beside_adapters_are_those_of_an_engine_without(
     alone = compare_engines.evaluate(tmp_path / "alone", "vllm", {"base": None}, **WIDE, model=wide_model)
     for name, table in alone.items():
         pd.testing.assert_frame_equal(wide["vllm"][name], table, check_exact=True)
-
-
-@with_vllm
-def test_an_adapter_that_changes_nothing_is_refused(wide_model: Path, tmp_path: Path):
-    idle = set_adapter(make_adapter(wide_model, tmp_path / "sound", seed=0), tmp_path / "idle", 0.0)
-    with pytest.raises(AssertionError, match=r"idle: arm 'idle' answers as its base model does, to the last digit"):
-        compare_engines.evaluate(
-            tmp_path / "run", "vllm", {"idle": str(idle)}, 2, 1, compare_engines.CONTEXTS[:1], wide_model
-        )
 
 
 def test_length_and_memory_follow_from_the_model_and_the_prompts():
