@@ -62,5 +62,5 @@ FEW_CONTEXTS = 20
 """Below this number of contexts an interval from resampling contexts is visibly too narrow."""
 
 SMALLEST_EFFECT = 0.1
-"""Smallest correlation, or difference of two, that is of interest, where an experiment file does not state its own: with
-100 contexts, about half the width of an interval."""
+"""Smallest correlation, or difference of two, that is of interest where an experiment file says none of its own: about
+half the width of an interval with 100 contexts."""
