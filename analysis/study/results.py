@@ -287,22 +287,18 @@ def analyse(path: Path) -> RunResults:
     trial_files = {folder: made.key for folder, made in stages.items() if folder.startswith(run.trials.name)}
     trainings = {arm: stages[f"adapters/{arm}"].facts for arm in finished_trainings(run, record)}
 
-    def instilled(entry: GateRecord, as_taught: Taught | None = None) -> tuple[ComparisonResult, GateResult]:
-        weights, variant = (as_taught.weights, as_taught.variant) if as_taught else (targets, DEFAULT["decisions"])
-        members = names[entry.contexts]
-        learned = learned_against_target(entry, members, contexts, weights, measured, record.seed, variant)
+    def instilled(entry: Taught) -> tuple[ComparisonResult, GateResult]:
+        judged = GateRecord(arm=entry.arm, contexts=entry.group)
+        about = judged, names[entry.group], contexts, entry.weights
+        learned = learned_against_target(*about, measured, record.seed, entry.variant)
         facts = trainings.get(entry.arm)
         causes = (facts.stopped_early, facts.missing_skill) if facts else ()
-        asked = as_taught.asked if as_taught else entry.arm
-        return learned, judge(decisions[asked, entry.contexts], learned.agreement, *causes)
+        return learned, judge(decisions[entry.asked, entry.group], learned.agreement, *causes)
 
-    learned, gate = instilled(record.gate)
-    judged = (record.gate.arm, record.gate.contexts)
-    instillations = {
-        (entry.asked, entry.group): instilled(GateRecord(arm=entry.arm, contexts=entry.group), entry)[1]
-        for entry in taught
-        if (entry.asked, entry.group) in decisions and (entry.asked, entry.group) != judged
-    }
+    place = (record.gate.arm, record.gate.contexts)
+    learned, gate = instilled(Taught(record.gate.arm, DEFAULT["decisions"], place[1], own.get(place, targets)))
+    others = {(entry.asked, entry.group): entry for entry in taught}
+    instillations = {at: instilled(entry)[1] for at, entry in others.items() if at in decisions and at != place}
     return RunResults(
         name=record.name,
         seed=record.seed,
