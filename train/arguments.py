@@ -197,6 +197,7 @@ class _Parser(TrlParser):
     """Says what is wrong with an argument in one line, without the list of all of them."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print with the whole usage."""
         raise InputError(f"{message}; see: python train/sft.py --help")
 
 
