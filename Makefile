@@ -31,6 +31,8 @@ model: env
 demo: env
 	$(BIN)/python scripts/run_experiment.py configs/experiments/demo.yaml
 
+# What both runs of pytest need is made once
+test: export MADE_ONCE := $(shell mktemp --directory --dry-run)
 test: model $(VENV)/vllm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -32,9 +32,13 @@ SMALL_MODEL = ROOT / "models" / "smollm2-135m-instruct"
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A folder that one of the processes that run tests fills, and that the others find; they wait for it."""
+    """A folder that one of the processes that run tests fills, and that the others find; they wait for it.
+
+    `make test` runs pytest twice and names one place for both in `MADE_ONCE`.
+    """
     base = factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = Path(os.environ.get("MADE_ONCE") or (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base))
+    shared.mkdir(parents=True, exist_ok=True)
     folder, done = shared / f"shared-{name}", shared / f"{name}.done"
     with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
