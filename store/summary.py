@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import BeforeValidator, JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from store.files import write_json
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
+from store.values import Figure
 from task.weights import Estimator
 
 FORMAT: Final = 4
@@ -18,9 +19,6 @@ all comparisons; 1, without a number, kept comparisons beside it."""
 
 CIRCUMSTANCES = {"git", "packages", "python", "host"}
 """Fields of `RunSummary` that say where it was computed, not what was found."""
-
-Figure = Annotated[float | None, BeforeValidator(lambda value: None if value != value else value)]
-"""A number, or None for what cannot be computed or is withheld; NaN, which JSON does not have, becomes None."""
 
 
 class GateSummary(Settings):

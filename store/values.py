@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from task.errors import shown
 from task.names import LONGEST_FULL_NAME, name_problem
@@ -81,3 +81,6 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 Table = Annotated[dict[str, Any], AfterValidator(_check_table)]
 """Settings of a library by their names, with values that JSON has."""
+
+Figure = Annotated[float | None, BeforeValidator(lambda value: None if value != value else value)]
+"""A number that was found, None for what cannot be computed or is withheld, and for NaN, which JSON does not have."""
