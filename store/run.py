@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from store.evaluation import measure_folder
 from store.files import read_json, write_json
@@ -19,11 +19,15 @@ from store.model_file import ModelFile
 from store.settings import Settings, WrittenSettings, read_versioned, validated
 from store.values import FullName, Name
 from task.errors import InputError
+from task.names import AT
 from task.prompts import DEFAULT, Measure, Variant
 from task.weights import Estimator
 
 BASE_ARM: Final = "off_the_shelf"
 """The base model, before any training."""
+
+KEPT: Final = "kept"
+"""Folder of a training's adapter with the steps that were kept of it, a folder a step."""
 
 FORMAT: Final = 2
 """Of `run.json`. Format 1, without a number, kept comparisons in another form."""
@@ -106,8 +110,10 @@ class RunFolder:
         return self.path / "examples" / arm
 
     def adapter(self, arm: str) -> Path:
-        """The adapter of a trained arm."""
-        return self.path / "adapters" / arm
+        """The adapter of a trained or derived arm, or of a step of a training that was kept: `instilled@100`."""
+        training, at, step = arm.partition(AT)
+        folder = self.path / "adapters" / training
+        return folder / KEPT / step if at else folder
 
     @property
     def trials(self) -> Path:
@@ -117,6 +123,11 @@ class RunFolder:
     def trials_of(self, arm: str, measure: Measure, variant: Variant, constrained: bool = False) -> Path:
         """The trials of an arm in one measure and variant, free or constrained."""
         return self.trials / arm / measure_folder(measure, variant, constrained)
+
+    @property
+    def inside(self) -> Path:
+        """What `inside.attribute` and `inside.patch` write, a folder an arm."""
+        return self.path / "inside"
 
     @property
     def analysis(self) -> Path:
@@ -134,6 +145,10 @@ class RunFolder:
         return self.path / "tracked"
 
 
+LATER: Final = ("step", "layers", "on_top_of", "context", "cut_of", "cut", "kept_side")
+"""Fields of an arm's record that runs from before there were such arms do not have."""
+
+
 class ArmRecord(Settings):
     """An arm and the training that made it; None for the base model and for planted arms.
 
@@ -145,6 +160,13 @@ class ArmRecord(Settings):
         labels: Which weights it taught.
         flip_under: The variant in which it taught the reversed weights as well.
         derived: Of a sum of adapters: the arms, with the parts that each is multiplied by.
+        step: Of a step of a training that was kept: its number. The rest is as of the training.
+        layers: The layers whose matrices the training changed, as the experiment file says them; None for all.
+        on_top_of: The frozen arm that a small adapter was trained on top of.
+        context: The one context that an arm was trained on, where a training makes an arm of each context.
+        cut_of: Of an adapter that is cut in two: the arm whose adapter it is.
+        cut: The first layer behind the cut, counted from 0.
+        kept_side: Which half is kept: the layers below the cut, or those from it on.
     """
 
     training: str | None = None
@@ -154,6 +176,19 @@ class ArmRecord(Settings):
     labels: str | None = None
     flip_under: Variant | None = None
     derived: dict[str, JsonValue] | None = None
+    step: int | None = None
+    layers: str | None = None
+    on_top_of: str | None = None
+    context: str | None = None
+    cut_of: str | None = None
+    cut: int | None = None
+    kept_side: Literal["below", "from"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields that came later are left out where nothing is said, so that earlier records stay as they are."""
+        values: dict[str, Any] = dump(self)
+        return {name: value for name, value in values.items() if value is not None or name not in LATER}
 
 
 class Source(Settings):
