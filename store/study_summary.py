@@ -9,8 +9,8 @@ from pydantic import JsonValue
 
 from store.files import write_json
 from store.settings import Settings, read_versioned
-from store.summary import Verdict
 from store.values import Figure
+from store.verdict import Verdict
 
 FORMAT: Final = 1
 """Of a study's `summary.json`."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import JsonValue, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
+from store.curves_summary import AblationSummary, DepthSummary, TrajectorySummary
 from store.files import write_json
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
 from store.values import Figure
+from store.verdict import Verdict
 from task.weights import Estimator
 
 FORMAT: Final = 4
@@ -19,6 +21,9 @@ all comparisons; 1, without a number, kept comparisons beside it."""
 
 CIRCUMSTANCES = {"git", "packages", "python", "host"}
 """Fields of `RunSummary` that say where it was computed, not what was found."""
+
+OPTIONAL = ("trajectories", "ablations", "depths")
+"""Fields of `RunSummary` that are left out of the file where a run has no such arms."""
 
 
 class GateSummary(Settings):
@@ -33,23 +38,6 @@ class GateSummary(Settings):
     r_high: Figure
     share_a: Figure
     reasons: list[str]
-
-
-class Verdict(Settings):
-    """Whether a figure has a meaning.
-
-    Attributes:
-        testable: Whether it has.
-        reason: Why not; left out of the file where it has.
-    """
-
-    testable: bool
-    reason: str | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_empty_reason(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = serialise(self)
-        return values if self.reason else {name: value for name, value in values.items() if name != "reason"}
 
 
 class AgreementSummary(Verdict):
@@ -260,6 +248,8 @@ class RunSummary(Settings):
         missing_reports: r of each comparison that is testable, missing reports treated in three ways.
         decisions: By `arm/group`, `arm (variant)/group` where the prompts are not the default.
         trial_files: Key of each trial file, by its folder within the run.
+        trajectories, ablations, depths: Of the steps of a training that were kept, of the cuts of an adapter, and of
+            trainings in some layers only, by `NAME/group`; left out where there are none.
         git, packages, python, host: Of the analysis, see `store.provenance`.
     """
 
@@ -279,10 +269,18 @@ class RunSummary(Settings):
     missing_reports: list[TreatmentSummary]
     decisions: dict[str, DecisionSummary]
     trial_files: dict[str, str]
+    trajectories: dict[str, TrajectorySummary] = Field(default_factory=dict)
+    ablations: dict[str, AblationSummary] = Field(default_factory=dict)
+    depths: dict[str, DepthSummary] = Field(default_factory=dict)
     git: str | None
     packages: dict[str, str]
     python: str
     host: dict[str, JsonValue]
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialise(self)
+        return {name: value for name, value in values.items() if value or name not in OPTIONAL}
 
     @property
     def key(self) -> str:
