@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from store.files import read_json
 from store.settings import Settings
+from store.values import MOST
+from task.errors import InputError
 
 LAYER = re.compile(r"\blayers\.(\d+)\.")
 """Where the name of a matrix says its layer, counted from 0."""
@@ -24,6 +28,8 @@ RANGE = re.compile(r"(?:(?P<side>first|last) (?P<many>\d+))|(?:(?P<low>\d+)-(?P<
 def layers_named(text: str, count: int) -> range:
     """The layers of a model with `count` of them that a text means: `first 4`, `last 4`, or `2-5` (both included).
 
+    `first 0` and `last 0` are none of them, which is one end of a sweep of cuts.
+
     Raises:
         ValueError: It is none of these, or the model has fewer layers.
     """
@@ -32,13 +38,40 @@ def layers_named(text: str, count: int) -> range:
         raise ValueError(f"layers {text!r}: give 'first N', 'last N' or 'LOW-HIGH', counted from 0, both included")
     if found["side"]:
         many = int(found["many"])
-        if not 1 <= many <= count:
-            raise ValueError(f"layers {text!r}: the model has {count} layers; give 1 to {count} of them")
+        if many > count:
+            raise ValueError(f"layers {text!r}: the model has {count} layers; give 0 to {count} of them")
         return range(many) if found["side"] == "first" else range(count - many, count)
     low, high = int(found["low"]), int(found["high"])
     if not low <= high < count:
         raise ValueError(f"layers {text!r}: the model has layers 0 to {count - 1}; give a range among them")
     return range(low, high + 1)
+
+
+def layer_count(model: Path) -> int:
+    """How many layers the text decoder of a model folder has, by its configuration alone.
+
+    Raises:
+        InputError: The configuration does not say.
+    """
+    settings = read_json(model / "config.json")
+    count = settings.get("text_config", settings).get("num_hidden_layers") if isinstance(settings, dict) else None
+    if type(count) is not int:
+        raise InputError(f"{model / 'config.json'}: no num_hidden_layers; layers can be told apart by that alone")
+    return count
+
+
+def check_layers(text: str, model: Path) -> None:
+    """Refuse layers in which a new adapter would have no matrix; held against the model where its folder is there.
+
+    Raises:
+        InputError: It means no layers, or layers that the model lacks.
+    """
+    known = (model / "config.json").is_file()
+    try:
+        if not layers_named(text, layer_count(model) if known else MOST):
+            raise InputError(f"layers {text!r}: an adapter needs at least one layer; give more, or leave layers out")
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 class Part(Settings):

@@ -81,6 +81,8 @@ class TrainingFacts(Facts):
         stopped_early: Why training was stopped before its end; None if it was not.
         missing_skill: What the probes said that the base model lacks; None if they were not asked or all is there.
         kept: The chosen checkpoint; None where the last weights were kept.
+        kept_steps: Steps whose adapters lie in `kept/`, of those that `keep_steps` names; None where it names none.
+            One that is missing was not reached, or its adapter had diverged or learned nothing.
         metrics: What training and held-out evaluation measured, by TRL's names; None for what is no finite number.
     """
 
@@ -90,6 +92,7 @@ class TrainingFacts(Facts):
     stopped_early: str | None = None
     missing_skill: str | None = None
     kept: KeptCheckpoint | None = None
+    kept_steps: list[int] | None = None
     metrics: dict[str, float | None]
 
 

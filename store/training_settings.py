@@ -10,6 +10,7 @@ from store.values import MOST, Table
 from task.errors import shown
 
 _PLACE = "the run says where a training reads and writes"
+_KEY = "it is a key of the training itself, beside `sft`"
 _MODEL = "the model file says it, for training and evaluation alike"
 _UPLOAD = "a run uploads nothing, and each of its arms would replace the one before"
 
@@ -26,6 +27,9 @@ SET_BY_THE_RUN = {
     **dict.fromkeys(("push_to_hub", "hub_repository", "hub_model_id", "hub_token", "hub_strategy"), _UPLOAD),
     **dict.fromkeys(("hub_private_repo", "hub_always_push", "hub_revision"), _UPLOAD),
     **dict.fromkeys(("overwrite", "overwrite_output_dir"), "name the stage after --overwrite instead"),
+    "keep_steps": f"{_KEY}, called keep_every",
+    "frozen_adapter": f"{_KEY}, called on_top_of",
+    "layers": _KEY,
     "resume_from_checkpoint": "a training goes on from its own last checkpoint by itself",
     "seed": "the experiment's seeds say it",
     "config": "settings stand here",

@@ -1,4 +1,4 @@
-"""Arguments of train/sft.py: what is taught, TRL's configuration, model and LoRA; and what an adapter is made of."""
+"""Arguments of train/sft.py: what is taught, TRL's configuration, model and LoRA."""
 
 from __future__ import annotations
 
@@ -6,40 +6,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from accelerate.state import AcceleratorState
-from pydantic import JsonValue
 from transformers import get_scheduler
 from transformers.hf_argparser import HfArg
 from transformers.trainer_utils import IntervalStrategy
 from trl import ModelConfig, SFTConfig, TrlParser, get_peft_config
 
-from store.files import hash_file
-from store.lora import adapter_hash
-from store.models import fingerprint, template_hash
-from store.settings import Settings
+from store.derived import check_layers
+from store.paths import project_file
 from store.yaml_files import read_yaml
-from task.errors import InputError
+from task.errors import InputError, shown
 from train.hardware import check_quantization, gpu_memory, settings_for, split_batch
 from train.values import RANGES, check_values
 
 LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """All linear layers of the decoder blocks, by name: `all-linear` would also hit vision towers."""
-
-# Settings on which the adapter does not depend: a change of one of them does not make a finished training stale.
-VOLATILE = {
-    *("output_dir", "run_name", "report_to", "project", "logging_steps", "logging_dir", "logging_strategy"),
-    *("save_steps", "save_strategy", "save_total_limit", "disable_tqdm", "log_level", "use_cpu"),
-    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"),
-    *("gradient_checkpointing", "gradient_checkpointing_kwargs"),
-    *("dataloader_num_workers", "dataset_num_proc", "ddp_timeout", "push_to_hub", "hub_model_id", "hub_token"),
-    *("deepspeed", "fsdp", "fsdp_config", "accelerator_config", "parallelism_config", "ddp_find_unused_parameters"),
-}
 
 OF_HARDWARE = {
     *("tf32", "fp16", "bf16", "fp16_full_eval", "bf16_full_eval", "use_cpu", "load_in_4bit", "load_in_8bit"),
@@ -86,6 +73,16 @@ class TeachingArguments:
     train_file: str = HfArg(help="JSON Lines with `messages`; the last message is the answer taught")
     validation_file: str | None = HfArg(default=None, help="the same, held out; watched, not trained on")
     adapter: str | None = HfArg(default=None, help="adapter to go on from; a new one when absent")
+    frozen_adapter: str | None = HfArg(
+        default=None, help="adapter that stays as it is beside a new one; the new one alone is trained and saved"
+    )
+    layers: str | None = HfArg(
+        default=None, help="layers that a new adapter has matrices in: 'first 2', 'last 2' or '2-5'; all when absent"
+    )
+    keep_steps: list[int] | None = field(
+        default=None,
+        metadata={"help": "optimiser steps at which the adapter is kept in output_dir/kept/STEP, too"},
+    )
     # Mappings are typed as text: TrlParser passes those of a YAML file on as they are, and takes no other type of them
     # on the command line.
     template: str = HfArg(default="{}", help='chat template arguments, e.g. {"enable_thinking": false}; JSON or YAML')
@@ -128,8 +125,18 @@ class TeachingArguments:
             raise InputError(
                 f"share_prefixes {self.share_prefixes}: at least 2 rows share a beginning; or leave it out"
             )
+        if self.keep_steps is not None:
+            self.keep_steps = _steps(self.keep_steps)
         if self.stop_patience < 0:
             raise InputError(f"stop_patience {self.stop_patience}: give a number of evaluations, or 0 for never")
+
+
+def _steps(given: Any) -> list[int]:
+    """Steps in order, each once."""
+    steps = given if isinstance(given, list) else [given]
+    if not steps or not all(type(step) is int and step >= 1 for step in steps):
+        raise InputError(f"keep_steps {shown(given)}: give optimiser steps, whole numbers from 1 on, such as [50, 100]")
+    return sorted({*steps})
 
 
 def _mapping(name: str, given: Any) -> dict[str, Any]:
@@ -265,6 +272,37 @@ def _check_together(teaching: TeachingArguments, sft: TeachingConfig, lora: Lora
         )
     if not lora.model_name_or_path:
         raise InputError("model_name_or_path is missing; name a model folder or a model on the Hub")
+    _check_new_adapter(teaching, lora)
+    if teaching.keep_steps and sft.max_steps > 0:
+        check_keep_steps(teaching.keep_steps, sft.max_steps)
+
+
+def _check_new_adapter(teaching: TeachingArguments, lora: LoraArguments) -> None:
+    """What is said of a new adapter goes with an adapter that is new, and with the model."""
+    if teaching.adapter:
+        for name in ("frozen_adapter", "layers"):
+            if (value := getattr(teaching, name)) is not None:
+                raise InputError(
+                    f"{name} {shown(value)}: it is said of a new adapter, and this training goes on from "
+                    f"{teaching.adapter}; leave one of the two out"
+                )
+    if teaching.layers is not None:
+        if isinstance(lora.lora_target_modules, str):
+            raise InputError(
+                f"layers {shown(teaching.layers)}: lora_target_modules {shown(lora.lora_target_modules)} is a regular "
+                "expression, which says itself in which layers; name matrices, or leave layers out"
+            )
+        check_layers(teaching.layers, project_file(lora.model_name_or_path))
+
+
+def check_keep_steps(steps: Sequence[int], last: int) -> None:
+    """Refuse steps to keep that a training does not reach.
+
+    Raises:
+        InputError: With the first of them.
+    """
+    if beyond := [step for step in steps if step > last]:
+        raise InputError(f"keep_steps {beyond[0]}: the training ends at step {last}; give steps up to that")
 
 
 def asked_settings() -> dict[str, Any] | None:
@@ -302,58 +340,3 @@ def fit_to_hardware(teaching: TeachingArguments, sft: TeachingConfig, lora: Lora
         sft.per_device_train_batch_size, sft.gradient_accumulation_steps = rows, steps
     if lora.load_in_4bit or lora.load_in_8bit:
         check_quantization()
-
-
-class TrainingInputs(Settings):
-    """All that an adapter is a function of: arguments, and hashes in place of files.
-
-    Attributes:
-        chat_template: Hash of the base's chat template; its arguments are `template`.
-        stop_patience: 0 where nothing is held out.
-        quantised: In how many bits the base is held, where it is quantised.
-        lora: Settings of a new adapter; none of one that goes on.
-        sft: Settings of TRL that differ from our defaults and are not volatile, and the effective batch size.
-    """
-
-    train_file: str
-    validation_file: str | None
-    base: str
-    chat_template: str | None = None
-    adapter: str | None
-    template: dict[str, JsonValue]
-    stop_patience: int
-    letter_only: bool
-    share_prefixes: int | None
-    dtype: str | None
-    quantised: str | None
-    lora: dict[str, JsonValue]
-    sft: dict[str, JsonValue]
-
-
-def training_inputs(
-    teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, base: Path
-) -> TrainingInputs:
-    """What the adapter of a training depends on; `base` is the base model's folder."""
-    default = TeachingConfig(output_dir=sft.output_dir)
-    settings = {
-        f.name: getattr(sft, f.name)
-        for f in fields(TeachingConfig)
-        if f.name not in VOLATILE and getattr(sft, f.name) != getattr(default, f.name)
-    }
-    batch = sft.per_device_train_batch_size * sft.gradient_accumulation_steps * sft.world_size
-    lora_settings = {f.name: getattr(lora, f.name) for f in fields(LoraArguments) if f.name.startswith("lora_")}
-    return TrainingInputs(
-        train_file=hash_file(Path(teaching.train_file)),
-        validation_file=hash_file(Path(teaching.validation_file)) if teaching.validation_file else None,
-        base=fingerprint(base),
-        chat_template=template_hash(base),
-        adapter=adapter_hash(Path(teaching.adapter)) if teaching.adapter else None,
-        template=teaching.template_arguments,
-        stop_patience=teaching.stop_patience if teaching.validation_file else 0,
-        letter_only=teaching.letter_only,
-        share_prefixes=teaching.share_prefixes,
-        dtype=lora.dtype,
-        quantised="4 bits" if lora.load_in_4bit else "8 bits" if lora.load_in_8bit else None,
-        lora={} if teaching.adapter else {**lora_settings, "use_rslora": lora.use_rslora},
-        sft=json.loads(json.dumps({**settings, "effective_batch_size": batch}, default=str)),
-    )

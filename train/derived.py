@@ -25,7 +25,7 @@ from torch import Tensor
 
 from store.checkpoints import ADAPTER
 from store.console import run_command, say
-from store.derived import DeriveConfig, Term
+from store.derived import DeriveConfig, Term, layer_count, layers_named
 from store.files import read_json, write_json
 from store.locks import held
 from store.lora import ADAPTER_CONFIG as CONFIG
@@ -86,16 +86,16 @@ def read_factors(adapter: Path) -> dict[str, Factors]:
     return found
 
 
-def weighted_sum(terms: Sequence[tuple[Term, Mapping[str, Factors]]], layer_count: int) -> dict[str, Factors]:
+def weighted_sum(terms: Sequence[tuple[Term, Mapping[str, Factors]]], layers: int) -> dict[str, Factors]:
     """The sum of adapters: the changes of every matrix that any of them has, all of one rank.
 
     Args:
         terms: The adapters with their numbers.
-        layer_count: Layers of the base model.
+        layers: How many layers the base model has.
     """
     total: dict[str, Factors] = {}
     for matrix in sorted({name for _, factors in terms for name in factors}):
-        weighted = [(term.weight(matrix, layer_count), own[matrix]) for term, own in terms if matrix in own]
+        weighted = [(term.weight(matrix, layers), own[matrix]) for term, own in terms if matrix in own]
         # A matrix that is taken by none stays in the file as zeros: the adapter names all that it could change.
         kept = [(w, f) for w, f in weighted if w] or [(0.0, weighted[0][1])]
         a = torch.cat([f.a if w else torch.zeros_like(f.a) for w, f in kept])
@@ -151,28 +151,32 @@ def derive(config: DeriveConfig, overwrite: bool = False) -> DerivedFacts:
 
 def _sum(config: DeriveConfig, base: Path) -> dict[str, Factors]:
     """The changes of all terms together; a range of layers that is none is said with the folder that wanted it."""
-    settings = read_json(base / "config.json")
-    layer_count = settings.get("text_config", settings)["num_hidden_layers"]
+    layers = layer_count(base)
     loaded = [(term, read_factors(Path(term.adapter))) for term in config.terms]
     try:
-        check_patterns(loaded, layer_count)
-        return weighted_sum(loaded, layer_count)
+        check_patterns(loaded, layers)
+        return weighted_sum(loaded, layers)
     except ValueError as error:
         raise InputError(f"{config.output}: {error}") from None
 
 
-def check_patterns(terms: Sequence[tuple[Term, Mapping[str, Factors]]], layer_count: int) -> None:
-    """Refuse a part that covers no matrix of its adapter: its name is misspelt.
+def check_patterns(terms: Sequence[tuple[Term, Mapping[str, Factors]]], layers: int) -> None:
+    """Refuse a part whose layers the model lacks, or whose names fit no matrix of its adapter: they are misspelt.
+
+    Layers in which the adapter has no matrix are taken: such a cut leaves nothing of it.
 
     Raises:
         ValueError: With the patterns.
     """
     for term, factors in terms:
         for part in term.parts:
-            if not any(part.covers(matrix, layer_count) for matrix in factors):
+            if part.layers is not None:
+                layers_named(part.layers, layers)
+            named = part.model_copy(update={"layers": None})
+            if not any(named.covers(matrix, layers) for matrix in factors):
                 raise ValueError(
-                    f"{term.adapter}: no matrix is in layers {part.layers or 'all'} and called "
-                    f"{' or '.join(part.matrices or ['anything'])}; it has {min(factors)} and {len(factors) - 1} others"
+                    f"{term.adapter}: no matrix is called {' or '.join(part.matrices or ['anything'])}; "
+                    f"it has {min(factors)} and {len(factors) - 1} others"
                 )
 
 

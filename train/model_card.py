@@ -11,7 +11,7 @@ from store.lora import ADAPTER_CONFIG, config_to_share
 from store.manifests import TrainingFacts
 from store.provenance import provenance
 from task.errors import InputError
-from train.arguments import TrainingInputs
+from train.inputs import TrainingInputs
 
 METRICS = {
     "eval_letter_accuracy": "letter accuracy",

@@ -37,8 +37,8 @@ from train.arguments import (
     TeachingConfig,
     asked_settings,
     parse_arguments,
-    training_inputs,
 )
+from train.inputs import training_inputs
 from train.model_card import upload_adapter, write_card
 from train.probes import diagnose
 from train.safeguards.collapse import CollapseStop

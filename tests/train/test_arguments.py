@@ -128,6 +128,15 @@ SETTINGS = {"model_name_or_path": "some/model", "train_file": "x.jsonl", "output
         ({"lora_task_type": "X"}, "Invalid task type"),
         ({"save_strategy": "epoch", "eval_strategy": "no", "load_best_model_at_end": True}, "load_best_model_at_end"),
         ({"push_to_hub": True}, "push_to_hub True: it uploads"),
+        ({"keep_steps": [2, 0]}, r"keep_steps \[2, 0\]: give optimiser steps, whole numbers from 1 on"),
+        ({"keep_steps": []}, r"keep_steps \[\]: give optimiser steps"),
+        ({"keep_steps": [True]}, r"keep_steps \[True\]: give a valid integer"),
+        ({"keep_steps": [2, 9], "max_steps": 8}, "keep_steps 9: the training ends at step 8"),
+        ({"layers": "some"}, "layers 'some': give 'first N', 'last N' or 'LOW-HIGH'"),
+        ({"layers": "first 0"}, "layers 'first 0': an adapter needs at least one layer"),
+        ({"layers": "first 2", "adapter": "a"}, "layers 'first 2': .* goes on from a; leave one of the two out"),
+        ({"frozen_adapter": "f", "adapter": "a"}, "frozen_adapter 'f': .* goes on from a"),
+        ({"layers": "first 1", "lora_target_modules": [r".*\.q_proj"]}, "is a regular expression, which says itself"),
         ({"chat_template_path": "x.jinja"}, "chat_template_path x.jinja: the template is the model's own"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -136,6 +145,20 @@ def test_a_value_that_no_training_takes_is_found_without_one(change: dict[str, A
     with pytest.raises(InputError, match=says) as caught:
         check_training({**SETTINGS, **change})
     assert "\n" not in str(caught.value)
+
+
+def test_layers_are_held_against_the_model_that_is_there(tiny_model: Path):
+    with pytest.raises(InputError, match=r"layers 'first 3': the model has 2 layers; give 0 to 2"):
+        check_training({**SETTINGS, "model_name_or_path": str(tiny_model), "layers": "first 3"})
+    check_training({**SETTINGS, "model_name_or_path": str(tiny_model), "layers": "last 2"})
+    check_training({**SETTINGS, "layers": "first 3"})  # a model on the Hub is not asked for
+
+
+def test_steps_to_keep_are_in_order_and_each_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    (tmp_path / "sft.yaml").write_text(yaml.safe_dump({"keep_steps": [50, 25, 50]}))
+    assert parsed(monkeypatch, "--config", str(tmp_path / "sft.yaml"))[0].keep_steps == [25, 50]
+    assert parsed(monkeypatch, "--keep_steps", "50", "25")[0].keep_steps == [25, 50]
+    assert parsed(monkeypatch)[0].keep_steps is None
 
 
 def test_looking_at_settings_leaves_the_process_as_it_was():

@@ -158,12 +158,12 @@ def test_the_rank_is_that_of_the_adapters_that_take_part(tiny_model: Path, adapt
 def test_what_cannot_be_derived_is_refused_by_name(tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path):
     with pytest.raises(InputError, match=r"layers '1-2'.*has layers 0 to 1"):
         derived(tiny_model, tmp_path / "far", (adapters[0], [{"layers": "1-2"}]))
-    with pytest.raises(InputError, match=r"no matrix is in layers all and called qproj"):
+    with pytest.raises(InputError, match=r"no matrix is called qproj; it has embed_tokens and 4 others"):
         derived(tiny_model, tmp_path / "misspelt", (adapters[0], [{"matrices": ["qproj"]}]))
     with pytest.raises(ValidationError, match="stands twice"):
         derived(tiny_model, tmp_path / "twice", (adapters[0], [{}]), (adapters[0], [{}]))
     for layers in ("first", "3", "4-", "-1", "first -1"):
         with pytest.raises(ValidationError, match="give 'first N', 'last N' or 'LOW-HIGH'"):
             Part(layers=layers)
-    with pytest.raises(ValueError, match="give 1 to 4"):
+    with pytest.raises(ValueError, match="give 0 to 4"):
         layers_named("last 5", 4)

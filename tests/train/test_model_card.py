@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from store.manifests import BaseModelRecord, ExampleFacts, TrainingFacts
 from task.errors import InputError
 from train import model_card
-from train.arguments import TrainingInputs
+from train.inputs import TrainingInputs
 from train.model_card import upload_adapter, write_card
 
 INPUTS: dict[str, Any] = {
