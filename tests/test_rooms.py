@@ -20,9 +20,10 @@ ALLOWED = {
     "store": {"task", "store"},
     "train": {"task", "store", "train"},
     "eval": {"task", "store", "eval"},
+    "inside": {"task", "store", "inside"},
     "analysis": {"task", "store", "analysis"},
-    "experiment": {"task", "store", "train", "eval", "analysis", "experiment"},
-    "scripts": {"task", "store", "train", "eval", "analysis", "experiment", "scripts"},
+    "experiment": {"task", "store", "train", "eval", "inside", "analysis", "experiment"},
+    "scripts": {"task", "store", "train", "eval", "inside", "analysis", "experiment", "scripts"},
 }
 """For each room the rooms that it may import."""
 
@@ -93,7 +94,10 @@ def loaded_by(modules: list[str]) -> set[str]:
     ("modules", "never"),
     [
         (["task.prompts", "task.probes", "task.chat"], {"torch", "pandas", "scipy", "pydantic", "pyarrow"}),
-        (["store.state", "store.trials", "store.summary"], {"torch", "trl", "transformers", "peft", "vllm"}),
+        (
+            ["store.state", "store.trials", "store.summary", "store.inside_tables"],
+            {"torch", "trl", "transformers", "peft", "vllm"},
+        ),
         (["analysis.run", "analysis.released"], {"torch", "trl", "transformers", "peft", "vllm", "jax"}),
         (["experiment.launcher"], {"torch", "trl", "transformers", "peft", "vllm", "wandb"}),
     ],

@@ -12,7 +12,7 @@ import pytest
 from store.manifests import ExampleFacts, read_manifest
 from support import ROOT
 
-ROOMS = ("task", "store", "train", "eval", "analysis", "experiment", "scripts", "configs", "models/organism")
+ROOMS = ("task", "store", "train", "eval", "inside", "analysis", "experiment", "scripts", "configs", "models/organism")
 ELSEWHERE = ("*.egg-info", "__pycache__", "build", "smollm2-135m-instruct", "smollm2-135m-warmed", "*.pyc")
 
 

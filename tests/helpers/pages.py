@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from support import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ROOMS = ("task", "store", "train", "eval", "analysis", "experiment", "scripts")
+ROOMS = ("task", "store", "train", "eval", "inside", "analysis", "experiment", "scripts")
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in PAGES}
 
 
