@@ -90,7 +90,7 @@ NAMES = sorted(
         name
         for text in DOCS.values()
         for name in re.findall(rf"`((?:{'|'.join(ROOMS)})(?:\.\w+)+(?::[\w.]+)?)`", text)
-        if not name.endswith(".jsonl")
+        if not name.endswith((".jsonl", ".yaml"))
     }
 )
 
