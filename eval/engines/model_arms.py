@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xgrammar
 
 from store.evaluation import EvalConfig
 from store.lora import adapter_hash
@@ -19,6 +18,9 @@ from task.chat import letter_ids, prompt_ids
 from task.errors import InputError
 from task.replies import Decided
 from task.trials import ShownTrial
+
+if TYPE_CHECKING:
+    import xgrammar
 
 COMPARED = 8
 """Prompts by which an arm is told from its base model."""
@@ -108,6 +110,8 @@ class ModelArms:
 
 def opening_tokens(grammar: xgrammar.CompiledGrammar, vocabulary: int) -> list[int]:
     """Ids of the tokens that a grammar allows first, in a vocabulary of this size."""
+    import xgrammar  # decisions do without it, so that they can be asked for where it is not installed
+
     bitmask = xgrammar.allocate_token_bitmask(1, vocabulary)
     xgrammar.GrammarMatcher(grammar).fill_next_token_bitmask(bitmask)
     words = bitmask[0].numpy().view(np.uint32)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xgrammar
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
 
 from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
-from eval.engines.decoding import Reply, greedy_replies
 from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
@@ -25,6 +23,11 @@ from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
 from task.replies import Decided
 from task.trials import ShownTrial
+
+if TYPE_CHECKING:
+    import xgrammar
+
+    from eval.engines.decoding import Reply
 
 
 class TransformersEngine(ModelArms):
@@ -66,6 +69,8 @@ class TransformersEngine(ModelArms):
 
     @cached_property
     def _compiler(self) -> xgrammar.GrammarCompiler:
+        import xgrammar  # as decoding below: decisions do without it
+
         size = self._model.config.get_text_config().vocab_size
         known = xgrammar.TokenizerInfo.from_huggingface(self.tokenizer, vocab_size=size, stop_token_ids=self._stop_ids)
         return xgrammar.GrammarCompiler(known)
@@ -113,6 +118,8 @@ class TransformersEngine(ModelArms):
     def _replies(
         self, arm: str, trials: Sequence[ShownTrial], constrained: bool, dictated: bool = False
     ) -> list[Reply]:
+        from eval.engines.decoding import Reply, greedy_replies
+
         grammars = [self._grammar(trial.context) if constrained else None for trial in trials]
         replies = [Reply(grammar, self.tokenizer, self._stop_ids, dictated) for grammar in grammars]
         for rows, batch, rest in self._batches(arm, trials):
