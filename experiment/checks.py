@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from experiment.checks_made import check_made, listed, names_of
+from experiment.made_arms import asks, is_made
 from store.run import BASE_ARM
 from store.summary import RunSummary
 from task.contexts import ChoiceContext
@@ -17,11 +19,8 @@ if TYPE_CHECKING:
 
 HELD_OUT = "held_out"
 
-STAGES = ("evaluate", "analyse", "track")
+STAGES = ("evaluate", "attribute", "patch", "analyse", "track")
 """Stages that belong to no arm."""
-
-MOST_FOLDS = 1000
-"""Folds whose names are compared; more than a group has contexts are refused elsewhere."""
 
 Asked = tuple[str, Measure, Variant, bool]
 """Arm, measure, variant, constrained: what a trial file is called by."""
@@ -38,6 +37,7 @@ def check_experiment(experiment: Experiment) -> None:
     _check_engine(experiment)
     _check_folds(experiment)
     _check_derived(experiment)
+    check_made(experiment)
     _check_measurements(experiment)
     _check_compared(experiment)
     _check_differences(experiment)
@@ -79,8 +79,7 @@ def _check_collisions(experiment: Experiment) -> None:
         if name.lower() in (BASE_ARM, HELD_OUT, *STAGES):
             raise ValueError(f"derived: {name!r} means something else in a run; give the arm another name")
     arms = [(BASE_ARM, BASE_ARM)]
-    arms += chain.from_iterable(_arms_of(name, experiment.folds(name)) for name in experiment.trainings)
-    arms += chain.from_iterable(_arms_of(name, experiment.folds(name)) for name in experiment.derived)
+    arms += chain.from_iterable(names_of(experiment, name) for name in (*experiment.trainings, *experiment.derived))
     arms += [(name, name) for name in experiment.planted if name != BASE_ARM and name not in experiment.trainings]
     _refuse_twins("arms", arms)
     _refuse_twins("contexts", [(name, name) for name in experiment.contexts])
@@ -89,13 +88,6 @@ def _check_collisions(experiment: Experiment) -> None:
         if taken := [name for name in names if name.lower() in (*RunSummary.model_fields, "learned_vs_target")]:
             raise ValueError(f"{where}: {taken[0]!r} is a key of summary.json; give it another name")
         _refuse_twins(where, [(name, name) for name in names])
-
-
-def _arms_of(name: str, folds: int | None) -> Iterator[tuple[str, str]]:
-    """Names that a training or a derived arm takes, and what each is."""
-    yield name, name
-    for fold in range(1, min(folds or 0, MOST_FOLDS) + 1):
-        yield f"{name}_fold_{fold}", f"fold {fold} of {name}"
 
 
 def _refuse_twins(where: str, names: Iterable[tuple[str, str]]) -> None:
@@ -110,10 +102,15 @@ def _refuse_twins(where: str, names: Iterable[tuple[str, str]]) -> None:
 def _check_references(experiment: Experiment) -> None:
     """Names that are nowhere defined."""
     groups, trained = {*experiment.contexts}, {BASE_ARM, *experiment.trainings, *experiment.planted}
-    arms = trained | {*experiment.derived}
     trainings, measurements, comparisons = experiment.trainings, experiment.measurements, experiment.comparisons
+    wanted = [*(m.arm for m in measurements), *(a for c in comparisons for a in (c.reports, c.weights))]
+    wanted += [experiment.gate.arm, *(t.on_top_of for t in trainings.values() if t.on_top_of)]
+    made = {arm for arm in wanted if is_made(experiment, arm)}
+    arms = trained | {*experiment.derived} | made
     named = [("trainings", t.contexts, groups) for t in trainings.values()]
     named += [("trainings", t.start, trained) for t in trainings.values()]
+    named += [("trainings", t.on_top_of, {*trainings} | made) for t in trainings.values() if t.on_top_of]
+    named += [("cuts", name, {*trainings}) for name in experiment.cuts]
     named += [("derived", name, {*trainings}) for terms in experiment.derived.values() for name in terms]
     named += [("measurements", m.arm, arms) for m in measurements]
     named += [("measurements", c, groups | {HELD_OUT}) for m in measurements for c in m.contexts]
@@ -124,21 +121,15 @@ def _check_references(experiment: Experiment) -> None:
     named += [("target_contexts", name, groups) for name in experiment.target_contexts]
     for where, name, known in named:
         if name not in known:
-            raise ValueError(f"{where}: {name!r} is none of {_listed(known)}")
+            raise ValueError(f"{where}: {name!r} is none of {listed(known)}")
     targets = experiment.target_contexts
     taught = [(f"trainings.{n}", t.contexts) for n, t in trainings.items() if t.labels != "learned"]
     for where, name in [*taught, ("gate", experiment.gate.contexts)]:
         if name not in targets:
             raise ValueError(
-                f"{where}: contexts {name!r} have no target weights; give {_listed(targets)}, or add the group to "
+                f"{where}: contexts {name!r} have no target weights; give {listed(targets)}, or add the group to "
                 "target_contexts"
             )
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-    """Names in order, as many as a line holds."""
-    found = sorted(names)
-    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def _check_engine(experiment: Experiment) -> None:
@@ -194,7 +185,7 @@ def _check_derived(experiment: Experiment) -> None:
 
 def _check_measurements(experiment: Experiment) -> None:
     """Each trial file is asked for once, and each context in it."""
-    seen: set[Asked] = set()
+    seen: set[tuple[Asked, bool, bool]] = set()
     for m in experiment.measurements:
         if HELD_OUT in m.contexts and not experiment.folds(m.arm):
             raise ValueError(f"measurements: {HELD_OUT} needs an arm with folds, {m.arm!r} has none")
@@ -204,7 +195,7 @@ def _check_measurements(experiment: Experiment) -> None:
                 f"measurements: {m.measure} of {m.arm!r} have contexts {twice[0]!r} and {twice[1]!r}, the same ones "
                 "twice; leave one out"
             )
-        if (asked := _asked(m)) in seen:
+        if (asked := (_asked(m), m.kept, m.cuts)) in seen:
             raise ValueError(f"measurements: {m.measure} of {m.arm!r} are asked for twice; join the entries")
         seen.add(asked)
 
@@ -219,9 +210,17 @@ def _asked(m: ArmMeasurement) -> Asked:
     return m.arm, m.measure, m.variant, m.constrained
 
 
+def _contexts_asked(experiment: Experiment, asked: Asked) -> list[str] | None:
+    """The contexts that an arm is asked about in one way; None where it is not."""
+    arm, *how = asked
+    for m in experiment.measurements:
+        if asks(experiment, m, arm) and [m.measure, m.variant, m.constrained] == how:
+            return m.contexts
+    return None
+
+
 def _check_compared(experiment: Experiment) -> None:
     """What the gate and the comparisons read is measured, on the contexts that they are about."""
-    measured = {_asked(m): m.contexts for m in experiment.measurements}
     gate = experiment.gate
     needed: list[tuple[str, Asked, str]] = [
         (f"gate: {gate.arm} on {gate.contexts}", (gate.arm, "decisions", DEFAULT["decisions"], False), gate.contexts)
@@ -241,16 +240,17 @@ def _check_compared(experiment: Experiment) -> None:
     for where, asked, group in needed:
         arm, measure, variant, constrained = asked
         how = f"{variant}, constrained" if constrained else variant
-        if asked not in measured:
-            free = (arm, measure, variant, not constrained) in measured
+        measured = _contexts_asked(experiment, asked)
+        if measured is None:
+            free = _contexts_asked(experiment, (arm, measure, variant, not constrained)) is not None
             other = f", or set reports_constrained: {str(not constrained).lower()}" if free else ""
             raise ValueError(f"{where} needs {measure} of {arm} ({how}); add the measurement{other}")
         folded = experiment.folded(arm)
-        held_out = HELD_OUT in measured[asked] and folded is not None and folded.contexts == group
-        if group not in measured[asked] and not held_out:
+        held_out = HELD_OUT in measured and folded is not None and folded.contexts == group
+        if group not in measured and not held_out:
             raise ValueError(
                 f"{where} needs {measure} of {arm} ({how}) on {group!r}, which are measured on "
-                f"{_listed(measured[asked])}; add the group to that measurement"
+                f"{listed(measured)}; add the group to that measurement"
             )
 
 
@@ -262,7 +262,7 @@ def _check_families(experiment: Experiment) -> None:
             raise ValueError(f"families: {family!r} has no members; name comparisons or differences, or leave it out")
         for name in members:
             if name not in known:
-                raise ValueError(f"families: {family}: {name!r} is none of {_listed(known)}")
+                raise ValueError(f"families: {family}: {name!r} is none of {listed(known)}")
             if name in {c.name for c in experiment.comparisons} & {d.name for d in experiment.differences}:
                 raise ValueError(f"families: {family}: {name!r} is a comparison and a difference; rename one")
             if members.count(name) > 1:
@@ -275,7 +275,7 @@ def _check_differences(experiment: Experiment) -> None:
     for difference in experiment.differences:
         for name in (difference.before, difference.after):
             if name not in known:
-                raise ValueError(f"differences: {name!r} is none of {_listed(known)}")
+                raise ValueError(f"differences: {name!r} is none of {listed(known)}")
         one, two = known[difference.before], known[difference.after]
         same_weights = (one.weights, one.weights_variant) == (two.weights, two.weights_variant)
         reports = [(c.reports, c.reports_variant, c.reports_constrained) for c in (one, two)]

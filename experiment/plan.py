@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from experiment.arms import Arm, expand_arms
-from experiment.file import Experiment, training_order
+from pydantic import JsonValue
+
+from experiment.adapters import first_training
+from experiment.arms import Arm, alone_name, expand_arms
+from experiment.file import ArmMeasurement, Experiment
 from experiment.plan_evaluation import evaluation_stage, measure_before_stage
+from experiment.plan_inside import attribute_stage, patch_stage
 from experiment.plan_training import derive_stage, examples_stage, training_stage, weights_stage
 from experiment.planned import PlannedStage, TokenCount
+from experiment.training import training_order
 from store.files import hash_file
 from store.model_file import ModelFile
 from store.paths import project_file
 from store.run import ArmRecord, ComparisonRecord, RunFolder, RunRecord, Source
 from task.contexts import ChoiceContext
+from task.names import AT
 from task.prompts import DEFAULT, Measure, Variant
 
 
@@ -34,7 +40,25 @@ class Run:
     @cached_property
     def arms(self) -> dict[str, list[Arm]]:
         """The arms behind each name of the experiment."""
-        return expand_arms(self.experiment, self.groups, self.seed)
+        return expand_arms(self.experiment, self.model, self.groups, self.seed)
+
+    @cached_property
+    def by_name(self) -> dict[str, Arm]:
+        """Every arm of the run by its own name."""
+        return {arm.name: arm for arms in self.arms.values() for arm in arms}
+
+    def kept_steps(self, training: str) -> list[int]:
+        """The steps that a training keeps before its last one."""
+        return sorted({arm.step for arm in self.by_name.values() if arm.training == training and arm.step is not None})
+
+    def asked(self, wanted: ArmMeasurement) -> list[Arm]:
+        """The arms that a measurement asks."""
+        if wanted.kept:
+            return [a for a in self.by_name.values() if a.training == wanted.arm and a.step is not None]
+        if wanted.cuts:
+            wholes = {arm.name for arm in self.arms[wanted.arm]}
+            return [arm for arm in self.by_name.values() if arm.half and arm.half.arm in wholes]
+        return self.arms[wanted.arm]
 
     @cached_property
     def stages(self) -> list[PlannedStage]:
@@ -70,10 +94,13 @@ def plan(run: Run) -> list[PlannedStage]:
         if training.labels == "learned" and training.start not in measured_before:
             measured_before.append(training.start)
             stages += [measure_before_stage(run, training.start), weights_stage(run, training.start)]
-        for arm in run.arms[name]:
+        for arm in run.arms[alone_name(name) if training.alone else name]:
             stages += [examples_stage(run, arm, training), training_stage(run, arm, training)]
-    stages += [derive_stage(run, arm) for name in run.experiment.derived for arm in run.arms[name]]
+    stages += [derive_stage(run, arm) for arm in run.by_name.values() if arm.terms]
     stages.append(evaluation_stage(run))
+    if inside := run.experiment.inside:
+        stages.append(attribute_stage(run, inside))
+        stages += [patch_stage(run, inside, inside.patching)] if inside.patching else []
     stages.append(PlannedStage("analyse", "analyse", {}, run.folder.analysis, "figures, tables and report"))
     stages.append(PlannedStage("track", "track", {}, run.folder.tracked, "figures and tables for W&B"))
     return stages
@@ -84,11 +111,12 @@ def run_record(run: Run) -> RunRecord:
     names = {group: [c.name for c in contexts] for group, contexts in run.groups.items()}
 
     def sources(arm_name: str, group: str, variant: Variant, constrained: bool = False) -> list[Source]:
-        # An arm trained with folds speaks for the contexts held out from it, and for no other of its group.
-        taught = {n for arm in run.arms[arm_name] for n in arm.held_out}
+        # An arm trained with folds speaks for the contexts held out from it, and for no other of its group. One that
+        # was trained on a single context speaks for that one.
+        taught = {n for arm in run.arms[arm_name] for n in arm.speaks_for}
         found = []
         for arm in run.arms[arm_name]:
-            own = [name for name in names[group] if name in arm.held_out or name not in taught]
+            own = [name for name in names[group] if name in arm.speaks_for or name not in taught]
             found.append(Source(arm=arm.name, variant=variant, constrained=constrained, contexts=own))
         return found
 
@@ -119,12 +147,18 @@ def run_record(run: Run) -> RunRecord:
 
 
 def _arm_record(run: Run, arm: Arm) -> ArmRecord:
-    if arm.terms:
-        return ArmRecord(derived={term: [part.model_dump() for part in parts] for term, parts in arm.terms.items()})
+    derived: dict[str, JsonValue] = {t: [part.model_dump() for part in parts] for t, parts in arm.terms.items()}
     if arm.training is None:
-        return ArmRecord()
+        part = arm.half
+        return ArmRecord(
+            derived=derived or None,
+            cut_of=part.arm if part else None,
+            cut=part.layer if part else None,
+            kept_side=part.side if part else None,
+            layer_count=arm.layer_count,
+        )
     training = run.experiment.trainings[arm.training]
-    whole = training.folds is None and training.labels in ("target", "redrawn")
+    whole = training.folds is None and not training.apart and training.labels in ("target", "redrawn")
     return ArmRecord(
         training=arm.training,
         teach=training.teach,
@@ -132,6 +166,11 @@ def _arm_record(run: Run, arm: Arm) -> ArmRecord:
         start=training.start,
         labels=training.labels,
         flip_under=training.flip_under,
+        derived=derived or None,
+        step=arm.step,
+        layers=first_training(run.experiment.trainings, arm.training).layers,
+        on_top_of=training.on_top_of,
+        context=arm.context,
     )
 
 
@@ -160,11 +199,12 @@ def other_words(experiment: Experiment) -> list[str]:
 def _taught_variants(experiment: Experiment, arm: str, measure: Measure) -> set[Variant]:
     """The variants in which a measure was taught to an arm, by its training and those that it went on from."""
     found = set()
+    arm = arm.partition(AT)[0]
     while arm in experiment.trainings:
         training = experiment.trainings[arm]
         if training.teach == measure:
             found.update({training.variant, training.flip_under or training.variant})
         elif training.rehearse and measure == "decisions":
             found.add(DEFAULT["decisions"])
-        arm = training.start
+        arm = training.learns_from.partition(AT)[0]
     return found

@@ -12,6 +12,7 @@ from experiment.file import ArmMeasurement
 from experiment.planned import PlannedStage, TokenCount
 from store.evaluation import ContextGroup, EngineSettings, EvalConfig, Measurement, ModelSettings
 from task.contexts import ChoiceContext
+from task.errors import InputError
 from task.prompts import DEFAULT, PROMPTS, Measure, Variant, longest_report
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
 
 def evaluation_stage(run: Run) -> PlannedStage:
     """All measurements of a run."""
-    used = [arm for wanted in run.experiment.measurements for arm in run.arms[wanted.arm]]
-    names = dict.fromkeys(arm.name for arm in used)
-    trained = {arm.name: "derive" if arm.terms else "sft" for arm in used if arm.training or arm.terms}
-    needs = tuple(f"{name}.{trained[name]}" for name in names if name in trained)
-    return _measure(run, run.experiment.measurements, "evaluate", needs)
+    used = [arm for wanted in run.experiment.measurements for arm in run.asked(wanted)]
+    needs = dict.fromkeys(arm.made_by for arm in used if arm.made_by)
+    return _measure(run, run.experiment.measurements, "evaluate", tuple(needs))
 
 
 def measure_before_stage(run: Run, arm: str) -> PlannedStage:
@@ -43,8 +42,12 @@ def _measure(run: Run, asked: Sequence[ArmMeasurement], name: str, needs: tuple[
     used: dict[str, str | None] = {}
     size = _Size()
     for wanted in asked:
-        for arm in run.arms[wanted.arm]:
+        for arm in run.asked(wanted):
             key = (arm.name, wanted.measure, wanted.variant, wanted.constrained)
+            if key in measurements:
+                raise InputError(
+                    f"measurements: {wanted.measure} of {arm.name!r} are asked for twice; leave one of the entries out"
+                )
             measurements[key] = _measurement(run, wanted, arm)
             used[arm.name] = run.adapter(arm)
             for group in measurements[key].contexts:
@@ -93,8 +96,14 @@ def _measurement(run: Run, wanted: ArmMeasurement, arm: Arm) -> Measurement:
         folded = run.experiment.folded(wanted.arm)
         name = folded.contexts if folded and group == HELD_OUT else group
         only = arm.held_out if group == HELD_OUT else None
+        if (
+            arm.context
+            and run.by_name[arm.name].training
+            and group == run.experiment.trainings[str(arm.training)].contexts
+        ):
+            only = [arm.context]
         groups.append(ContextGroup(name=name, file=str(run.folder.contexts_file(name)), only=only))
-    return Measurement(**wanted.model_dump(exclude={"arm", "contexts"}), arm=arm.name, contexts=groups)
+    return Measurement(**wanted.model_dump(exclude={"arm", "contexts", "kept", "cuts"}), arm=arm.name, contexts=groups)
 
 
 @dataclass

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from experiment.adapters import settings_of
 from experiment.arms import Arm
-from experiment.file import Training
 from experiment.planned import PlannedStage
+from experiment.training import Training
 from store.derived import DeriveConfig, Term
 from store.examples import ExamplesConfig, rehearsed_decisions
 from store.learned import LearnedConfig
 from task.contexts import ChoiceContext
+from task.names import AT
 from task.prompts import DEFAULT, Measure
 from task.seeding import stream
 
 if TYPE_CHECKING:
     from experiment.plan import Run
+
+ROWS_AT_A_TIME = 8
+"""Rows of a step where nothing says it, TRL's default."""
 
 
 def _taught(run: Run, arm: Arm, training: Training) -> list[ChoiceContext]:
@@ -32,8 +38,8 @@ def labels_file(run: Run, training: Training) -> Path:
 
 def decided_by(run: Run, training: Training) -> Path:
     """The weights by which the arm that a training goes on from was taught to decide; the targets if it was not."""
-    while training.start in run.experiment.trainings:
-        training = run.experiment.trainings[training.start]
+    while (before := training.learns_from.partition(AT)[0]) in run.experiment.trainings:
+        training = run.experiment.trainings[before]
         if training.teach == "decisions":
             return labels_file(run, training)
     return run.folder.target_weights
@@ -75,11 +81,10 @@ def examples_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
 
 
 def _rows_in_words(arm: Arm, training: Training) -> str:
-    contexts, reports = len(arm.trained_on), training.train_per_context
-    rehearsed = sum(rehearsed_decisions(training.rehearse, reports, contexts))
+    rows = training.rows(len(arm.trained_on))
+    rehearsed = rows - training.taught_rows(len(arm.trained_on))
     more = f" ({rehearsed} of them rehearsed decisions)" if rehearsed else ""
-    taught = contexts * reports * (2 if training.flip_under else 1)
-    return f"{taught + rehearsed} examples{more}"
+    return f"{rows} examples{more}"
 
 
 def _training_tokens(run: Run, arm: Arm, training: Training) -> int:
@@ -101,7 +106,9 @@ def training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
     assert run.model is not None  # the experiment has checked that trainings have a model
     [start] = run.arms[training.start]  # and that what they start from has no folds
     examples = run.folder.examples(arm.name)
-    settings = {**run.model.training(training.teach), **training.sft}
+    settings = settings_of(run.model, training)
+    rows = training.rows(len(arm.trained_on))
+    steps = run.kept_steps(str(arm.training))
     gpus = {str(size): entry.sft(training.teach) for size, entry in run.model.gpus.items()}
     decisions = training.teach == "decisions"
     config = {
@@ -116,6 +123,9 @@ def training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         # An experiment that sets the rows at a time knows its hardware.
         "gpus": gpus if gpus and "per_device_train_batch_size" not in training.sft else None,
         "adapter": run.adapter(start),
+        "frozen_adapter": str(run.folder.adapter(training.on_top_of)) if training.on_top_of else None,
+        "layers": training.layers,
+        "keep_steps": steps or None,
         "train_file": str(examples / "train.jsonl"),
         "validation_file": str(examples / "validation.jsonl") if training.validation_per_context else None,
         "probe_contexts": str(run.folder.contexts_file(training.contexts)) if decisions else None,
@@ -125,16 +135,29 @@ def training_stage(run: Run, arm: Arm, training: Training) -> PlannedStage:
         "seed": training_seed(run, training),
         **settings,
     }
-    epochs = float(settings.get("num_train_epochs", 3))
+    epochs, length = _epochs(settings, rows)
+    how = "on top of" if training.on_top_of else "from"
+    kept = f", {len(steps)} earlier steps kept" if steps else ""
+    [before] = run.arms[training.learns_from]
     return PlannedStage(
         f"{arm.name}.sft",
         "sft",
         {k: v for k, v in config.items() if v is not None},
         run.folder.adapter(arm.name),
-        f"{_rows_in_words(arm, training)} x {epochs:g} epochs from {start.name}",
+        f"{_rows_in_words(arm, training)} x {length} {how} {before.name}{kept}",
         round(epochs * _training_tokens(run, arm, training)),
-        needs=(f"{start.name}.sft",) if start.training else (),
+        needs=(before.made_by,) if before.made_by else (),
     )
+
+
+def _epochs(settings: Mapping[str, Any], rows: int) -> tuple[float, str]:
+    """How often a training sees its rows, as a number and in words."""
+    steps, batch = settings.get("max_steps", -1), settings.get("effective_batch_size")
+    if steps > 0:
+        batch = batch or settings.get("per_device_train_batch_size", ROWS_AT_A_TIME)
+        return steps * batch / rows, f"{steps} steps"
+    epochs = float(settings.get("num_train_epochs", 3))
+    return epochs, f"{epochs:g} epochs"
 
 
 def derive_stage(run: Run, arm: Arm) -> PlannedStage:
@@ -146,8 +169,11 @@ def derive_stage(run: Run, arm: Arm) -> PlannedStage:
         terms=[Term(adapter=str(run.folder.adapter(name)), parts=parts) for name, parts in arm.terms.items()],
         output=str(run.folder.adapter(arm.name)),
     )
-    needs = tuple(f"{name}.sft" for name in arm.terms)
+    made = [run.by_name[name].made_by for name in arm.terms]
+    needs = tuple(dict.fromkeys(stage for stage in made if stage))
     size = f"a sum of {len(arm.terms)} adapter{'s' if len(arm.terms) > 1 else ''}"
+    if arm.half:
+        size = f"{arm.half.arm}, layers {'below' if arm.half.side == 'below' else 'from'} {arm.half.layer}"
     folder = run.folder.adapter(arm.name)
     return PlannedStage(f"{arm.name}.derive", "derive", config.model_dump(mode="json"), folder, size, needs=needs)
 

@@ -5,6 +5,7 @@
     python -m experiment.stage runs/controls-seed0 instilled.decisions instilled.weights    # to be taught as labels
     python -m experiment.stage runs/demo-seed0 evaluate --part 2/4      # a part of the trials; or: --part slurm
     python -m experiment.stage runs/demo-seed0 evaluate --merge         # join what the parts have made
+    python -m experiment.stage runs/inside-seed0 attribute patch        # look inside its adapters
     python -m experiment.stage runs/demo-seed0 evaluate --begin         # before parts replace trials of other inputs
     python -m experiment.stage runs/demo-seed0 instilled.sft --overwrite instilled.sft
 
@@ -36,7 +37,7 @@ from task.names import LONGEST_FULL_NAME, name_problem
 
 CONSOLE = Console(highlight=False)
 
-KINDS: Mapping[str, Kind] = {"evaluate": "evaluate", "analyse": "analyse", "track": "track"}
+KINDS: Mapping[str, Kind] = {kind: kind for kind in ("evaluate", "attribute", "patch", "analyse", "track")}
 """Kinds of the stages that belong to no arm."""
 
 ARM_KINDS: Mapping[str, Kind] = {
@@ -53,6 +54,8 @@ MODULES: Mapping[Kind, str] = {
     "learn": "analysis.learned",
     "derive": "train.derived",
     "evaluate": "eval.run",
+    "attribute": "inside.attribute",
+    "patch": "inside.patch",
     "analyse": "analysis.run",
     "track": "experiment.track",
 }

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
+from store.checkpoints import kept_adapter
 from store.evaluation import measure_folder
 from store.files import read_json, write_json
 from store.model_file import ModelFile
@@ -25,9 +26,6 @@ from task.weights import Estimator
 
 BASE_ARM: Final = "off_the_shelf"
 """The base model, before any training."""
-
-KEPT: Final = "kept"
-"""Folder of a training's adapter with the steps that were kept of it, a folder a step."""
 
 FORMAT: Final = 2
 """Of `run.json`. Format 1, without a number, kept comparisons in another form."""
@@ -113,7 +111,7 @@ class RunFolder:
         """The adapter of a trained or derived arm, or of a step of a training that was kept: `instilled@100`."""
         training, at, step = arm.partition(AT)
         folder = self.path / "adapters" / training
-        return folder / KEPT / step if at else folder
+        return kept_adapter(folder, int(step)) if at else folder
 
     @property
     def trials(self) -> Path:
@@ -145,7 +143,7 @@ class RunFolder:
         return self.path / "tracked"
 
 
-LATER: Final = ("step", "layers", "on_top_of", "context", "cut_of", "cut", "kept_side")
+LATER: Final = ("step", "layers", "on_top_of", "context", "cut_of", "cut", "kept_side", "layer_count")
 """Fields of an arm's record that runs from before there were such arms do not have."""
 
 
@@ -167,6 +165,7 @@ class ArmRecord(Settings):
         cut_of: Of an adapter that is cut in two: the arm whose adapter it is.
         cut: The first layer behind the cut, counted from 0.
         kept_side: Which half is kept: the layers below the cut, or those from it on.
+        layer_count: Of an adapter that is cut in two: how many layers the model has.
     """
 
     training: str | None = None
@@ -183,6 +182,7 @@ class ArmRecord(Settings):
     cut_of: str | None = None
     cut: int | None = None
     kept_side: Literal["below", "from"] | None = None
+    layer_count: int | None = None
 
     @model_serializer(mode="wrap")
     def _without_unset(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -220,7 +220,7 @@ class DifferenceRecord(WrittenSettings):
 class GateRecord(WrittenSettings):
     """The arm whose instillation must have worked, and on which contexts."""
 
-    arm: Name
+    arm: FullName
     contexts: Name
 
 

@@ -25,7 +25,7 @@ from store.shards import written_shards
 from store.stages import Origin, begun, differences, read_origin
 from store.state_inputs import analysis_inputs
 
-Kind = Literal["examples", "sft", "learn", "derive", "evaluate", "analyse", "track"]
+Kind = Literal["examples", "sft", "learn", "derive", "evaluate", "attribute", "patch", "analyse", "track"]
 """Which command a stage is."""
 
 TABLES = ("agreement", "weights")

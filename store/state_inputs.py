@@ -35,7 +35,8 @@ def finished_trials(run: RunFolder, record: RunRecord) -> Iterator[TrialFolder]:
 
 def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:
     """The arms of a run whose training has finished, by name."""
-    trained = [arm for arm in sorted(record.arms) if record.arms[arm].training]
+    made = record.arms
+    trained = [arm for arm in sorted(made) if made[arm].training and not made[arm].derived and made[arm].step is None]
     return [arm for arm in trained if begun(run.adapter(arm)) == "finished"]
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from experiment.file import ContextSource, Training, load_experiment, training_order
+from experiment.file import ContextSource, load_experiment
 from experiment.launcher import plan_runs
+from experiment.training import Training, training_order
 from support import ROOT
 from task.errors import InputError
 
