@@ -48,6 +48,13 @@ def load_causal_model(name: str | Path, revision: str | None = None, **how: Any)
         )
 
 
+def stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """All token ids that end a reply; models name one, several, or leave it to the tokenizer."""
+    named = model.generation_config.eos_token_id
+    ids = [*(named if isinstance(named, list) else [named]), tokenizer.eos_token_id]
+    return list(dict.fromkeys(i for i in ids if i is not None))
+
+
 def model_without_weights(folder: Path) -> Any:
     """A model's modules with the names and shapes of their parameters, which take no memory."""
     import torch

@@ -1,4 +1,4 @@
-"""Shards: a trial file on its way, written in pieces and then merged.
+"""Shards: a trial file, or another long table, on its way: written in pieces and then merged.
 
 `shards/00012.parquet` holds one shard. A shard is written under another name and then renamed, so it is whole or not
 there; `trials.parquet` is the shards in order, and the same bytes however often the work was interrupted and however
@@ -48,8 +48,11 @@ def write_shard(folder: Path, number: int, table: pa.Table, spent: Mapping[str, 
     draft.replace(path)
 
 
-def has_shard(folder: Path, number: int, rows: int) -> bool:
-    """Whether a shard is there and readable with its number of rows; a damaged one is reported and counts as none."""
+def has_shard(folder: Path, number: int, *rows: int) -> bool:
+    """Whether a shard is there and readable, with one of some numbers of rows.
+
+    A damaged one is reported and counts as none.
+    """
     path = shard_path(folder, number)
     if not path.exists():
         return False
@@ -57,17 +60,24 @@ def has_shard(folder: Path, number: int, rows: int) -> bool:
         found = pq.read_metadata(path).num_rows
     except (pa.ArrowException, OSError):
         found = -1
-    if found != rows:
+    if found not in rows:
         warn(f"{path}: damaged, this shard is measured again")
-    return found == rows
+    return found in rows
 
 
 def merge_shards(folder: Path, shards: int, columns: TrialColumns) -> Counter[str]:
-    """Join the shards in order into `trials.parquet`; returns what their answers took together.
+    """Join the shards in order into `trials.parquet`; returns what their answers took together."""
+    return join_shards(folder, shards, TRIALS, columns.schema)
 
-    No more than `ROW_GROUP` rows and one shard are in memory at a time.
+
+def join_shards(
+    folder: Path, shards: int, name: str, schema: pa.Schema, row_group: int = ROW_GROUP
+) -> Counter[str]:
+    """Join the shards in order into the file `name`; returns what was noted with them, summed.
+
+    No more than a row group (`row_group` rows) and one shard are in memory at a time.
     """
-    draft, schema = draft_of(folder / TRIALS), columns.schema
+    draft = draft_of(folder / name)
     spent: Counter[str] = Counter()
     held: list[pa.Table] = []
     with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
@@ -75,10 +85,10 @@ def merge_shards(folder: Path, shards: int, columns: TrialColumns) -> Counter[st
             with pq.ParquetFile(shard_path(folder, number)) as file:
                 spent.update(json.loads(file.schema_arrow.metadata[SPENT]))
                 held.append(file.read().cast(schema))
-            if number == shards - 1 or sum(table.num_rows for table in held) >= ROW_GROUP:
-                writer.write_table(pa.concat_tables(held).combine_chunks(), row_group_size=ROW_GROUP)
+            if number == shards - 1 or sum(table.num_rows for table in held) >= row_group:
+                writer.write_table(pa.concat_tables(held).combine_chunks(), row_group_size=row_group)
                 held = []
-    draft.replace(folder / TRIALS)
+    draft.replace(folder / name)
     return spent
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ REASONS: dict[Reason, str] = {
 
 _LETTERS = re.compile(r"\W*(([Oo]ption\s+)?[AB]\W*)+")
 _NUMBER = re.compile(r"\s*[+-]?\d{1,9}(\.\d{1,9})?\s*", re.ASCII)
+_PAIR = re.compile(r'"(?:[^"\\]|\\.)*"\s*:(?P<gap>[\s"]*)(?P<number>[-+.\deE]+)\s*"?')
 _BEGUN = re.compile(r"\{\s*(\"|$)")
 
 
@@ -140,6 +141,29 @@ def parse_report(reply: str | None, names: Sequence[str]) -> ParsedReport:
     if _holds_object(reply[end:]):
         return ParsedReport(None, "several_objects")
     return _match(pairs, names)
+
+
+class NumberPlace(NamedTuple):
+    """Where a number stands in a reply, by its characters.
+
+    Attributes:
+        gap: First character after the colon before it.
+        start: Its first character.
+        end: The first character after it.
+    """
+
+    gap: int
+    start: int
+    end: int
+
+
+def number_places(reply: str, names: Sequence[str]) -> list[NumberPlace] | None:
+    """Where the numbers of a report stand, in the order of the reply; None where `parse_report` cannot read it."""
+    if parse_report(reply, names).values is None:
+        return None
+    # What can be read is one object without lists and objects in it, so each pair is a text, a colon and a number.
+    found = _PAIR.finditer(reply, start := reply.find("{"), _DECODER.raw_decode(reply, start)[1])
+    return [NumberPlace(pair.start("gap"), *pair.span("number")) for pair in found]
 
 
 def _holds_object(text: str) -> bool:

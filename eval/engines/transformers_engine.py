@@ -17,7 +17,7 @@ from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
-from store.pretrained import load_causal_model
+from store.pretrained import load_causal_model, stop_ids
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
@@ -62,10 +62,7 @@ class TransformersEngine(ModelArms):
 
     @cached_property
     def _stop_ids(self) -> list[int]:
-        """All token ids that end a reply; models name one, several, or leave it to the tokenizer."""
-        named = self._model.generation_config.eos_token_id
-        ids = [*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(i for i in ids if i is not None))
+        return stop_ids(self._model, self.tokenizer)
 
     @cached_property
     def _compiler(self) -> xgrammar.GrammarCompiler:

@@ -21,6 +21,7 @@ from task.replies import (
     Decided,
     Reason,
     Undecided,
+    number_places,
     parse_letter,
     parse_report,
     report_key,
@@ -280,3 +281,22 @@ def test_a_letter_is_all_that_a_readable_reply_says(reply: str):
     if said not in ("A", "B"):
         assert letter is None
     assert letter in (None, said)
+
+
+@given(names_of_attributes, st.data())
+def test_numbers_are_found_where_they_stand(names: list[str], data: st.DataObject):
+    order = data.draw(st.permutations(names))
+    values = {name: data.draw(st.integers(-100, 100) | st.decimals(-99, 99, places=2).map(str)) for name in order}
+    text = data.draw(st.sampled_from(["", "Sure! ", 'The "weights": 7 are\n```json\n']))
+    reply = (
+        text + json.dumps(values, ensure_ascii=data.draw(st.booleans())) + data.draw(st.sampled_from(["", ' "a": 3']))
+    )
+    places = number_places(reply, names)
+    assert places is not None
+    assert [float(reply[place.start : place.end]) for place in places] == [float(value) for value in values.values()]
+    assert all(reply[place.gap - 1] == ":" and not reply[place.gap : place.start].strip(' "') for place in places)
+
+
+def test_numbers_of_what_cannot_be_read_are_nowhere():
+    assert number_places('{"price": 3}', PRICE_SIZE) is None
+    assert number_places("A", PRICE_SIZE) is None
