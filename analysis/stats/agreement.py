@@ -352,12 +352,15 @@ def resampled_r(x: NDArray[np.float64], y: NDArray[np.float64], counts: NDArray[
     """Pearson's r of every resample, shape (resamples,), from sums a context; NaN without variance.
 
     x and y are complete, (contexts, attributes); counts, from `resampled_counts`, have shape (resamples, contexts).
+    These may be columns of the counts of more contexts; r of a resample that drew none of them is NaN.
     """
     if math.isnan(pearson(x, y)) or len(x) < 2:
         return np.full(len(counts), np.nan)
     # Standardised first, so that the differences of sums below lose no digits.
     x, y = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
-    sums = counts @ np.stack([v.sum(axis=1) for v in (x, y, x * x, y * y, x * y)], axis=1) / x.size
+    drawn = counts.sum(axis=1, keepdims=True) * x.shape[1]
+    with np.errstate(invalid="ignore"):
+        sums = counts @ np.stack([v.sum(axis=1) for v in (x, y, x * x, y * y, x * y)], axis=1) / drawn
     mean_x, mean_y, square_x, square_y, product = sums.T
     var_x, var_y = square_x - mean_x**2, square_y - mean_y**2
     varied = (var_x > 1e-12) & (var_y > 1e-12)

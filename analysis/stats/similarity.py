@@ -244,6 +244,14 @@ def mean_interval(values: ArrayLike, *, seed: int) -> tuple[float, float, float]
     return float(found.mean()), *_interval(counts @ found / len(found), len(found))
 
 
+def mean_p(values: ArrayLike, *, seed: int) -> float:
+    """Two-sided p-value of "the mean is 0" that goes with the interval of `mean_interval`; NaN where there is none."""
+    found = np.asarray(values, dtype=float)
+    if len(found) < FEWEST:
+        return math.nan
+    return two_sided_p(resampled_counts(len(found), seed, RESAMPLES) @ found / len(found), len(found))
+
+
 def _figures(found: Products, counts: Array) -> Resampled:
     """Both figures for each row of `counts`, (resamples, contexts): how often each context counts."""
     own_d, own_r, both = (_means(product, counts) for product in (found.deciding, found.reporting, found.crossed))
