@@ -15,8 +15,9 @@ from store.values import Figure
 from store.verdict import Verdict
 from task.prompts import Measure
 
-Curve = Literal["decisions", "reports", "faithfulness"]
-"""What is followed along the cuts: r(learned, target), r(reported, target), r(reported, learned)."""
+Curve = Literal["decisions", "reports", "faithfulness", "agreement"]
+"""What is followed along the cuts: r(learned, target), r(reported, target), r(reported, learned), and the share of
+decisions that follow the targets. The last needs no weights: it is there also where decisions show none."""
 
 Side = Literal["below", "from"]
 """Which half of an adapter is kept: the layers below a cut, or those from it on."""
@@ -41,6 +42,8 @@ class StateSummary(Settings):
         reported_vs_target: Its reports against those that were taught.
         base_vs_learned: Reports of the model before any training against the weights that drive these decisions: what
             faithfulness is reached by common sense.
+        agreement: Share of its decisions that follow the weights that were taught; half of them do by chance.
+        agreement_low, agreement_high: Its interval, contexts resampled.
         readable: Share of its reports that could be read; None where none was asked for.
         reports: Reports that were asked for.
         constrained: Whether they were forced into their form.
@@ -54,6 +57,9 @@ class StateSummary(Settings):
     reported_vs_learned: CorrelationSummary
     reported_vs_target: CorrelationSummary
     base_vs_learned: CorrelationSummary
+    agreement: Figure
+    agreement_low: Figure
+    agreement_high: Figure
     readable: Figure
     reports: int
     constrained: bool
@@ -88,7 +94,7 @@ class TrajectorySummary(Settings):
 
 
 class CutSummary(StateSummary):
-    """An adapter with the layers on one side of `cut` alone; at the ends of a curve stand the arm itself and its base."""
+    """An adapter with the layers on one side of `cut` alone; at a curve's ends stand the whole arm and its base."""
 
     cut: int
 
@@ -99,7 +105,7 @@ class MidpointSummary(Verdict):
     Attributes:
         layer: Counted from 0, so that all that layer 3 holds alone gives 3; None where it is not defined.
         low, high: 95% interval, contexts resampled.
-        start, end: r at both ends of the curve: at the first and at the last cut whose state could be measured.
+        start, end: The curve's value at both ends: at the first and at the last cut whose state has one.
         first_cut, last_cut: These cuts; None without two of them.
         crossings: Every layer at which the curve passes half-way; `layer` is that of a curve with just one.
         n_contexts: The fewest behind any point of the curve.
@@ -117,7 +123,7 @@ class MidpointSummary(Verdict):
 
 
 class LagSummary(Verdict):
-    """Midpoint of decisions less that of reports, in layers; both curves over the same resampled contexts."""
+    """How many layers the midpoint of one curve lies behind another's; both over the same resampled contexts."""
 
     layers: Figure = None
     low: Figure = None
@@ -125,11 +131,15 @@ class LagSummary(Verdict):
 
 
 class SideSummary(Settings):
-    """The states that keep one side of an adapter, by cut, with the midpoint of each curve."""
+    """The states that keep one side of an adapter, by cut, with the midpoint of each curve.
+
+    Attributes:
+        behind_reports: Midpoints of `decisions` and of `agreement` less that of `reports`.
+    """
 
     points: list[CutSummary]
     midpoints: dict[Curve, MidpointSummary]
-    decisions_less_reports: LagSummary
+    behind_reports: dict[Curve, LagSummary]
 
 
 class AblationSummary(Settings):

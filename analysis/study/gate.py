@@ -97,20 +97,15 @@ def summarise_decisions(
 ) -> ArmDecisions:
     """How an arm decides on those of the contexts `members` that it was asked about.
 
-    A pair without a right answer, of equal utility or in a context without target weights, is left out of `agreement`.
-    `seed` is that of the bootstrap.
+    What `following` does not judge is left out of `agreement`. `seed` is that of the bootstrap.
     """
     rows = np.isin(trials.contexts, members)
     chose_a, shown = trials.chose_a[rows], trials.shown[rows]
     made = ~np.isnan(chose_a)
     both = made.all(axis=-1)
-    first_chosen = np.stack([chose_a[..., 0], 1 - chose_a[..., 1]], axis=-1)
-    unknown = np.full(trials.difference.shape[2], np.nan)
-    taught = np.stack([targets.get(name, unknown) for name in np.array(trials.contexts)[rows]])
-    gain = np.einsum("cpa,ca->cp", trials.difference[rows], taught)[..., None]
-    judged = made & (np.abs(gain) > 1e-9)
-    follows = (judged & (first_chosen == (gain > 0))).sum(axis=(1, 2))
-    low, high = bootstrap_share(follows, judged.sum(axis=(1, 2)), seed=seed)
+    first_chosen = _first_chosen(chose_a)
+    follows, judged = (counted[rows] for counted in following(trials, targets))
+    low, high = bootstrap_share(follows, judged, seed=seed)
     reasons = [reason for row in np.flatnonzero(rows) for reason in trials.reasons[row]]
     return ArmDecisions(
         pairs=int(shown.any(axis=-1).sum()),
@@ -123,17 +118,39 @@ def summarise_decisions(
         letter_mass=_mean(trials.letter_mass[rows][shown]),
         position_bias=_mean(trials.log_odds[rows][both].mean(axis=-1)),
         flips=_mean(first_chosen[both, 0] != first_chosen[both, 1]),
-        agreement=_share(int(follows.sum()), int(judged.sum())),
+        agreement=share_of(int(follows.sum()), int(judged.sum())),
         agreement_low=low,
         agreement_high=high,
     )
+
+
+def following(
+    trials: DecisionTrials, targets: Mapping[str, NDArray[np.float64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Decisions of each context that follow the target weights, and those that these judge, each (contexts,).
+
+    A pair without a right answer, of equal utility or in a context without target weights, is not judged.
+    """
+    chose_a = trials.chose_a
+    unknown = np.full(trials.difference.shape[2], np.nan)
+    taught = np.stack([targets.get(name, unknown) for name in trials.contexts])
+    gain = np.einsum("cpa,ca->cp", trials.difference, taught)[..., None]
+    judged = ~np.isnan(chose_a) & (np.abs(gain) > 1e-9)
+    follows = judged & (_first_chosen(chose_a) == (gain > 0))
+    return follows.sum(axis=(1, 2)), judged.sum(axis=(1, 2))
+
+
+def _first_chosen(chose_a: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 where a pair's first option was chosen, in either order; shape (contexts, pairs, 2)."""
+    return np.stack([chose_a[..., 0], 1 - chose_a[..., 1]], axis=-1)
 
 
 def _mean(values: NDArray[Any]) -> float:
     return float(values.mean()) if values.size else math.nan
 
 
-def _share(part: int, whole: int) -> float:
+def share_of(part: int, whole: int) -> float:
+    """Part of a whole; NaN of nothing."""
     return part / whole if whole else math.nan
 
 

@@ -297,7 +297,7 @@ def analyse(path: Path) -> RunResults:
 
     place = (record.gate.arm, record.gate.contexts)
     learned, gate = instilled(Taught(record.gate.arm, DEFAULT["decisions"], place[1], own.get(place, targets)))
-    others = {(entry.asked, entry.group): entry for entry in taught}
+    others = {(entry.asked, entry.group): entry for entry in taught if not entry.inherited}
     instillations = {at: instilled(entry)[1] for at, entry in others.items() if at in decisions and at != place}
     return RunResults(
         name=record.name,
