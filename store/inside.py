@@ -17,8 +17,11 @@ from store.evaluation import ContextGroup, ModelSettings
 from store.manifests import Facts
 from store.settings import WrittenSettings
 from store.values import Count, FullName, PathText
+from store.wordings import read_wordings
 from task.contexts import ChoiceContext
 from task.errors import InputError
+from task.prompts import Measure, frame
+from task.trials import ShownTrial, sample_trials
 
 Task = Literal["deciding", "reporting"]
 """What an adapter is used for: choosing a letter, or saying the numbers of a report."""
@@ -104,6 +107,18 @@ class PatchConfig(InsideConfig):
     """
 
     random: Annotated[int, Field(ge=0, le=1000)] = 3
+
+
+def shown_trials(config: InsideConfig, task: Task, context: ChoiceContext) -> list[ShownTrial]:
+    """The trials of a context that show a task: the first of its measurement, in the default wording.
+
+    Pairs to decide between are shown in one order and the other by turns.
+    """
+    measure: Measure = "decisions" if task == "deciding" else "reports"
+    framing = frame(measure, context, wordings=read_wordings(config.wording))
+    drawn = sample_trials(config.seed, measure, context, config.prompts)
+    pairs = zip(drawn.index.tolist(), drawn.first, drawn.second, strict=True)
+    return [ShownTrial(framing, i, first, second, task == "reporting" or i % 2 == 0) for i, first, second in pairs]
 
 
 def scores_folder(inside: Path, arm: str, task: Task, draw: int = 0) -> Path:

@@ -90,19 +90,21 @@ def read_scores(folder: Path) -> Scores:
     """Read `scores.parquet` of a folder.
 
     Raises:
-        InputError: There is no such file, it has other columns, or its contexts have scores of different rows.
+        InputError: There is no such file, it has other columns, no scores, or contexts with scores of different rows.
     """
     path = folder / SCORES
     table = _read(path, SCORES_SCHEMA)
+    if not table.num_rows:
+        raise InputError(f"{path}: no context has scores, as no report could be read; leave the arm out")
     names = table["context"].to_numpy().astype(np.str_)
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]]) if len(names) else np.zeros(0, dtype=int)
-    shape = len(starts), len(names) // max(len(starts), 1)
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    shape = len(starts), len(names) // len(starts)
     whole = len({*names[starts]}) == len(starts) and (np.diff([*starts, len(names)]) == shape[1]).all()
     if whole:
         layer, row = (table[name].to_numpy().reshape(shape) for name in ("layer", "row"))
         matrix, factor = (table[name].to_numpy().astype(np.str_).reshape(shape) for name in ("matrix", "factor"))
         whole = all((column == column[:1]).all() for column in (layer, matrix, factor, row))
-    if not whole or not len(names):
+    if not whole:
         raise InputError(f"{path}: its contexts do not have scores of the same rows; attribute the arm again")
     rows = Rows(layer[0], matrix[0], factor[0], row[0])
     return Scores(tuple(names[starts].tolist()), rows, table["score"].to_numpy().reshape(shape))

@@ -57,7 +57,7 @@ def has_shard(folder: Path, number: int, *rows: int) -> bool:
     if not path.exists():
         return False
     try:
-        found = pq.read_metadata(path).num_rows
+        found = shard_rows(folder, number)
     except (pa.ArrowException, OSError):
         found = -1
     if found not in rows:
@@ -65,14 +65,17 @@ def has_shard(folder: Path, number: int, *rows: int) -> bool:
     return found in rows
 
 
+def shard_rows(folder: Path, number: int) -> int:
+    """Rows of a shard that is there."""
+    return int(pq.read_metadata(shard_path(folder, number)).num_rows)
+
+
 def merge_shards(folder: Path, shards: int, columns: TrialColumns) -> Counter[str]:
     """Join the shards in order into `trials.parquet`; returns what their answers took together."""
     return join_shards(folder, shards, TRIALS, columns.schema)
 
 
-def join_shards(
-    folder: Path, shards: int, name: str, schema: pa.Schema, row_group: int = ROW_GROUP
-) -> Counter[str]:
+def join_shards(folder: Path, shards: int, name: str, schema: pa.Schema, row_group: int = ROW_GROUP) -> Counter[str]:
     """Join the shards in order into the file `name`; returns what was noted with them, summed.
 
     No more than a row group (`row_group` rows) and one shard are in memory at a time.

@@ -48,7 +48,7 @@ def test_scores_come_back_as_they_were_written(tmp_path: Path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "no draft is left"
 
 
-@pytest.mark.parametrize("damage", ["a row is missing", "a context stands twice", "rows in another order", "empty"])
+@pytest.mark.parametrize("damage", ["a row is missing", "a context stands twice", "rows in another order"])
 def test_scores_of_different_rows_are_refused(tmp_path: Path, damage: str):
     write_scores(tmp_path, SAMPLE)
     table = pq.read_table(tmp_path / SCORES)
@@ -56,10 +56,15 @@ def test_scores_of_different_rows_are_refused(tmp_path: Path, damage: str):
         "a row is missing": [0, 1, 2, 3, 4, 5, 6],
         "a context stands twice": [*range(8), *range(4)],
         "rows in another order": [0, 1, 2, 3, 4, 6, 5, 7],
-        "empty": [],
     }[damage]
     pq.write_table(table.take(np.array(order, dtype=np.int64)), tmp_path / SCORES)
     with pytest.raises(InputError, match=r"scores\.parquet: its contexts do not have scores of the same rows"):
+        read_scores(tmp_path)
+
+
+def test_a_file_without_scores_says_why(tmp_path: Path):
+    write_scores(tmp_path, Scores((), ROWS, np.empty((0, 4))))
+    with pytest.raises(InputError, match="no context has scores, as no report could be read"):
         read_scores(tmp_path)
 
 
