@@ -11,40 +11,42 @@ import re
 from analysis.study.results import RunResults
 from analysis.study.states import series_of, together
 from store.curves_summary import DepthPoint, DepthSummary
-from store.run import BASE_ARM, ArmRecord
-from task.prompts import Measure
-
-Same = tuple[Measure | None, str, str | None, str | None]
-"""What trainings of one series have in common: what they taught, the arm that they started from, labels, the cue."""
+from store.run import BASE_ARM, RunRecord
 
 
 def depths_of(results: RunResults) -> dict[str, DepthSummary]:
     """The series of trainings with `layers`, by `WHAT from START/group`."""
     found = {}
-    for same, trainings in _series(results).items():
+    for name, trainings in _series(results.record).items():
         for group in results.groups:
-            if told := _depth(results, same, trainings, group):
-                labels = f" {same[2]}" if same[2] not in (None, "target") else ""
-                found[f"{same[0]}{labels} from {same[1]}/{group}"] = told
+            if told := _depth(results, trainings, group):
+                found[f"{name}/{group}"] = told
     return found
 
 
-def _same(made: ArmRecord) -> Same:
-    return made.teach, made.start or BASE_ARM, made.labels, made.flip_under
-
-
-def _series(results: RunResults) -> dict[Same, dict[str, list[str]]]:
+def _series(record: RunRecord) -> dict[str, dict[str, list[str]]]:
     """The arms of each training that belongs to a series, by name of the training."""
-    trained = {name: made for name, made in results.record.arms.items() if made.training and made.step is None}
-    cut_short = {_same(made) for made in trained.values() if made.layers is not None}
-    found: dict[Same, dict[str, list[str]]] = {}
+    trained = {n: made for n, made in record.arms.items() if made.training and made.step is None and not made.on_top_of}
+    in_some_layers = {_lineage(record, name) for name, made in trained.items() if made.layers is not None}
+    found: dict[str, dict[str, list[str]]] = {}
     for name, made in trained.items():
-        if (same := _same(made)) in cut_short and not made.on_top_of:
-            found.setdefault(same, {}).setdefault(str(made.training), []).append(name)
+        if (lineage := _lineage(record, name)) in in_some_layers:
+            found.setdefault(lineage, {}).setdefault(str(made.training), []).append(name)
     return found
 
 
-def _depth(results: RunResults, same: Same, trainings: dict[str, list[str]], group: str) -> DepthSummary | None:
+def _lineage(record: RunRecord, arm: str) -> str:
+    """What an arm was taught, and what before that, whatever the layers: the same for all trainings of a series."""
+    made = record.arms.get(arm)
+    if made is None or made.training is None:
+        return arm
+    labels = f" {made.labels}" if made.labels not in (None, "target") else ""
+    cued = f" and the reverse under {made.flip_under}" if made.flip_under else ""
+    group = f" on {made.contexts}" if made.contexts else ""
+    return f"{made.teach}{labels}{cued}{group} from {_lineage(record, made.start or BASE_ARM)}"
+
+
+def _depth(results: RunResults, trainings: dict[str, list[str]], group: str) -> DepthSummary | None:
     """One series on a group; None where none of its trainings with `layers` was measured there."""
     arms = [arm for members in trainings.values() for arm in members]
     in_some = [arm for arm in arms if results.record.arms[arm].layers is not None]
@@ -63,8 +65,8 @@ def _depth(results: RunResults, same: Same, trainings: dict[str, list[str]], gro
                 points.append(DepthPoint(training=training, layers=layers, **placed, **dict(state.told)))
     base = series.state([BASE_ARM])
     return DepthSummary(
-        teach=same[0],
-        start=same[1],
+        teach=results.record.arms[arms[0]].teach,
+        start=_lineage(results.record, results.record.arms[arms[0]].start or BASE_ARM),
         contexts=group,
         n_contexts=len(series.members),
         points=points,

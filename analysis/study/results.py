@@ -43,7 +43,7 @@ from store.manifests import (
     TrainingFacts,
     read_manifest,
 )
-from store.run import ComparisonRecord, GateRecord, RunFolder, RunRecord, read_run
+from store.run import ArmRecord, ComparisonRecord, GateRecord, RunFolder, RunRecord, read_run
 from store.stages import begun
 from store.state_inputs import finished_trainings, finished_trials
 from store.trials import DecisionTrials, ReportTrials, read_decisions, read_reports
@@ -249,8 +249,17 @@ class RunResults(Findings):
 
     @property
     def planned_decisions(self) -> list[tuple[tuple[str, str], ArmDecisions]]:
-        """`decisions` in the order of the run's plan."""
-        return sorted(self.decisions.items(), key=lambda item: self.place(item[0][0]))
+        """`decisions` of the arms that stand alone, in the order of the run's plan."""
+        alone = ((at, found) for at, found in self.decisions.items() if self.stands_alone(at[0]))
+        return sorted(alone, key=lambda item: self.place(item[0][0]))
+
+    def stands_alone(self, asked: str) -> bool:
+        """Whether an arm, as it was asked, is shown by itself: it is no kept step, no cut, and none of many adapters.
+
+        Those stand in the pictures and tables of their series.
+        """
+        made = self.record.arms.get(asked.partition(" (")[0], ArmRecord())
+        return made.step is None and made.cut_of is None and made.context is None
 
     def place(self, arm: str) -> int:
         """Where an arm stands in the run's plan; one asked in a variant comes last."""
