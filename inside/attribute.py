@@ -2,9 +2,9 @@
 
     python -m inside.attribute --config runs/inside-seed0/stages/attribute.yaml
 
-For each arm it writes `ARM/deciding/scores.parquet` and `ARM/reporting/scores.parquet`. For random adapters of its shapes
-it writes the same, in `ARM/random_1/deciding/` and so on. They are asked about the very answers of the arm, so that one
-that cannot report has scores, too; what they are held against is the random adapter in full.
+For each arm it writes `ARM/deciding/scores.parquet` and `ARM/reporting/scores.parquet`. For random adapters of its
+shapes it writes the same, in `ARM/random_1/deciding/` and so on. They are asked about the very answers of the arm, so
+that one that cannot report has scores, too; what they are held against is the random adapter in full.
 
 Stopped and started again, it goes on after the last context, a task an adapter. Scores from other inputs are kept until
 --overwrite.

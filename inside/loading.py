@@ -32,7 +32,9 @@ class BaseModel:
         self.model.requires_grad_(False)
         self.stop_ids = stop_ids(self.model, self.tokenizer)
         # What a model's own generation settings say, such as a repetition penalty, would change greedy replies.
-        self.model.generation_config = GenerationConfig(eos_token_id=self.stop_ids, pad_token_id=self.stop_ids[0])
+        self.model.generation_config = GenerationConfig(
+            eos_token_id=self.stop_ids, pad_token_id=self.stop_ids[0], use_cache=True
+        )
 
     @property
     def device(self) -> torch.device:
