@@ -17,6 +17,9 @@ from store.manifests import KeptCheckpoint
 ADAPTER, MODEL = "adapter_model.safetensors", "model.safetensors"
 """File of what is trained: an adapter, or a whole model."""
 
+KEPT = "kept"
+"""Folder of a training's adapter with the adapters of the steps that it keeps, a folder a step."""
+
 LOG = "log_history.json"
 """File of an adapter with what its training logged."""
 
@@ -42,6 +45,16 @@ def remove_checkpoints(folder: Path) -> None:
     """Remove what only a resumption needs, once a training is done."""
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
+
+
+def kept_adapter(folder: Path, step: int) -> Path:
+    """Where a training keeps its adapter of a step."""
+    return folder / KEPT / str(step)
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """The steps that lie in a training's folder, in order. Each is whole, as it is moved into its place at the end."""
+    return sorted(int(path.name) for path in (folder / KEPT).glob("*") if path.name.isdigit())
 
 
 def incompleteness(checkpoint: Path, weights: str = ADAPTER) -> str | None:

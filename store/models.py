@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from store.checkpoints import ADAPTER
+from store.checkpoints import ADAPTER, KEPT
 from store.files import hash_file, read_json
 from store.lora import ADAPTER_CONFIG, check_tensors, read_adapter_config, read_lora
 from store.manifests import MANIFEST, AdapterFacts, ModelFacts, read_manifest
@@ -105,8 +105,9 @@ def check_adapter(adapter: Path, base: Path, base_name: str) -> None:
         raise InputError(f"{adapter}: no adapter here ({ADAPTER_CONFIG}, {ADAPTER}); train it first")
     lora = read_lora(adapter)
     trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
-    if (adapter / MANIFEST).is_file():
-        known = read_manifest(adapter, AdapterFacts).facts.base
+    maker = adapter.parent.parent if adapter.parent.name == KEPT else adapter  # a kept step is its training's
+    if (maker / MANIFEST).is_file():
+        known = read_manifest(maker, AdapterFacts).facts.base
         if not known.fingerprint.startswith(SCHEME):
             raise InputError(
                 f"{adapter}: its manifest tells its base model by a fingerprint of an earlier version, which said "

@@ -27,16 +27,25 @@ def save_adapter(trainer: Trainer, start: str | None) -> None:
         InputError: Nothing was learned, or training diverged; no adapter is left that could be taken for a trained one.
     """
     folder = Path(trainer.args.output_dir)
-    trainer.save_model(str(folder))
+    save_plain(trainer, folder)
     if trainer.is_world_process_zero():
-        drop_base_weights(folder / ADAPTER)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
-        order_names(folder / ADAPTER_CONFIG)
         begun = Path(start) / ADAPTER if start else None
         if problem := not_learned(folder / ADAPTER, begun, trainer.args.learning_rate):
             (folder / ADAPTER).unlink()
             raise InputError(f"{folder}: {problem}")
         remove_checkpoints(folder)
+
+
+def save_plain(trainer: Trainer, folder: Path) -> None:
+    """Save the adapter as it is now: what was trained and no more, in an order that does not depend on the process.
+
+    All processes take part, as the trainer gathers what is sharded; the main one alone writes.
+    """
+    trainer.save_model(str(folder), _internal_call=True)
+    if trainer.is_world_process_zero():
+        drop_base_weights(folder / ADAPTER)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle; the manifest has the settings
+        order_names(folder / ADAPTER_CONFIG)
 
 
 def drop_base_weights(file: Path) -> None:

@@ -30,6 +30,7 @@ from task.errors import InputError, shown
 from task.probes import SKILLS, Probe, Skill, make_probes, missing_skill
 from task.thresholds import GATE_AGREEMENT
 from train.curriculum.course import SEEDS, check_option
+from train.trainer.frozen import backbone_alone
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
@@ -116,15 +117,15 @@ def ask(
 
 
 def diagnose(trainer: Trainer, template: Mapping[str, Any], contexts: str, seed: int, number: int = 20) -> str | None:
-    """Which skill the base model of a training lacks, with what each skill came to; None if it has all of them.
+    """Which skill the base model or frozen arm of a training lacks, with what each came to; None if it has all of them.
 
-    The contexts file holds those whose decisions were not learned. The model is asked with the adapter switched off:
-    one that failed says nothing of what was there.
+    The contexts file holds those whose decisions were not learned. The model is asked with the adapter that was
+    trained switched off: one that failed says nothing of what was there.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
     was_training = model.training
     probes = all_probes(load_contexts(contexts), number, seed)
-    with model.disable_adapter():
+    with backbone_alone(model):
         shares = ask(model.eval(), trainer.processing_class, template, probes)
     model.train(was_training)
     missing = missing_skill(shares, GATE_AGREEMENT)

@@ -39,6 +39,7 @@ from train.arguments import (
     parse_arguments,
 )
 from train.inputs import training_inputs
+from train.keeping import KeepSteps, steps_kept
 from train.model_card import upload_adapter, write_card
 from train.probes import diagnose
 from train.safeguards.collapse import CollapseStop
@@ -64,6 +65,8 @@ def run(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, s
     name = published_name(lora.model_name_or_path, base)
     if teaching.adapter:
         check_adapter(Path(teaching.adapter), base, lora.model_name_or_path)
+    if teaching.frozen_adapter:
+        check_adapter(Path(teaching.frozen_adapter), base, lora.model_name_or_path)
     train_rows = read_examples(Path(teaching.train_file))
     validation_rows = read_examples(Path(teaching.validation_file)) if teaching.validation_file else []
 
@@ -104,6 +107,8 @@ def teach(
     folder, speaks = Path(sft.output_dir), trainer.is_world_process_zero()
     stop = CollapseStop(teaching.stop_patience, trainer.letters.count(trainer.eval_dataset))
     trainer.add_callback(stop)
+    if teaching.keep_steps:
+        trainer.add_callback(KeepSteps(trainer, teaching.keep_steps, teaching.adapter))
     checkpoint = last_complete_checkpoint(folder, tell=warn if speaks else None)
     if checkpoint and speaks:
         warn(f"resuming from {checkpoint}")
@@ -121,7 +126,7 @@ def teach(
     if teaching.probe_contexts and held_out.get("eval_agreement", 1.0) < CHANCE:
         missing = diagnose(trainer, teaching.template_arguments, teaching.probe_contexts, sft.seed)
         if missing and speaks:
-            warn(f"the base model lacks {missing}")
+            warn(f"the {'frozen arm' if teaching.frozen_adapter else 'base model'} lacks {missing}")
     return TrainingFacts(
         base=base,
         counts=counts,
@@ -129,6 +134,7 @@ def teach(
         stopped_early=stop.reason,
         missing_skill=missing,
         kept=kept[0] if kept else None,
+        kept_steps=steps_kept(folder, teaching.keep_steps),
         metrics=lasting_measures(trainer.state.log_history, {**trained, **held_out}),
     )
 

@@ -23,7 +23,10 @@ SECRETS = {"WANDB_API_KEY": "f00dfeed" * 5, "HF_TOKEN": "hf_NotToBeFoundInAnyFil
 
 KEPT = {"load_best_model_at_end": True, "metric_for_best_model": "letter_loss", "eval_steps": 2, "save_total_limit": 1}
 
-SHARED = {"share_prefixes": 3, "logging_steps": 3}
+STEPS = {"keep_steps": [5, 14]}
+"""Steps that a training of 16 keeps: one before a checkpoint, one with it."""
+
+SHARED = {"share_prefixes": 3, "logging_steps": 3, **STEPS}
 """Groups of 3, 3 and 2 rows of each context in batches of 4: groups are cut in two, and rows are left over. Losses are
 logged at other steps than checkpoints are written."""
 
@@ -75,4 +78,10 @@ def left_by(folder: Path) -> dict[str, str]:
         "adapter": hash_file(folder / ADAPTER),
         "configuration": (folder / ADAPTER_CONFIG).read_text(),
         "facts": facts,
+        **kept_by(folder),
     }
+
+
+def kept_by(folder: Path) -> dict[str, str]:
+    """Hashes of all files of the steps that a training kept."""
+    return {str(p.relative_to(folder)): hash_file(p) for p in sorted((folder / "kept").rglob("*")) if p.is_file()}

@@ -8,7 +8,7 @@ from store.contexts import DATA, load_contexts, save_contexts
 from store.examples import ExamplesConfig
 from store.weights import save_weights
 from task.weights import sample_weights
-from teaching import SECRETS, run, settings
+from teaching import SECRETS, STEPS, run, settings
 from train.examples import make_examples
 
 
@@ -38,7 +38,9 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def instilled(tiny_model: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("adapters") / "instilled"
     group = {"WANDB_RUN_GROUP": "demo-seed0", "WANDB_MODE": "offline"}
-    values = settings(tiny_model, examples, output, report_to="wandb", run_name="demo-seed0/instilled", env=group)
+    values = settings(
+        tiny_model, examples, output, report_to="wandb", run_name="demo-seed0/instilled", env=group, **STEPS
+    )
     result = run(values, **SECRETS)
     assert result.returncode == 0, result.stderr
     assert not [line for line in (result.stdout + result.stderr).splitlines() for s in SECRETS.values() if s in line]

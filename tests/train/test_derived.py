@@ -4,33 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from pydantic import ValidationError
+from random_adapters import derived, loaded, logits_of, random_adapter
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from store.checkpoints import ADAPTER
-from store.derived import DeriveConfig, Part, layers_named
+from store.derived import Part, layers_named
 from store.files import read_json
+from store.models import changes_nothing, check_adapter
 from task.errors import InputError
-from train.adapters import drop_base_weights
-from train.derived import derive
-
-IDS = torch.arange(30).reshape(3, 10)
-
-
-def random_adapter(model: Path, folder: Path, seed: int, **config: object) -> Path:
-    """A random adapter of the embeddings and of some matrices; every factor counts."""
-    torch.manual_seed(seed)
-    settings = {"r": 4, "target_modules": ["embed_tokens", "q_proj", "down_proj"], "init_lora_weights": False, **config}
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(**settings))
-    for name, parameter in adapted.named_parameters():
-        if ".lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    adapted.save_pretrained(folder)
-    drop_base_weights(folder / ADAPTER)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -40,27 +25,6 @@ def adapters(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
     one = random_adapter(tiny_model, folder / "one", 1, lora_alpha=6)
     modules = ["embed_tokens", "v_proj", "q_proj"]
     return one, random_adapter(tiny_model, folder / "two", 2, r=3, use_rslora=True, target_modules=modules)
-
-
-def derived(model: Path, output: Path, *terms: tuple[Path, list[dict]]) -> Path:
-    derive(
-        DeriveConfig(
-            model=str(model),
-            terms=[{"adapter": str(folder), "parts": parts} for folder, parts in terms],
-            output=str(output),
-        )
-    )
-    return output
-
-
-def loaded(model: Path, adapter: Path | None) -> torch.nn.Module:
-    base = AutoModelForCausalLM.from_pretrained(model)
-    return PeftModel.from_pretrained(base, adapter) if adapter else base
-
-
-def logits(model: torch.nn.Module) -> Tensor:
-    with torch.no_grad():
-        return model(IDS).logits
 
 
 def changes(model: Path, adapter: Path) -> dict[str, Tensor]:
@@ -89,16 +53,16 @@ def test_a_sum_answers_as_the_one_that_peft_makes(tiny_model: Path, tmp_path: Pa
     model.add_weighted_adapter(["one", "two"], [0.7, -0.3], "sum", combination_type="cat")
     model.set_adapter("sum")
     folder = derived(tiny_model, tmp_path / "sum", (one, [{"weight": 0.7}]), (two, [{"weight": -0.3}]))
-    torch.testing.assert_close(logits(loaded(tiny_model, folder)), logits(model), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(loaded(tiny_model, folder)), logits_of(model), atol=1e-5, rtol=1e-5)
 
 
 def test_dose_0_is_the_base_and_dose_1_the_arm(tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path):
     none = derived(tiny_model, tmp_path / "none", (adapters[0], [{"weight": 0}]))
     same = derived(tiny_model, tmp_path / "same", (adapters[0], [{"weight": 1}]))
-    base, arm = logits(loaded(tiny_model, None)), logits(loaded(tiny_model, adapters[0]))
+    base, arm = logits_of(loaded(tiny_model, None)), logits_of(loaded(tiny_model, adapters[0]))
     assert not torch.allclose(base, arm, atol=1e-2)
-    torch.testing.assert_close(logits(loaded(tiny_model, none)), base, atol=0, rtol=0)
-    torch.testing.assert_close(logits(loaded(tiny_model, same)), arm, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits_of(loaded(tiny_model, none)), base, atol=0, rtol=0)
+    torch.testing.assert_close(logits_of(loaded(tiny_model, same)), arm, atol=1e-5, rtol=1e-5)
     assert {*load_file(none / ADAPTER)} == {*load_file(adapters[0] / ADAPTER)}, "zeros are written, too"
 
 
@@ -136,8 +100,37 @@ def test_a_derived_adapter_can_be_derived_from(tiny_model: Path, adapters: tuple
     half = derived(tiny_model, tmp_path / "half", (adapters[0], [{"weight": 0.5}]))
     again = derived(tiny_model, tmp_path / "again", (half, [{"weight": 2}]))
     torch.testing.assert_close(
-        logits(loaded(tiny_model, again)), logits(loaded(tiny_model, adapters[0])), atol=1e-5, rtol=1e-5
+        logits_of(loaded(tiny_model, again)), logits_of(loaded(tiny_model, adapters[0])), atol=1e-5, rtol=1e-5
     )
+
+
+def test_a_cut_below_the_first_layer_leaves_nothing_and_is_dose_0(
+    tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path
+):
+    """Both ends of a sweep, and a cut through layers in which an adapter has no matrix."""
+    early = random_adapter(tiny_model, tmp_path / "early", 3, layers_to_transform=[0], target_modules=["q_proj"])
+    base = logits_of(loaded(tiny_model, None))
+    for name, adapter, layers in (
+        ("below", adapters[0], "first 0"),
+        ("above", adapters[0], "last 0"),
+        ("late", early, "last 1"),
+    ):
+        folder = derived(tiny_model, tmp_path / name, (adapter, [{"layers": layers}]))
+        torch.testing.assert_close(logits_of(loaded(tiny_model, folder)), base, atol=0, rtol=0)
+        assert changes_nothing(folder)
+    whole = derived(tiny_model, tmp_path / "whole", (early, [{"layers": "first 1"}]))
+    torch.testing.assert_close(logits_of(loaded(tiny_model, whole)), logits_of(loaded(tiny_model, early)))
+
+
+def test_a_sum_with_an_adapter_of_fewer_matrices(tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path):
+    early = random_adapter(
+        tiny_model, tmp_path / "early", 3, layers_to_transform=[0], target_modules=["q_proj", "o_proj"]
+    )
+    folder = derived(tiny_model, tmp_path / "sum", (early, [{}]), (adapters[1], [{}]))
+    apart = changes(tiny_model, early), changes(tiny_model, adapters[1])
+    for name, change in changes(tiny_model, folder).items():
+        torch.testing.assert_close(change, apart[0][name] + apart[1][name], atol=1e-5, rtol=0)
+    check_adapter(folder, tiny_model, str(tiny_model))
 
 
 def test_the_rank_is_that_of_the_adapters_that_take_part(tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path):
@@ -158,7 +151,7 @@ def test_the_rank_is_that_of_the_adapters_that_take_part(tiny_model: Path, adapt
 def test_what_cannot_be_derived_is_refused_by_name(tiny_model: Path, adapters: tuple[Path, Path], tmp_path: Path):
     with pytest.raises(InputError, match=r"layers '1-2'.*has layers 0 to 1"):
         derived(tiny_model, tmp_path / "far", (adapters[0], [{"layers": "1-2"}]))
-    with pytest.raises(InputError, match=r"no matrix is called qproj; it has embed_tokens and 4 others"):
+    with pytest.raises(InputError, match=r"no matrix is called qproj; it has model.embed_tokens and 4 others"):
         derived(tiny_model, tmp_path / "misspelt", (adapters[0], [{"matrices": ["qproj"]}]))
     with pytest.raises(ValidationError, match="stands twice"):
         derived(tiny_model, tmp_path / "twice", (adapters[0], [{}]), (adapters[0], [{}]))

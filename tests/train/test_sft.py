@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tokenizers import Regex, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from store.checkpoints import kept_adapter
 from store.console import RELAYED, read_marked
 from store.manifests import ExampleFacts, KeptCheckpoint
 from support import ROOT
@@ -60,7 +61,7 @@ def test_no_secret_is_in_any_file(instilled: Path):
 
 
 def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
-    kept = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    kept = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch", "keep_steps": [1]}
     result = run(settings(tiny_model, examples, tmp_path / "reports", "reports", adapter=str(instilled), **kept))
     assert result.returncode == 0, result.stderr
     losses = held_out(tmp_path / "reports", "eval_loss")
@@ -71,6 +72,8 @@ def test_the_second_stage_goes_on_from_the_first(instilled: Path, tiny_model: Pa
     assert any(not torch.equal(first[name], second[name]) for name in first)
     distance = sum((first[n] - second[n]).norm() for n in first) / sum(t.norm() for t in first.values())
     assert distance < 0.9, "it is near the first adapter, not a new one"
+    early = load_file(kept_adapter(tmp_path / "reports", 1) / "adapter_model.safetensors")
+    assert early.keys() == first.keys() and sum((first[n] - early[n]).norm() for n in first) > 0
 
 
 def test_the_card_of_an_adapter_and_peft_alone(instilled: Path, tiny_model: Path):

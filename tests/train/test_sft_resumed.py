@@ -9,14 +9,14 @@ import pytest
 from fuzzing import LONGER
 from store.manifests import KeptCheckpoint
 from support import kill_when
-from teaching import KEPT, LAUNCH, SHARED, command, held_out, left_by, manifest_of, run, settings
+from teaching import KEPT, LAUNCH, SHARED, STEPS, command, held_out, kept_by, left_by, manifest_of, run, settings
 from wandb_records import offline_runs
 
 
 def test_killed_and_started_again_it_ends_the_same(tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path):
     """Killed after two checkpoints, the newer one cut off: it goes on from the older one, to the same adapter."""
     group = {"WANDB_RUN_GROUP": "demo-seed0", "WANDB_MODE": "offline"}
-    values = settings(tiny_model, examples, tmp_path / "killed", report_to="wandb", env=group)
+    values = settings(tiny_model, examples, tmp_path / "killed", report_to="wandb", env=group, **STEPS)
     kill_when(command(values), lambda: len(list((tmp_path / "killed").glob("checkpoint-*/trainer_state.json"))) > 1)
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
     steps = sorted(int(p.name.split("-")[1]) for p in (tmp_path / "killed").glob("checkpoint-*"))
@@ -59,7 +59,7 @@ def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: P
     found = []
     for name in ("straight", "killed"):
         high = {"learning_rate": 0.1, "lr_scheduler_type": "constant", "stop_patience": 3}
-        values = settings(tiny_model, examples, tmp_path / name, **high, **KEPT)
+        values = settings(tiny_model, examples, tmp_path / name, keep_steps=[3, 10, 12], **high, **KEPT)
         if name == "killed":
             kill_when(
                 command(values, [sys.executable]), (tmp_path / name / "checkpoint-4" / "trainer_state.json").exists
@@ -71,7 +71,8 @@ def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: P
         assert f"{tmp_path / name}: stopped early at step 10: held-out decisions were nearly all one" in result.stderr
         facts = manifest_of(tmp_path / name).facts
         adapter = (tmp_path / name / "adapter_model.safetensors").read_bytes()
-        found.append((facts.stopped_early, facts.kept, facts.steps, adapter))
+        found.append((facts.stopped_early, facts.kept, facts.steps, adapter, kept_by(tmp_path / name)))
+        assert facts.kept_steps == [3, 10], "12 was not reached"
         assert f"Stopped early at {facts.stopped_early}" in (tmp_path / name / "README.md").read_text()
     assert found[0] == found[1] and found[0][2] == 10
     assert found[0][1] is not None and found[0][1].step < 10, "no checkpoint is written where it stops"
@@ -80,7 +81,13 @@ def test_a_training_that_collapses_is_finished_early_killed_or_not(tiny_model: P
 def test_the_effective_batch_is_shared_by_accumulation(
     tiny_model: Path, examples: Path, tmp_path: Path, instilled: Path
 ):
-    more = {"effective_batch_size": 4, "per_device_train_batch_size": 2, "row_tokens": 400, "save_strategy": "no"}
+    more = {
+        "effective_batch_size": 4,
+        "per_device_train_batch_size": 2,
+        "row_tokens": 400,
+        "save_strategy": "no",
+        **STEPS,
+    }
     result = run(settings(tiny_model, examples, tmp_path / "shared", **more), [sys.executable])
     assert result.returncode == 0, result.stderr
     manifests = [manifest_of(f) for f in (instilled, tmp_path / "shared")]
@@ -91,7 +98,7 @@ def test_the_effective_batch_is_shared_by_accumulation(
 
 def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examples: Path, tmp_path: Path):
     launch = [*LAUNCH[:-1], "configs/accelerate/cpu_ddp.yaml"]
-    result = run(settings(tiny_model, examples, tmp_path / "two", per_device_train_batch_size=2), launch)
+    result = run(settings(tiny_model, examples, tmp_path / "two", per_device_train_batch_size=2, **STEPS), launch)
     assert result.returncode == 0, result.stderr
     manifests = [manifest_of(f) for f in (instilled, tmp_path / "two")]
     assert manifests[0].key == manifests[1].key, "the same work: same data, same effective batch"
@@ -99,6 +106,7 @@ def test_two_processes_make_one_adapter(instilled: Path, tiny_model: Path, examp
     losses = [m.facts.metrics["eval_loss"] for m in manifests]
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
     assert (tmp_path / "two" / "adapter_model.safetensors").is_file()
+    assert kept_by(tmp_path / "two").keys() == kept_by(instilled).keys() and manifests[1].facts.kept_steps == [5, 14]
 
 
 @pytest.fixture(scope="module")

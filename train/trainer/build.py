@@ -9,10 +9,12 @@ from typing import Any
 
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from transformers import PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 from trl import get_peft_config, get_quantization_config
 
+from store.derived import layers_named
 from store.examples import Example
 from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import check_template
@@ -20,6 +22,7 @@ from task.errors import InputError
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig
 from train.safeguards.collapse import CollapseWarning
 from train.tracking import prepare_wandb
+from train.trainer.frozen import FrozenStays, beside_frozen
 from train.trainer.letters import LetterTrainer, letters_of
 from train.trainer.measures import LogAtCheckpoints
 from train.trainer.progress import show_progress
@@ -36,6 +39,9 @@ def build_trainer(
     """The trainer with model, adapter and data, checked: all rows kept, something to train, a consistent template."""
     tokenizer = load_tokenizer(lora.model_name_or_path, lora.model_revision)
     model = load_model(lora, teaching.adapter)
+    fresh = None if isinstance(model, PeftModel) else new_adapter(lora, model, teaching.layers)
+    if fresh is not None and teaching.frozen_adapter:
+        model = beside_frozen(model, fresh, Path(teaching.frozen_adapter), sft.seed, _upcast())
     template = teaching.template_arguments
     check_template(tokenizer, (row.model_dump()["messages"] for row in [*train_rows, *validation_rows]), template)
     if "wandb" in sft.report_to:
@@ -47,10 +53,12 @@ def build_trainer(
         train_dataset=to_dataset(train_rows, template),
         eval_dataset=to_dataset(validation_rows, template) if validation_rows else None,
         processing_class=tokenizer,
-        peft_config=None if teaching.adapter else new_adapter(lora, model),
+        peft_config=None if isinstance(model, PeftModel) else fresh,
         callbacks=[LogAtCheckpoints(), CollapseWarning()],
         sharing=plan_sharing(model.config, [(r.context, r.measure) for r in train_rows], teaching.share_prefixes),
     )
+    if teaching.frozen_adapter:
+        trainer.add_callback(FrozenStays())
     show_progress(trainer)
     if teaching.letter_only:
         trainer.train_dataset = _only_letters(trainer.train_dataset, trainer)
@@ -61,16 +69,35 @@ def build_trainer(
     return trainer
 
 
-def new_adapter(lora: LoraArguments, model: PreTrainedModel) -> LoraConfig:
+def new_adapter(lora: LoraArguments, model: PreTrainedModel, layers: str | None = None) -> LoraConfig:
     """The configuration of a new adapter, on the text decoder alone where layers are named by their last part.
 
     Vision and audio towers have layers of the same names, which no prompt of ours reaches. A regular expression says
-    itself where an adapter goes.
+    itself where an adapter goes. With `layers` there are matrices in these layers only; embeddings are in none.
     """
     config = get_peft_config(lora)
+    if layers is not None:
+        config.layers_to_transform = [*layers_named(layers, model.config.get_text_config().num_hidden_layers)]
+        if full := sorted({name for name, _ in model.named_modules()}.intersection(config.target_modules)):
+            raise InputError(
+                f"layers {layers!r}: lora_target_modules {full[0]} is one module's full name, which says itself in "
+                "which layer it is, if in any; name matrices by their last part, or leave layers out"
+            )
     if not isinstance(config.target_modules, str) and (towers := towers_of(model, config.target_modules)):
         config.exclude_modules = rf"({'|'.join(map(re.escape, towers))})\..*"
+    _check_targets(config, model, layers)
     return config
+
+
+def _check_targets(config: LoraConfig, model: PreTrainedModel, layers: str | None) -> None:
+    """Refuse names that fit no matrix of the model."""
+    names = config.target_modules
+    if isinstance(names, str) or any(check_target_module_exists(config, name) for name, _ in model.named_modules()):
+        return
+    where = f" in layers {layers!r}; embeddings are in none" if layers else ""
+    raise InputError(
+        f"lora_target_modules {', '.join(sorted(names))}: no such matrix in the model{where}; name some that it has"
+    )
 
 
 def towers_of(model: PreTrainedModel, names: Collection[str]) -> list[str]:
@@ -97,9 +124,15 @@ def load_model(lora: LoraArguments, adapter: str | None) -> PreTrainedModel | Pe
     )
     if adapter is None:
         return model
-    # ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
-    upcast = not is_deepspeed_zero3_enabled()
-    return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=upcast)
+    return PeftModel.from_pretrained(model, adapter, is_trainable=True, autocast_adapter_dtype=_upcast())
+
+
+def _upcast() -> bool:
+    """Whether adapters are held in float32 beside a base in 16 bits.
+
+    ZeRO-3 gathers parameters of one type only; TRL keeps a new adapter in the base's type there for the same reason.
+    """
+    return not is_deepspeed_zero3_enabled()
 
 
 def to_dataset(rows: Sequence[Example], template: Mapping[str, Any]) -> Dataset:

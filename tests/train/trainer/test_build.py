@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from task.errors import InputError
 from train.arguments import LORA_TARGETS, LoraArguments
 from train.trainer.build import new_adapter, towers_of
 
@@ -34,10 +35,10 @@ def model_of(kind: str) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config_of(kind), dtype=torch.float32)
 
 
-def adapted(model: PreTrainedModel, **settings: object) -> set[str]:
-    """The layers that get an adapter."""
+def adapted(model: PreTrainedModel, layers: str | None = None, **settings: object) -> set[str]:
+    """The matrices that get an adapter."""
     lora = LoraArguments(model_name_or_path="tiny", lora_r=2, **settings)
-    found = get_peft_model(model, new_adapter(lora, model))
+    found = get_peft_model(model, new_adapter(lora, model, layers))
     return {name.removeprefix("base_model.model.") for name, part in found.named_modules() if hasattr(part, "lora_A")}
 
 
@@ -74,3 +75,22 @@ def test_a_text_model_has_no_tower_and_its_head_is_none(tmp_path: Path):
     model = model_of("qwen3")
     assert towers_of(model, [*LORA_TARGETS, "lm_head", "embed_tokens"]) == []
     assert "lm_head" in adapted(model, lora_target_modules=["q_proj", "lm_head"])
+
+
+@pytest.mark.parametrize(("layers", "number"), [("first 1", 0), ("last 1", 1), ("1-1", 1)])
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_an_adapter_in_some_layers_has_all_its_matrices_there_and_no_embeddings(kind: str, layers: str, number: int):
+    found = adapted(model_of(kind), layers, lora_target_modules=[*LORA_TARGETS, "embed_tokens"])
+    assert len(found) == 7 and all(f"layers.{number}." in name for name in found)
+    assert not any("vision" in name for name in found)
+
+
+def test_names_that_say_themselves_where_or_name_nothing_are_refused():
+    """PEFT gives a module that is called by its full name a matrix whatever the layers are."""
+    for name in ("lm_head", "model.layers.0.self_attn.q_proj"):
+        with pytest.raises(InputError, match=f"layers 'last 1': lora_target_modules {name} is one module's full name"):
+            adapted(model_of("llama"), "last 1", lora_target_modules=["v_proj", name])
+    with pytest.raises(InputError, match=r"lora_target_modules embed_tokens: no such matrix .* in layers 'first 1'"):
+        adapted(model_of("llama"), "first 1", lora_target_modules=["embed_tokens"])
+    with pytest.raises(InputError, match=r"lora_target_modules qproj: no such matrix"):
+        adapted(model_of("llama"), lora_target_modules=["qproj"])
