@@ -54,18 +54,19 @@ def _probe(contexts: Sequence[ChoiceContext], skill: Skill, index: int, seed: in
         told = frame("decisions", context, "in_context", told=weights)
         both = told.messages(first, second), told.messages(second, first)
         return Probe(skill, both, bool(prefers_first(trial, weights)[0]))
-    asked = (round_ + place) % len(context.attributes)
-    if first[asked] == second[asked]:
+    about = (round_ + place) % len(context.attributes)
+    if first[about] == second[about]:
         return None
     # Which option the value is taken from goes by the index, so that the right answer is not always the same one.
-    right = index % 2 == 0 if skill == "reading" else bool(first[asked] > second[asked])
-    value = shown_values(context, first if right else second)[asked]
-    question = QUESTIONS[skill].format(name=context.attribute_names[asked], value=value)
-    prompts = _prompt(question, context, first, second), _prompt(question, context, second, first)
+    right = index % 2 == 0 if skill == "reading" else bool(first[about] > second[about])
+    value = shown_values(context, first if right else second)[about]
+    question = QUESTIONS[skill].format(name=context.attribute_names[about], value=value)
+    prompts = asked(question, context, first, second), asked(question, context, second, first)
     return Probe(skill, prompts, right)
 
 
-def _prompt(question: str, context: ChoiceContext, a: NDArray, b: NDArray) -> list[Message]:
+def asked(question: str, context: ChoiceContext, a: NDArray, b: NDArray) -> list[Message]:
+    """The prompt that asks a question about two options, with values of shape (attributes,)."""
     return [
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": "\n".join([question, "", *option_lines(context, a, b)])},

@@ -1,4 +1,4 @@
-"""The warm-up: what its lessons ask and how they are answered, and a training that goes on where it was stopped."""
+"""The warm-up: what it trains on of each kind of item, and a training that goes on where it was stopped."""
 
 from __future__ import annotations
 
@@ -9,107 +9,48 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from torch.nn.functional import cross_entropy
 
 from store.checkpoints import last_complete_checkpoint
 from store.contexts import DATA, load_contexts
+from store.pretrained import load_tokenizer
 from support import SMALL_MODEL
-from task.chat import letter_ids
 from task.contexts import as_ratings
-from task.errors import InputError
-from task.weights import LARGEST, sample_weights
-from train.curriculum import warm_up
-from train.curriculum.course import RATIONALITY, place_in
-from train.curriculum.warm_up import DIRECTIONS, GROUPS, ROWS, LessonGroups, WarmUpPart, build_trainer
+from train.curriculum.own_words import OwnWords
+from train.curriculum.skills import Lessons, WarmUpPart
+from train.curriculum.warm_up import KEPT, TOLD, WarmUpTrainer, build_trainer
+from train.trainer.shared_prefix import IGNORED, shared_log_probs
 
-CURRICULUM = (
-    WarmUpPart(2, 1, told=1.0, against=(0.0, 0.0)),
-    WarmUpPart(2, 2, told=1.0),
-    WarmUpPart(1, 2, told=0.0),
-)
+CURRICULUM = (WarmUpPart(3, 1, told=1.0, compared=0.5, against=(0.0, 0.0)), WarmUpPart(2, 2, told=0.0, compared=0.0))
 
 
-@pytest.fixture
-def groups(monkeypatch: pytest.MonkeyPatch) -> LessonGroups:
-    """Lessons of three short parts: comparing, told directions, weights of attributes' own."""
-    monkeypatch.setattr(warm_up, "CURRICULUM", CURRICULUM)
+@pytest.fixture(scope="module")
+def lessons() -> Lessons:
     contexts = [replace(as_ratings(c), layout="side_by_side") for c in load_contexts(DATA / "spare.jsonl", 3)]
-    return LessonGroups(contexts, AutoTokenizer.from_pretrained(SMALL_MODEL), seed=0)
+    said = [{"role": "user", "content": "Is it late?"}, {"role": "assistant", "content": "It is ten to nine."}]
+    return Lessons(CURRICULUM, contexts, [OwnWords(said, True)], load_tokenizer(SMALL_MODEL), seed=0)
 
 
-def texts(groups: LessonGroups, group: dict[str, torch.Tensor]) -> list[str]:
-    """The prompts of a group, read back from its tree."""
-    ids, mask = group["input_ids"][0], group["attention_mask"][0, 0]
-    return [groups.tokenizer.decode(ids[mask[source]]) for source in group["sources"][:, 0].tolist()]
+def trainer_of(model: Path, lessons: Lessons, folder: Path) -> WarmUpTrainer:
+    torch.manual_seed(0)
+    trainer = build_trainer(model, lessons, folder, learning_rate=1e-3, bf16=False)
+    trainer.args.save_steps = trainer.state.save_steps = 2
+    trainer.args.logging_steps = trainer.state.logging_steps = 2
+    return trainer
 
 
-def test_lessons_are_answered_by_the_weights_of_their_part(groups: LessonGroups):
-    """Held against values, names, directions and weights that are read back from the text of each prompt."""
-    own = {
-        name: weight / LARGEST
-        for context in groups.contexts
-        for name, weight in zip(context.attribute_names, sample_weights(0, "warm_up", context), strict=True)
-    }
-    told = {name + text: float(sign) for name in own for sign, text in DIRECTIONS.items()}
-    letter = letter_ids(groups.tokenizer, {})[0]
-    weights, signs = set(), set()
-    for index in range(len(groups)):
-        (part, _), group = place_in(CURRICULUM, index // GROUPS), groups[index]
-        prompts = texts(groups, group)
-        assert len(prompts) == ROWS
-        assert group["labels"].tolist() == [[-100, letter]] * ROWS
-        for prompt, chance in zip(prompts, group["chance_of_a"].tolist(), strict=True):
-            lines = [line[2:].split(": A ") for line in prompt.split("<|im_end|>")[1].split("\n") if line[:2] == "- "]
-            assert len(lines) == part.attributes
-            found = [(told if part.told else own)[name] for name, _ in lines]
-            values = [[float(value) for value in pair.split(", B ")] for _, pair in lines]
-            gain = sum(weight * (a - b) / 100 for weight, (a, b) in zip(found, values, strict=True))
-            assert chance == pytest.approx(1 / (1 + np.exp(-RATIONALITY * gain)), abs=1e-6)
-            weights.add((index // GROUPS, *(found if part.told else ())))
-            signs.add((part, chance > 0.5))
-    assert len(signs) == 2 * len(CURRICULUM)
-    assert {w[1:] for w in weights if w[0] < 2} == {(1.0,)}
-    assert {w[1:] for w in weights if w[0] in (2, 3)} == {(x, y) for x in (-1.0, 1.0) for y in (-1.0, 1.0)}
-
-
-def test_a_group_is_a_function_of_its_index_and_none_comes_twice(groups: LessonGroups):
-    seen = {groups[index]["input_ids"].numpy().tobytes() for index in range(len(groups))}
-    assert len(seen) == len(groups)
-    assert all(torch.equal(value, groups[3][name]) for name, value in groups[3].items())
-    assert not torch.equal(replace(groups, seed=1)[3]["input_ids"], groups[3]["input_ids"])
-
-
-def test_each_step_has_its_place(groups: LessonGroups):
-    compared, told, own = CURRICULUM
-    expected = [(compared, 0.0), (compared, 0.5), (told, 0.0), (told, 0.5), (own, 0.0)]
-    assert [place_in(CURRICULUM, step) for step in range(5)] == expected
-    with pytest.raises(IndexError, match="past the end"):
-        place_in(CURRICULUM, 5)
-
-
-def test_contexts_with_too_few_attributes_are_refused(groups: LessonGroups):
-    short = [replace(c, attributes=c.attributes[:1]) for c in groups.contexts]
-    with pytest.raises(InputError, match="1 attributes; the curriculum needs 2"):
-        replace(groups, contexts=short)[len(groups) - 1]
-
-
-def test_goes_on_to_the_same_model(groups: LessonGroups, tiny_model: Path, tmp_path: Path):
+def test_goes_on_to_the_same_model(lessons: Lessons, tiny_model: Path, tmp_path: Path):
     def trained(folder: Path, stop: int | None) -> dict[str, torch.Tensor]:
-        def fresh() -> warm_up.WarmUpTrainer:
-            torch.manual_seed(0)
-            trainer = build_trainer(tiny_model, groups, folder, learning_rate=1e-3)
-            trainer.args.save_steps = trainer.state.save_steps = 2
-            return trainer
-
-        trainer = fresh()
+        trainer = trainer_of(tiny_model, lessons, folder)
         if stop:
             trainer.args.max_steps = stop
             trainer.train()
-            trainer = fresh()
+            trainer = trainer_of(tiny_model, lessons, folder)
         checkpoint = last_complete_checkpoint(folder, weights="model.safetensors")
         assert (checkpoint is not None) == (stop is not None)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         assert trainer.state.global_step == 5
+        assert {"deciding", "ending", "agreement", "attributes"} <= {*trainer.state.log_history[0]}
         trainer.model.save_pretrained(folder)
         return load_file(folder / "model.safetensors")
 
@@ -117,3 +58,50 @@ def test_goes_on_to_the_same_model(groups: LessonGroups, tiny_model: Path, tmp_p
     before = load_file(tiny_model / "model.safetensors")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert not torch.equal(straight["model.norm.weight"], before["model.norm.weight"])
+
+
+@pytest.fixture(scope="module")
+def trainer(lessons: Lessons, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> WarmUpTrainer:
+    """A trainer whose model is no longer the one of before."""
+    trainer = trainer_of(tiny_model, lessons, tmp_path_factory.mktemp("warm_up"))
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.mul_(1.1)
+    return trainer
+
+
+def test_a_text_counts_by_how_far_the_model_has_gone(lessons: Lessons, trainer: WarmUpTrainer):
+    item = lessons.text(lessons.texts[0])
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, item)
+        ids, places = item["input_ids"][0], item["sources"][0]
+        now = trainer.model(ids[None]).logits[0, places].log_softmax(-1)
+        was = trainer._before(ids[None]).logits[0, places].log_softmax(-1)
+        there = trainer.compute_loss(trainer._before, item)
+    assert float(loss) == pytest.approx(KEPT * float((was.exp() * (was - now)).sum(-1).mean()), rel=1e-4)
+    assert float(loss) > 1e-4
+    assert float(there) == pytest.approx(0.0, abs=1e-6)
+    assert not any(p.requires_grad for p in trainer._before.parameters())
+
+
+def test_a_decision_counts_by_its_letter_and_its_end(lessons: Lessons, trainer: WarmUpTrainer):
+    item = lessons[0]
+    a, b = trainer._letters
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, item)
+        found = shared_log_probs(trainer.model, item)
+    letters, ends = [], []
+    for row, (chance, labels) in enumerate(zip(item["chance_of_a"], item["labels"][:, 1:], strict=True)):
+        letters.append(-(chance * found[row, 0, a] + (1 - chance) * found[row, 0, b]))
+        ends += [-found[row, place, label] for place, label in enumerate(labels) if place and label != IGNORED]
+    expected = torch.stack(letters).mean() + torch.stack(ends).mean()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_a_report_counts_by_all_its_tokens(lessons: Lessons, trainer: WarmUpTrainer):
+    item = lessons.reports(np.random.default_rng(0))
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model, item)
+        found = shared_log_probs(trainer.model, item)
+    labels = item["labels"][:, 1:]
+    assert float(loss) == pytest.approx(TOLD * float(cross_entropy(found.flatten(0, 1), labels.flatten())), rel=1e-4)

@@ -1,0 +1,186 @@
+"""Lessons of the warm-up: choosing between two options by one to five attributes, and saying the weights of a context.
+
+A group of lessons is one tree of prompts (`train.trainer.shared_prefix`): decisions of one context share what is said
+before the values, and some of the values too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from task.chat import ChatTokenizer, answer_ids, letter_answers, prompt_ids
+from task.contexts import ChoiceContext
+from task.errors import InputError
+from task.probes import QUESTIONS, asked
+from task.prompts import messages, report_answer
+from task.seeding import stream
+from task.trials import round_to_grid
+from task.weights import LARGEST, sample_weights, utilities
+from train.curriculum.course import Part, chance_of_a, place_in
+from train.curriculum.own_words import OwnWords
+from train.trainer.shared_prefix import IGNORED, join_rows
+
+BOUGHS, TWIGS, LEAVES = 2, 2, 4
+ROWS = BOUGHS * TWIGS * LEAVES
+"""Decisions of a tree. A bough has attributes, directions and first values of its own, each of its twigs goes on with
+other values, and each leaf of a twig ends with others still. With five attributes such a tree has less than half of the
+tokens that as many decisions have with all values drawn anew."""
+
+GROUPS = 2
+"""Trees of decisions a step."""
+
+ITEMS = GROUPS + 1
+"""What a step consists of: decisions, and one item of language, which is a text in the model's own words or a tree of
+reports."""
+
+REPORTED = 0.25
+"""Share of steps whose item of language is reports."""
+
+REPORTS = 2
+"""Reports of a tree."""
+
+DIRECTIONS = {1: " (more is better)", -1: " (less is better)"}
+"""What stands after an attribute's name where a lesson tells which way it counts."""
+
+
+@dataclass(frozen=True)
+class WarmUpPart(Part):
+    """A part of the warm-up; its attributes are drawn from the context's.
+
+    Attributes:
+        told: Share of trees whose prompts tell which way each attribute counts, drawn anew for each bough. In the
+            others attributes have weights of their own, which no prompt tells.
+        against: Share of attributes of which less is told to be better, at the beginning and at the end.
+        compared: Share of trees that ask which number of an attribute is larger, as the probes do, and for no decision.
+    """
+
+    told: float
+    compared: float
+    against: tuple[float, float] = (0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Lessons(Dataset[dict[str, Tensor]]):
+    """All items of a warm-up, `ITEMS` a step: item `index` is a function of (seed, index), curriculum and texts.
+
+    Attributes:
+        contexts: Where decisions are made. Those of the first half have weights of their own.
+        texts: In the model's own words, taken in their order, again and again.
+    """
+
+    curriculum: Sequence[WarmUpPart]
+    contexts: Sequence[ChoiceContext]
+    texts: Sequence[OwnWords]
+    tokenizer: ChatTokenizer
+    seed: int
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return sum(part.steps for part in self.curriculum)
+
+    @cached_property
+    def _letters(self) -> tuple[list[int], list[int]]:
+        return letter_answers(self.tokenizer, {})
+
+    def __len__(self) -> int:
+        return ITEMS * self.steps
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """One tree as `join_rows` lays it out; see `decisions`, `reports` and `text`."""
+        step, place = divmod(index, ITEMS)
+        rng = stream(self.seed, "warm_up", str(index))
+        if place < GROUPS:
+            part, done = place_in(self.curriculum, step)
+            return self.decisions(part, done, rng)
+        if rng.random() < REPORTED:
+            return self.reports(rng)
+        return self.text(self.texts[step % len(self.texts)])
+
+    def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS,).
+
+        The last leaf of every twig goes on to the end of the answer, so that the model keeps on ending it.
+        """
+        compared = bool(rng.random() < part.compared)
+        told = compared or bool(rng.random() < part.told)
+        pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
+        context = pool[int(rng.integers(len(pool)))]
+        if part.attributes > (found := len(context.attributes)):
+            raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
+        own = sample_weights(self.seed, "warm_up", context) / LARGEST
+        against = part.against[0] + done * (part.against[1] - part.against[0])
+        draws = branching(rng, 2 * part.attributes)
+        rows, labels, chances = [], [], []
+        for row in range(ROWS):
+            if row % (TWIGS * LEAVES) == 0:
+                chosen = rng.permutation(len(own))[: part.attributes]
+                weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
+                shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
+                if compared:
+                    weights = np.eye(len(chosen))[int(rng.integers(len(chosen)))]
+            # In the order in which they are read, so that what is drawn last stands last.
+            pairs = draws[row].reshape(-1, 2).T if context.layout == "side_by_side" else draws[row].reshape(2, -1)
+            a, b = round_to_grid(shown.lows + pairs * shown.spans, shown)
+            chances.append(chance_of_a(float(utilities(a, weights, shown) - utilities(b, weights, shown))))
+            if compared:
+                prompt = asked(QUESTIONS["comparing"].format(name=shown.attribute_names[weights.argmax()]), shown, a, b)
+            else:
+                prompt = messages("decisions", told_directions(shown, weights) if told else shown, a, b)
+            ids = prompt_ids(self.tokenizer, prompt, {})
+            answer = self._letters[int(chances[-1] < 0.5)]
+            trained = answer if row % LEAVES == LEAVES - 1 else answer[:1]
+            rows.append([*ids, *trained])
+            labels.append([IGNORED] * len(ids) + trained)
+        return join_rows(rows, labels, additive=False) | {"chance_of_a": torch.tensor(chances)}
+
+    def reports(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A tree of reports of a context's own weights, each on some of its attributes."""
+        context = self.contexts[int(rng.integers(len(self.contexts) // 2))]
+        own = sample_weights(self.seed, "warm_up", context)
+        rows, labels = [], []
+        for _ in range(REPORTS):
+            chosen = rng.permutation(len(own))[: int(rng.integers(2, len(own) + 1))]
+            shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
+            a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
+            prompt = messages("reports", shown, a, b)
+            said = answer_ids(
+                self.tokenizer, [*prompt, {"role": "assistant", "content": report_answer(shown, own[chosen])}], {}
+            )
+            ids = prompt_ids(self.tokenizer, prompt, {})
+            rows.append([*ids, *said])
+            labels.append([IGNORED] * len(ids) + said)
+        return join_rows(rows, labels, additive=False)
+
+    def text(self, text: OwnWords) -> dict[str, Tensor]:
+        """A text in the model's own words, whose answer is held to the model of before: `kept` marks it."""
+        question, answer = text.tokens(self.tokenizer)
+        tree = join_rows([[*question, *answer]], [[IGNORED] * len(question) + answer], additive=False)
+        return tree | {"kept": torch.tensor(True)}
+
+
+def branching(rng: np.random.Generator, numbers: int) -> NDArray[np.float64]:
+    """Uniform draws for the rows of a tree, shape (ROWS, numbers): the last differ most, the first least.
+
+    A leaf has about a fifth of the numbers to itself, and a twig two fifths; one at least.
+    """
+    leaf, twig = max(1, numbers // 5), max(1, 2 * numbers // 5)
+    draws = rng.random((BOUGHS, numbers)).repeat(TWIGS * LEAVES, axis=0)
+    draws[:, numbers - leaf - twig :] = rng.random((BOUGHS * TWIGS, leaf + twig)).repeat(LEAVES, axis=0)
+    draws[:, numbers - leaf :] = rng.random((ROWS, leaf))
+    return draws
+
+
+def told_directions(context: ChoiceContext, weights: NDArray[np.float64]) -> ChoiceContext:
+    """The context with its attributes' names saying which way each counts."""
+    signs = np.sign(weights).astype(int).tolist()
+    named = [replace(a, name=a.name + DIRECTIONS[sign]) for a, sign in zip(context.attributes, signs, strict=True)]
+    return replace(context, attributes=tuple(named))
