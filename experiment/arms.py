@@ -15,14 +15,16 @@ from experiment.adapters import (
     parts_of_half,
     settings_of,
 )
+from experiment.checks_made import listed
 from experiment.file import Experiment
-from experiment.made_arms import SIDES, Half, step_name
+from experiment.made_arms import SIDES, Half, step_name, used_names
 from experiment.training import Training
 from store.derived import Part
 from store.model_file import ModelFile
 from store.run import BASE_ARM
 from task.contexts import ChoiceContext
 from task.errors import InputError
+from task.names import AT
 from task.seeding import stream
 
 
@@ -83,11 +85,27 @@ def expand_arms(
         arms |= _kept(experiment, model, arms)
     for name, training in experiment.trainings.items():
         if training.on_top_of:
-            [frozen] = arms[training.on_top_of]
+            [frozen] = _behind(training.on_top_of, arms)
             alone = [replace(arm, name=alone_name(arm.name)) for arm in arms[name]]
             arms |= {alone_name(name): alone, name: [_sum(arm, frozen) for arm in arms[name]]}
     derived = {name: _derived_arms(name, terms, arms) for name, terms in experiment.derived.items()}
-    return arms | derived | (_halves(experiment, model, arms) if model is not None else {})
+    arms |= derived | (_halves(experiment, model, arms) if model is not None else {})
+    for name in used_names(experiment):
+        _behind(name, arms)
+    return arms
+
+
+def _behind(name: str, arms: Mapping[str, list[Arm]]) -> list[Arm]:
+    """The arms behind a name, which may be of a step or a layer that there is not.
+
+    Raises:
+        InputError: There are none.
+    """
+    if name not in arms:
+        whole = name.partition(AT)[0] if AT in name else name.rpartition("_")[0]
+        there = listed(known for known in arms if known.startswith(whole))
+        raise InputError(f"{name!r}: no such step or layer; there are {there}")
+    return arms[name]
 
 
 def alone_name(arm: str) -> str:

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from experiment.checks_made import check_made, listed, names_of
-from experiment.made_arms import asks, is_made
+from experiment.made_arms import asks, is_made, used_names
 from store.run import BASE_ARM
 from store.summary import RunSummary
 from task.contexts import ChoiceContext
@@ -103,9 +103,7 @@ def _check_references(experiment: Experiment) -> None:
     """Names that are nowhere defined."""
     groups, trained = {*experiment.contexts}, {BASE_ARM, *experiment.trainings, *experiment.planted}
     trainings, measurements, comparisons = experiment.trainings, experiment.measurements, experiment.comparisons
-    wanted = [*(m.arm for m in measurements), *(a for c in comparisons for a in (c.reports, c.weights))]
-    wanted += [experiment.gate.arm, *(t.on_top_of for t in trainings.values() if t.on_top_of)]
-    made = {arm for arm in wanted if is_made(experiment, arm)}
+    made = {name for name in used_names(experiment) if is_made(experiment, name)}
     arms = trained | {*experiment.derived} | made
     named = [("trainings", t.contexts, groups) for t in trainings.values()]
     named += [("trainings", t.start, trained) for t in trainings.values()]

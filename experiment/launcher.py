@@ -28,7 +28,7 @@ from experiment.show import show_chain, show_plan, show_results, show_status
 from experiment.slurm.chain import chain
 from experiment.slurm.site import Site
 from experiment.slurm.submit import still_queued, submit_and_show
-from experiment.stage import Options, default_accelerate, run_stage
+from experiment.stage import Options, batches, default_accelerate, run_stage
 from experiment.templates import chat_template_line
 from experiment.tokens import token_counter
 from store.locks import held
@@ -157,18 +157,26 @@ def execute(run: Run, states: dict[str, StageState], options: Options, only: lis
     CONSOLE.print(f"{run.folder.path}", style="bold", markup=False, soft_wrap=True)
     for line in run.warnings:
         CONSOLE.print(f"warning: {line}", markup=False, soft_wrap=True)
-    wanted = [stage for stage in run.stages if not only or stage.name in only]
-    for number, stage in enumerate(wanted, start=1):
-        # What an earlier stage has just made decides anew where this one stands.
-        state = stage_state(run.folder, run.record, stage) if number > 1 else states[stage.name]
-        title = f"[bold][{number}/{len(wanted)}] {escape(stage.name)}[/bold]: "
-        if state.name == "finished" and stage.name not in options.overwrite:
-            CONSOLE.print(f"{title}finished before", soft_wrap=True)
+    wanted = {stage.name: stage for stage in run.stages if not only or stage.name in only}
+    number = 0
+    for batch in batches(wanted, options.overwrite):
+        due = []
+        for stage in (wanted[name] for name in batch):
+            # What an earlier stage has just made decides anew where this one stands.
+            state = stage_state(run.folder, run.record, stage) if number else states[stage.name]
+            number += 1
+            title = f"[bold][{number}/{len(wanted)}] {escape(stage.name)}[/bold]: "
+            if state.name == "finished" and stage.name not in options.overwrite:
+                CONSOLE.print(f"{title}finished before", soft_wrap=True)
+                continue
+            if stage.name not in options.overwrite:
+                refuse_stale(run, stage, state)
+            CONSOLE.print(title + escape(stage.size), soft_wrap=True)
+            due.append(stage)
+        if not due:
             continue
-        if stage.name not in options.overwrite:
-            refuse_stale(run, stage, state)
-        CONSOLE.print(title + escape(stage.size), soft_wrap=True)
         sys.stdout.flush()
-        if stage.kind == "sft" and options.accelerate is None:
+        if due[0].kind == "sft" and options.accelerate is None:
             options = Options(default_accelerate(), options.overwrite)
-        run_stage(run.folder, stage.name, options, CONSOLE)
+        first, *more = (stage.name for stage in due)
+        run_stage(run.folder, first, options, CONSOLE, more)

@@ -87,3 +87,11 @@ def asks(experiment: Experiment, measurement: ArmMeasurement, arm: str) -> bool:
         part = half(experiment, arm)
         return part is not None and part.arm == measurement.arm
     return measurement.arm == arm
+
+
+def used_names(experiment: Experiment) -> list[str]:
+    """The arms that an experiment measures, compares, builds on or looks into, by the names that it gives them."""
+    names = [*(m.arm for m in experiment.measurements), experiment.gate.arm]
+    names += [arm for c in experiment.comparisons for arm in (c.reports, c.weights)]
+    names += [training.on_top_of for training in experiment.trainings.values() if training.on_top_of]
+    return names + (experiment.inside.attribution.arms if experiment.inside else [])

@@ -21,8 +21,9 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -93,12 +94,25 @@ def kind_of(stage: str) -> Kind:
     raise InputError(f"stage {shown(stage)}: no such stage; give one of {known}")
 
 
-def stage_command(run: RunFolder, stage: str, options: Options) -> list[str]:
-    """The command line of a stage."""
+def batches(stages: Iterable[str], redo: Collection[str]) -> list[list[str]]:
+    """Stages as processes carry them out: sums of adapters that follow each other in one, any other stage by itself.
+
+    A sum takes a moment, the start of its process seconds, and a run may cut an adapter at dozens of layers.
+    """
+
+    def process(numbered: tuple[int, str]) -> tuple[int, bool]:
+        number, stage = numbered
+        return (-1 if kind_of(stage) == "derive" else number), stage in redo
+
+    return [[stage for _, stage in found] for _, found in groupby(enumerate(stages), key=process)]
+
+
+def stage_command(run: RunFolder, stage: str, options: Options, more: Sequence[str] = ()) -> list[str]:
+    """The command line of a stage, and of `more` that the same process carries out."""
     kind, redo = kind_of(stage), stage in options.overwrite
     if kind == "analyse" or kind == "track":
         return [sys.executable, "-m", MODULES[kind], "--run", str(run.path)]
-    config = ["--config", str(run.stage_config(stage))]
+    config = ["--config", *(str(run.stage_config(name)) for name in (stage, *more))]
     if kind == "sft":
         script = [str(project_file("train/sft.py")), *config, *(["--overwrite", "true"] if redo else [])]
         return training_command(script, options.accelerate or default_accelerate(), os.environ if options.slurm else {})
@@ -147,15 +161,15 @@ def log_name(stage: str, options: Options, environment: Mapping[str, str]) -> st
     return f"{stage}.{part}"
 
 
-def run_stage(run: RunFolder, stage: str, options: Options, console: Console) -> None:
-    """Carry out one stage; its result is one line.
+def run_stage(run: RunFolder, stage: str, options: Options, console: Console, more: Sequence[str] = ()) -> None:
+    """Carry out one stage, and `more` of one batch, in one process; the result of each is one line.
 
     Raises:
         InputError: It failed: by its own line, or by the last line that it printed.
     """
     started = time.monotonic()
     log = run.log(log_name(stage, options, os.environ))
-    outcome = relay(stage_command(run, stage, options), log, console)
+    outcome = relay(stage_command(run, stage, options, more), log, console)
     if outcome.status:
         raise InputError(why_it_failed(stage, outcome, log))
     *before, last = outcome.result or ["done"]
@@ -200,9 +214,9 @@ def main() -> None:
     if arguments.begin or arguments.merge:
         share = ("--begin", "--overwrite") if arguments.begin else ("--merge",)
     options = Options(arguments.accelerate, tuple(arguments.overwrite), share, arguments.slurm)
-    for stage in arguments.stages:
-        CONSOLE.print(stage, style="bold", markup=False)
-        run_stage(run, stage, options, CONSOLE)
+    for stage, *more in batches(arguments.stages, arguments.overwrite):
+        CONSOLE.print(" ".join([stage, *more]), style="bold", markup=False)
+        run_stage(run, stage, options, CONSOLE, more)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ part, so a copied or moved run is judged the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ from pydantic import JsonValue
 from store.checkpoints import ADAPTER, last_complete_checkpoint, steps_done
 from store.evaluation import EvalConfig, Measurement
 from store.files import hash_file
+from store.inside import AttributeConfig, PatchConfig
+from store.inside_inputs import attribution_folders, attribution_inputs, patching_folders, patching_inputs
 from store.lora import adapter_hash
 from store.models import fingerprint, template_hash
 from store.paths import project_file
@@ -76,6 +79,8 @@ def stage_state(run: RunFolder, record: RunRecord, stage: StagePlan) -> StageSta
     """
     if stage.kind == "evaluate":
         return _evaluation(EvalConfig.model_validate(stage.config))
+    if stage.kind == "attribute" or stage.kind == "patch":
+        return _looks(stage)
     found = begun(stage.output)
     if found is None:
         return StageState("missing")
@@ -167,7 +172,7 @@ def _evaluation(config: EvalConfig) -> StageState:
     folders = [(measurement, config.folder_of(measurement)) for measurement in config.measurements]
     states = {folder: begun(folder) for _, folder in folders}
     for measurement, folder in folders:
-        if states[folder] and (changes := list(_measurement_changes(config, measurement, folder))):
+        if states[folder] and (changes := _differing(folder, known_inputs(config, measurement))):
             return StageState("stale", f"{measurement.arm}/{folder.name}: {'; '.join(changes[:3])}")
     if all(state == "finished" for state in states.values()):
         return StageState("finished")
@@ -178,10 +183,34 @@ def _evaluation(config: EvalConfig) -> StageState:
     return StageState("interrupted", f"{done} of {sum(shards.values())} shards")
 
 
-def _measurement_changes(config: EvalConfig, measurement: Measurement, folder: Path) -> Iterator[str]:
-    """In what a trial folder differs from its plan, as far as that can be told without loading the model."""
-    old, now = read_origin(folder).depends_on, known_inputs(config, measurement)
-    yield from differences({key: old.get(key) for key in now}, now)
+def _looks(stage: StagePlan) -> StageState:
+    """Of attribution or patching: by the folders of all arms."""
+    planned = _planned_looks(stage)
+    states = {folder: begun(folder) for folder in planned}
+    for folder, inputs in planned.items():
+        if states[folder] and (changes := _differing(folder, inputs())):
+            return StageState("stale", f"{folder.relative_to(stage.output)}: {'; '.join(changes[:3])}")
+    if all(state == "finished" for state in states.values()):
+        return StageState("finished")
+    if not any(states.values()):
+        return StageState("missing")
+    done = sum(state == "finished" for state in states.values())
+    return StageState("interrupted", f"{done} of {len(planned)} folders")
+
+
+def _planned_looks(stage: StagePlan) -> dict[Path, Callable[[], dict[str, JsonValue]]]:
+    """The folders of attribution or patching, and how to tell what each depends on, once its files are there."""
+    if stage.kind == "attribute":
+        scored = AttributeConfig.model_validate(stage.config)
+        return {f.path: partial(attribution_inputs, scored, f) for f in attribution_folders(scored)}
+    patched = PatchConfig.model_validate(stage.config)
+    return {path: partial(patching_inputs, patched, arm) for arm, path in patching_folders(patched).items()}
+
+
+def _differing(folder: Path, now: dict[str, JsonValue]) -> list[str]:
+    """In what a folder differs from its plan, as far as that can be told without loading the model."""
+    old = read_origin(folder).depends_on
+    return list(differences({key: old.get(key) for key in now}, now))
 
 
 def known_inputs(config: EvalConfig, measurement: Measurement) -> dict[str, JsonValue]:

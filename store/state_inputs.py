@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from store.manifests import MANIFEST
 from store.run import RunFolder, RunRecord
 from store.stages import begun, read_origin, stage_key
 from task.prompts import PROMPTS, Measure, Variant
@@ -40,11 +41,20 @@ def finished_trainings(run: RunFolder, record: RunRecord) -> list[str]:
     return [arm for arm in trained if begun(run.adapter(arm)) == "finished"]
 
 
+def finished_looks(run: RunFolder, record: RunRecord) -> list[Path]:
+    """The finished folders of attribution and patching of a run's arms, in order."""
+    found = (path.parent for arm in sorted(record.arms) for path in sorted((run.inside / arm).glob(f"**/{MANIFEST}")))
+    return [folder for folder in found if begun(folder) == "finished"]
+
+
 def analysis_inputs(run: RunFolder, record: RunRecord) -> dict[str, JsonValue]:
     """What the analysis of a run depends on: the record, and the trials and trainings that have finished."""
     # The estimator is a part of the key where it is chosen, so that analyses from before there was a choice stay good.
     unchanged = {"estimator": True} if record.estimator == "logistic" else {}
+    looks = {folder.relative_to(run.path).as_posix(): read_origin(folder).key for folder in finished_looks(run, record)}
+    inside: dict[str, JsonValue] = {"inside": dict(looks)} if looks else {}  # left out where nobody looked, as above
     return {
+        **inside,
         "command": "analysis.run",
         # What the experiment file says beyond the record, such as the number of processes, changes no figure, nor does
         # the place of the model: what it answered is in the trial files.

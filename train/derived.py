@@ -188,14 +188,14 @@ def _term_inputs(term: Term) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Command line: `--config FILE.yaml [--overwrite]`."""
+    """Command line: `--config FILE.yaml ... [--overwrite]`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--config", type=Path, nargs="+", required=True, help="one or more sums, one after the other")
     parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
     arguments = parser.parse_args()
-    config = read_settings(arguments.config, DeriveConfig)
-    facts = derive(config, arguments.overwrite)
-    say(f"{config.output}: rank {facts.rank}, changes {facts.changed} of {facts.matrices} matrices")
+    for config in [read_settings(file, DeriveConfig) for file in arguments.config]:
+        facts = derive(config, arguments.overwrite)
+        say(f"{config.output}: rank {facts.rank}, changes {facts.changed} of {facts.matrices} matrices")
 
 
 if __name__ == "__main__":

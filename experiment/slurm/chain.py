@@ -12,13 +12,17 @@ from experiment.slurm.site import JobKind, Site
 from store.state import stage_state
 from task.errors import InputError
 
+LOOKING = ("attribute", "patch")
+"""Stages that look inside arms, each a job of its own."""
+
 
 @dataclass(frozen=True)
 class Job:
     """A job of the chain.
 
     Attributes:
-        name: Unique in the run: that of its last stage, and what it does for it where several jobs share the stage.
+        name: Unique in the run: that of its last stage, and what it does for it where several jobs share the stage;
+            `derive` and a number for sums of adapters that wait for the same jobs.
         kind: What it asks of the cluster.
         stages: Names of the stages that it carries out.
         options: Arguments of `experiment.stage` after the stages.
@@ -55,13 +59,17 @@ def chain(run: Run, site: Site, launch: Path, redo: Sequence[str]) -> list[Job]:
         job = _job_of_arm(stage, by_name, launch, redo, jobs)
         if job and (job.after or not _left_out(run, [by_name[name] for name in job.stages], redo)):
             jobs[job.name] = job
+    jobs = _sums_together(jobs, by_name)
     evaluation = by_name["evaluate"]
     after = _jobs_of(evaluation.needs, jobs)
     measured = not after and _left_out(run, [evaluation], redo)
     if not measured:
         jobs |= {job.name: job for job in _evaluation(site.evaluate.parts, after, begin="evaluate" in redo)}
-    if not measured or "analyse" in redo or not _finished(run, by_name["analyse"]):
-        waits = () if measured else ("evaluate.merge",)
+    for name in LOOKING:
+        if name in by_name and (job := _looking(run, by_name[name], redo, jobs)):
+            jobs[name] = job
+    waits = tuple(name for name in ("evaluate.merge", *LOOKING) if name in jobs)
+    if waits or "analyse" in redo or not _finished(run, by_name["analyse"]):
         jobs["analyse"] = Job("analyse", "analyse", ("analyse", "track"), after=waits)
     return list(jobs.values())
 
@@ -87,8 +95,25 @@ def _job_of_arm(
 
 
 def _jobs_of(stages: Iterable[str], jobs: Mapping[str, Job]) -> tuple[str, ...]:
-    """Those of some stages that a job of the chain does again, each once; the others have finished."""
-    return tuple(dict.fromkeys(name for name in stages if name in jobs))
+    """The jobs of the chain that do some stages again, each once; the other stages have finished."""
+    doing = {stage: job.name for job in jobs.values() for stage in job.stages}
+    return tuple(dict.fromkeys(doing[stage] for stage in stages if stage in doing))
+
+
+def _sums_together(jobs: Mapping[str, Job], by_name: Mapping[str, PlannedStage]) -> dict[str, Job]:
+    """The jobs with those sums of adapters as one that wait for the same: each takes a moment."""
+    found = {name: job for name, job in jobs.items() if by_name[name].kind != "derive"}
+    sums = [job for name, job in jobs.items() if name not in found]
+    for number, after in enumerate(dict.fromkeys(job.after for job in sums), start=1):
+        same = [job for job in sums if job.after == after]
+        if len(same) == 1:
+            found[same[0].name] = same[0]
+            continue
+        again = [name for job in same for name in job.options if name in by_name]
+        stages = tuple(name for job in same for name in job.stages)
+        options = ("--overwrite", *again) if again else ()
+        found[f"derive.{number}"] = Job(f"derive.{number}", "analyse", stages, options, after)
+    return found
 
 
 def _evaluation(parts: int, after: tuple[str, ...], begin: bool) -> list[Job]:
@@ -99,6 +124,15 @@ def _evaluation(parts: int, after: tuple[str, ...], begin: bool) -> list[Job]:
         return [share, merge]
     first = Job("evaluate.begin", "analyse", ("evaluate",), ("--begin",), after)
     return [first, replace(share, after=("evaluate.begin",)), merge]
+
+
+def _looking(run: Run, stage: PlannedStage, redo: Sequence[str], jobs: Mapping[str, Job]) -> Job | None:
+    """The job that looks inside arms, on a GPU like an evaluation; None if there is nothing to do."""
+    after = _jobs_of(stage.needs, jobs)
+    if not after and _left_out(run, [stage], redo):
+        return None
+    options = ("--overwrite", stage.name) if stage.name in redo else ()
+    return Job(stage.name, "evaluate", (stage.name,), options, after)
 
 
 def _left_out(run: Run, stages: list[PlannedStage], redo: Sequence[str]) -> bool:
