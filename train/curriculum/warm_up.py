@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="redo it where an earlier result differs")
     arguments = parser.parse_args()
     check(arguments)
+    load_own_words(arguments.own_words, held_out=False)  # refuses what is none of its folders
     base = model_folder(arguments.model, arguments.revision)
     keys = ("layout", "ratings", "contexts", "learning_rate", "bf16", "seed")
     settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
@@ -107,7 +108,6 @@ def check(arguments: argparse.Namespace) -> None:
     check_option("seed", arguments.seed, 0, SEEDS)
     check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
     check_option("contexts", arguments.contexts, 2, len(load_contexts(SPARE)))  # half of them have weights of their own
-    load_own_words(arguments.own_words, held_out=False)
 
 
 def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
