@@ -33,7 +33,7 @@ from train.derived import derive
 
 ORGANISM = ROOT / "models" / "organism"
 
-# Few, as they take minutes; results/benchmarks/agreement.json has the same of 414 decisions and 63 reports.
+# Few, as they take minutes; results/benchmarks/agreement.json has the same of more arms, decisions and reports.
 SIZE: dict[str, Any] = {
     "pairs": 3,
     "reports": 1,
@@ -46,9 +46,12 @@ with_vllm = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def arms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
-    folder = tmp_path_factory.mktemp("adapters") / "decisions"
-    compare_engines.train_adapter(folder, "decisions")
-    return {"base": None, "decisions": str(folder)}
+    """SmolLM2, and a sum of two adapters of it."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return {
+        "base": None,
+        "summed": compare_engines.make_derived(folder, compare_engines.make_adapters(folder))["summed"],
+    }
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """How far vLLM and the transformers engine agree: `python tests/helpers/compare_engines.py FOLDER PAIRS REPORTS`.
 
-The same trials of SmolLM2, of two adapters trained here and of a context with awkward names, through both engines by
-the command that users type; base rows also through a vLLM engine that was started without adapters. Stopped and started
-again, it goes on.
+The same trials of SmolLM2, of two adapters trained here, of doses and a sum of them, and of a context with awkward
+names, through both engines by the command that users type; base rows also through a vLLM engine that was started
+without adapters. Stopped and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ import pandas as pd
 import yaml
 
 from store.contexts import DATA, load_contexts, save_contexts
+from store.derived import DeriveConfig
 from store.pretrained import load_causal_model, load_tokenizer
 from support import ROOT, SMALL_MODEL
 from task.contexts import Attribute, ChoiceContext
 from task.prompts import messages, report_answer
 from task.trials import sample_trials
 from task.weights import sample_weights
+from train.derived import derive
 
 NAMES = [
     'the "quoted" one',
@@ -41,6 +43,9 @@ COMMON = {"max_prompt_tokens": 700, "max_reply_tokens": 500, "batch_size": 16, "
 STEPS = 6
 REPORTS = "reports-constrained"
 """Folder of the constrained reports, a free reply to the first prompt of each context among them."""
+
+SAME = ("same_letter", "same_decided", "largest_log_probability_difference", "same_reply", "same_free_reply")
+"""What tells that two arms answer alike."""
 
 
 def train_adapter(folder: Path, measure: str) -> None:
@@ -79,6 +84,16 @@ def make_adapters(folder: Path) -> dict[str, str]:
         if not (folder / measure / "adapter_model.safetensors").exists():
             train_adapter(folder / measure, measure)
     return {f"trained_on_{measure}": str(folder / measure) for measure in ("decisions", "reports")}
+
+
+def make_derived(folder: Path, adapters: dict[str, str]) -> dict[str, str]:
+    """Derived arms by name: doses 0 and 1 of the first adapter, and a sum of it and half of the second."""
+    first, second = adapters.values()
+    parts = {"dose_0": {first: 0.0}, "dose_1": {first: 1.0}, "summed": {first: 1.0, second: 0.5}}
+    for name, weights in parts.items():
+        terms = [{"adapter": adapter, "parts": [{"weight": weight}]} for adapter, weight in weights.items()]
+        derive(DeriveConfig(model=str(SMALL_MODEL), terms=terms, output=str(folder / name)))
+    return {name: str(folder / name) for name in parts}
 
 
 def evaluate(
@@ -146,11 +161,16 @@ def compare(mine: dict[str, pd.DataFrame], theirs: dict[str, pd.DataFrame]) -> d
 
 def main() -> None:
     folder, pairs, reports = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    arms: dict[str, str | None] = {"base": None, **make_adapters(folder / "adapters")}
+    adapters = make_adapters(folder / "adapters")
+    arms: dict[str, str | None] = {"base": None, **adapters, **make_derived(folder / "adapters", adapters)}
     found = {name: evaluate(folder / name, name, arms, pairs, reports) for name in ("transformers", "vllm")}
     alone = evaluate(folder / "alone", "vllm", {"base": None}, pairs, reports)
     same_base = all(found["vllm"][name].equals(table) for name, table in alone.items())
     result = {**compare(found["transformers"], found["vllm"]), "base_rows_as_without_adapters": same_base}
+    for engine, files in found.items():
+        for dose, arm in (("dose_0", "base"), ("dose_1", "trained_on_decisions")):
+            same = compare(*({f"arm/{n}": files[f"{one}/{n}"] for n in ("decisions", REPORTS)} for one in (dose, arm)))
+            result[f"{dose}_beside_{arm}_in_{engine}"] = {name: same[name] for name in SAME}
     print(json.dumps(result, indent=2))
 
 
