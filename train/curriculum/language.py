@@ -226,7 +226,7 @@ def _decided(measured: Measured, lessons: Lessons, part: WarmUpPart, kind: str) 
     right: list[float] = []
     mass: list[float] = []
     for tree in range(TREES):
-        rng = stream(lessons.seed, "language", kind, str(part.attributes), str(tree))
+        rng = stream(lessons.seed, "language", f"{kind}_{part.attributes}_{tree}")
         item = {name: value.to(measured.model.device) for name, value in lessons.decisions(part, 0.0, rng).items()}
         found = shared_log_probs(measured.model, item)[:, 0, letters]
         right += ((found[:, 0] > found[:, 1]) == (item["chance_of_a"] > 0.5)).float().tolist()
