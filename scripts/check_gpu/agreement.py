@@ -136,8 +136,8 @@ def of_type(figures: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
 
 
 def in_words(figures: dict[str, Any], dtype: str) -> str:
-    """The worst of a type of weights in a phrase."""
+    """A type of weights in a phrase: the worst model, and the near ties of all."""
     mine = of_type(figures, dtype)
     furthest, least = max(f["largest_difference"] for f in mine), min(f["same_letter"] for f in mine)
-    ties = max(f["near_ties"] for f in mine)
-    return f"{dtype}: within {furthest:.1g}, {least:.1%} of the letters the same, {ties:.1%} near ties"
+    ties = np.mean([f["near_ties"] for f in mine])
+    return f"{dtype}: within {furthest:.1g}, at least {least:.1%} of the letters the same, {ties:.1%} near ties"

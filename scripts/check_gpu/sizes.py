@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 Models = tuple[tuple[str, tuple[str, ...]], ...]
 BOTH = ("float32", "bfloat16")
 ALL: Models = (("organism", BOTH), ("llama", BOTH), ("qwen3", BOTH), ("gemma3", BOTH))
@@ -15,7 +14,7 @@ class Sizes:
     """How much a check does.
 
     Attributes:
-        trained, models: Kinds of models that are trained, and that are asked, see `models.KINDS`, each with the types of
+        trained, models: Kinds of models (`models.KINDS`) that are trained, and that are asked, each with the types of
             its weights.
         steps: Optimiser steps of a training.
         contexts, pairs, reports: Choice contexts, pairs (each in both orders) and reports of a context that are asked.
