@@ -113,9 +113,10 @@ def _changes(run: RunFolder, record: RunRecord, stage: StagePlan) -> Iterator[st
         if file.is_file() and hash_file(file) != origin.depends_on.get(key):
             yield f"made from another {file}"
     yield from _other_trials_or_adapters(origin, stage)
-    start = Path(stage.config.get("adapter") or "")
-    if (start / ADAPTER).is_file() and adapter_hash(start) != origin.depends_on.get("adapter"):
-        yield f"made from another adapter in {start}"
+    for key in ("adapter", "frozen_adapter"):
+        start = Path(stage.config.get(key) or "")
+        if (start / ADAPTER).is_file() and adapter_hash(start) != origin.depends_on.get(key):
+            yield f"made from another adapter in {start}"
     if model is not None and model != origin.depends_on.get("base", model):
         yield f"made from another base model in {base}"
     if base.is_dir() and (words := template_hash(base)) != origin.depends_on.get("chat_template", words):

@@ -57,6 +57,9 @@ def main() -> None:
     state = PartialState()
     with held(Path(sft.output_dir)) if state.is_main_process else nullcontext():
         run(teaching, sft, lora, state)
+    # A process that leaves while another still saves is seen to fail, and takes the other with it.
+    state.wait_for_everyone()
+    state.destroy_process_group()
 
 
 def run(teaching: TeachingArguments, sft: TeachingConfig, lora: LoraArguments, state: PartialState) -> None:

@@ -81,3 +81,17 @@ def test_training_sees_the_prompt_tokens_that_evaluation_makes(tiny_model: Path,
     whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
     assert whole[: len(wanted)] == wanted
     assert whole[len(wanted)] in letter_ids(tokenizer, {})
+
+
+def test_the_held_out_loss_is_that_of_all_tokens_whatever_the_batches(tiny_model: Path, examples: Path, tmp_path: Path):
+    """Reports and decisions have answers of unlike length, and the last batch may be smaller than the others."""
+    more = {"validation_file": str(examples / "mixed" / "train.jsonl")}
+    trainer = trainer_of(tiny_model, examples, tmp_path, teach="mixed", per_device_eval_batch_size=1, **more)
+    rows = trainer.eval_dataset.select([*range(3), *range(40, 48)])
+    single = [trainer.evaluate(rows.select([n]))["eval_loss"] for n in range(len(rows))]
+    counts = [sum(label != -100 for label in labels) for labels in rows["labels"]]
+    assert len(set(counts)) > 1
+    wanted = sum(loss * count for loss, count in zip(single, counts, strict=True)) / sum(counts)
+    for size in (4, 11):
+        trainer.args.per_device_eval_batch_size = size
+        assert trainer.evaluate(rows)["eval_loss"] == pytest.approx(wanted, rel=1e-5)

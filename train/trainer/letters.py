@@ -65,7 +65,7 @@ class LetterTrainer(SFTTrainer):
         self.letters, self.sharing = letters, sharing
         if sharing:
             kwargs["data_collator"] = sharing.collate
-        super().__init__(*args, compute_metrics=letter_metrics, **kwargs)
+        super().__init__(*args, compute_metrics=held_out_metrics, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         if self.sharing is None:
@@ -90,13 +90,30 @@ class LetterTrainer(SFTTrainer):
             self._metrics["train"][name].append(value)
         return loss
 
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of a batch, its `letter_rows`, and the number of labels of each row, from one forward pass."""
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *_: Any, **__: Any) -> tuple[None, Tensor, Tensor]:
+        """What `held_out_metrics` reads of each row, and its number of labels, from one forward pass.
+
+        There is no loss of the batch: Trainer's mean over batches depends on how many rows the last one has, and so on
+        the number of processes.
+        """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             log_probs, labels = _completions(model, inputs)
         counts = (labels != IGNORED).sum(dim=1)
-        return _losses(log_probs, labels).sum() / counts.sum(), letter_rows(log_probs, labels, self.letters), counts
+        sums = torch.stack([_losses(log_probs, labels).sum(dim=1), counts.float()], dim=1)
+        return None, torch.cat([letter_rows(log_probs, labels, self.letters), sums], dim=1), counts
+
+
+def held_out_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """Metrics of held-out rows, whatever batches and processes they were shared by.
+
+    loss: mean negative log-likelihood of all labels of all rows, each label counted once;
+    and those of `letter_metrics`, which has the first four of six columns: the last two are a row's summed negative
+    log-likelihood and its number of labels.
+    """
+    rows = np.asarray(prediction.predictions, dtype=float).reshape(-1, 6)
+    loss = float(rows[:, 4].sum() / rows[:, 5].sum())
+    return {"loss": loss, **letter_metrics(EvalPrediction(rows[:, :4], None))}
 
 
 def _completions(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
