@@ -8,7 +8,7 @@
     python -m eval.run --config runs/demo-seed0/stages/evaluate.yaml --begin --overwrite # before parts replace any
 
 Stopped and started again, it goes on where it was; a file measured from other inputs is kept until --overwrite. The
-files are the same, byte for byte, however the work is shared.
+files are the same however the work is shared; byte for byte on a CPU, up to the last digits on a GPU.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ GPU = Sizes(
 )
 
 CPU = Sizes(
-    trained=(("llama", ("float32",)), ("qwen3", ("bfloat16",)), ("organism", ("float32",))),
+    trained=(("qwen3", ("bfloat16",)), ("organism", ("float32",))),
     models=ALL,
     steps=6,
     contexts=2,
