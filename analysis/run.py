@@ -18,12 +18,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.pages.figures import save_figures
+from analysis.pages.inside import save_inside_figures
 from analysis.pages.report import write_report
+from analysis.pages.series import save_series
 from analysis.pages.text import NOT_TESTABLE, counts, with_ends, with_interval
 from analysis.stats.records import nan_to_none
+from analysis.study.ablation import ablations_of
 from analysis.study.comparisons import ComparisonResult, Difference, MeasuredWeights
+from analysis.study.depth import depths_of
+from analysis.study.inside import inside_of
 from analysis.study.output import output_folder
 from analysis.study.results import Findings, RunResults, analyse
+from analysis.study.trajectory import trajectories_of
 from store.console import run_command, say
 from store.files import write_text
 from store.locks import held
@@ -84,6 +90,10 @@ def summary(results: RunResults) -> RunSummary:
             for (arm, group), d in results.decisions.items()
         },
         trial_files=results.trial_files,
+        trajectories=trajectories_of(results),
+        ablations=ablations_of(results),
+        depths=depths_of(results),
+        inside=inside_of(results),
         **provenance(),
     )
 
@@ -203,7 +213,10 @@ def write_analysis(path: Path) -> RunResults:
             write_summary(draft / "summary.json", told)
             write_text(draft / "weights.csv", run_weights(results).to_csv(index=False))
             write_text(draft / "agreement.csv", agreement_table(results).to_csv(index=False))
-            write_report(results, told, save_figures(results, draft / "figures"), draft / "report.html")
+            figures = save_figures(results, draft / "figures") + save_series(told, draft / "figures")
+            if told.inside:
+                figures += save_inside_figures(told.inside, draft / "figures")
+            write_report(results, told, figures, draft / "report.html")
     return results
 
 

@@ -180,7 +180,7 @@ class DepthSummary(Settings):
     """Trainings that differ in the layers that they may change, on one group of contexts.
 
     Attributes:
-        teach, start: What all of them taught, and from which arm.
+        teach, start: What all of them taught, and what before that, whatever the layers.
         contexts, n_contexts: As of a trajectory.
         points: In the order of the experiment file; the `last` layers are the control of the `first`.
         whole: The same training in all layers, by name; empty where there is none.

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_seri
 
 from store.curves_summary import AblationSummary, DepthSummary, TrajectorySummary
 from store.files import write_json
+from store.inside_summary import InsideSummary
 from store.settings import Settings, read_versioned
 from store.stages import stage_key
 from store.values import Figure
@@ -22,7 +23,7 @@ all comparisons; 1, without a number, kept comparisons beside it."""
 CIRCUMSTANCES = {"git", "packages", "python", "host"}
 """Fields of `RunSummary` that say where it was computed, not what was found."""
 
-OPTIONAL = ("trajectories", "ablations", "depths")
+OPTIONAL = ("trajectories", "ablations", "depths", "inside")
 """Fields of `RunSummary` that are left out of the file where a run has no such arms."""
 
 
@@ -250,6 +251,7 @@ class RunSummary(Settings):
         trial_files: Key of each trial file, by its folder within the run.
         trajectories, ablations, depths: Of the steps of a training that were kept, of the cuts of an adapter, and of
             trainings in some layers only, by `NAME/group`; left out where there are none.
+        inside: What attribution and patching found; left out where no arm was looked into.
         git, packages, python, host: Of the analysis, see `store.provenance`.
     """
 
@@ -272,6 +274,7 @@ class RunSummary(Settings):
     trajectories: dict[str, TrajectorySummary] = Field(default_factory=dict)
     ablations: dict[str, AblationSummary] = Field(default_factory=dict)
     depths: dict[str, DepthSummary] = Field(default_factory=dict)
+    inside: InsideSummary | None = None
     git: str | None
     packages: dict[str, str]
     python: str

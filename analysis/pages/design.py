@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -9,6 +10,7 @@ from analysis.pages.text import listing, plain
 from analysis.study.comparisons import ComparisonResult, asked_source
 from analysis.study.results import RunResults
 from store.run import BASE_ARM, ArmRecord, Source
+from task.names import AT
 from task.prompts import DEFAULT
 
 OF_LABELS = {
@@ -37,9 +39,16 @@ class Node:
 
 
 def tree(results: RunResults) -> list[Node]:
-    """The arms of a run under those that they were trained from; sums of adapters stand by themselves."""
-    arms = results.record.arms
-    nodes = {arm: Node(arm, _made(results, arm, record), [*_asked(results, arm)]) for arm, record in arms.items()}
+    """The arms of a run under those that they were trained from; sums of adapters stand by themselves.
+
+    Kept steps, cuts and small adapters of one context each are counted at the arm that they belong to.
+    """
+    arms = {arm: record for arm, record in results.record.arms.items() if results.stands_alone(arm)}
+    parts = Counter(map(_part_of, results.record.arms, results.record.arms.values()))
+    nodes = {
+        arm: Node(arm, _made(results, arm, record), [*_asked(results, arm), *_parts(arm, parts)])
+        for arm, record in arms.items()
+    }
     roots = []
     for arm, record in arms.items():
         parent = record.start if record.start in nodes else BASE_ARM
@@ -48,6 +57,21 @@ def tree(results: RunResults) -> list[Node]:
         else:
             roots.append(nodes[arm])
     return roots
+
+
+def _part_of(name: str, record: ArmRecord) -> tuple[str | None, str]:
+    """The arm that a kept step, a cut or a small adapter belongs to, and which of these it is; none for any other."""
+    if record.step is not None:
+        return name.partition(AT)[0], "kept steps"
+    if record.cut_of is not None:
+        return record.cut_of, "cuts"
+    if record.context is not None and record.derived is not None:
+        return record.on_top_of, f"small adapters “{plain(record.training or name)}” on top of it, a context each"
+    return None, ""
+
+
+def _parts(arm: str, parts: Counter[tuple[str | None, str]]) -> Iterator[str]:
+    return (f"{count} {what}" for (whole, what), count in parts.items() if whole == arm)
 
 
 def _made(results: RunResults, arm: str, record: ArmRecord) -> str:

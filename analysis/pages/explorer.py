@@ -55,8 +55,8 @@ class Explorer:
 
 
 def explorer(results: RunResults, figures: list[Figure]) -> Explorer:
-    """Contexts, weights, trials and the points of the scatter of a run."""
-    files = list(finished_trials(results.run, results.record))
+    """Contexts, weights, trials and the points of the scatter of a run, of the arms that stand alone."""
+    files = [file for file in finished_trials(results.run, results.record) if results.stands_alone(file.arm)]
     found = {
         "files": [_file(file) for file in files],
         "contexts": _contexts(results, files),
@@ -184,7 +184,7 @@ def _written(rows: Sequence[Sequence[float]], framing: Framing) -> list[list[str
 
 def _arms(results: RunResults, name: str) -> list[dict[str, Any]]:
     """What each arm that was asked about a context learned and reported there, in the order of the plan."""
-    asked = dict.fromkeys([*results.measured, *results.reported])
+    asked = dict.fromkeys(arm for arm in (*results.measured, *results.reported) if results.stands_alone(arm))
     found = []
     for arm in sorted(asked, key=lambda arm: results.place(arm.partition(" (")[0])):
         reported = results.reported.get(arm)

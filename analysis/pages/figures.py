@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matplotlib.figure import Figure as Canvas
 
 from analysis.pages.comparison_figures import draw_correlations, draw_scatter
 from analysis.pages.decisions_figure import draw_decisions
-from analysis.pages.drawing import MM, house_style, save_picture
+from analysis.pages.drawing import MM, Drawn, house_style, save_picture
 from analysis.pages.training_figure import draw_training, has_curves
 from analysis.study.results import Findings, RunResults
 
@@ -45,12 +45,17 @@ def save_figures(findings: Findings, folder: Path) -> list[Figure]:
             drawn["decisions"] = draw_decisions(findings)
             if has_curves(findings):
                 drawn["training"] = draw_training(findings)
-        for name, (canvas, title, caption) in drawn.items():
-            path = folder / f"{name}.png"
-            save_picture(canvas, path)
-            panels = _panels(findings, canvas) if name == "scatter" else {}
-            figures.append(Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1), panels))
+        for name, picture in drawn.items():
+            figure = saved(picture, folder / f"{name}.png")
+            figures.append(replace(figure, panels=_panels(findings, picture[0])) if name == "scatter" else figure)
     return figures
+
+
+def saved(picture: Drawn, path: Path) -> Figure:
+    """Save a picture, as PNG and PDF; inside `house_style`."""
+    canvas, title, caption = picture
+    save_picture(canvas, path)
+    return Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1))
 
 
 def _panels(findings: Findings, canvas: Canvas) -> dict[str, Box]:

@@ -26,6 +26,7 @@ from task.replies import REASONS, UNDECIDED
 TEMPLATES = Path(__file__).parent / "templates"
 
 WRITING = (
+    "as_number",
     "by_reason",
     "interval",
     "main_figures",

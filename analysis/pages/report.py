@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.pages import series
 from analysis.pages.design import control_differences, controls, tree
 from analysis.pages.explorer import explorer
 from analysis.pages.figures import Figure
+from analysis.pages.inside_text import inside_tables
 from analysis.pages.page import write_page
 from analysis.pages.study_page import read_from
 from analysis.pages.study_text import sentence
@@ -15,6 +17,17 @@ from analysis.study.several import study_run
 from analysis.study.verdicts import judge_claims
 from store.files import write_text
 from store.summary import RunSummary
+
+OF_SERIES = (
+    series.r_of,
+    series.why_missing,
+    series.steps_of,
+    series.cut_points,
+    series.cuts_of,
+    series.depth_points,
+    series.words_of,
+)
+"""Functions that the tables of series call."""
 
 LISTED = 10
 """Contexts shown with their weights in a table."""
@@ -46,6 +59,9 @@ def write_report(results: RunResults, summary: RunSummary, figures: list[Figure]
         controls=controls(results),
         control_differences=control_differences(results),
         explorer=found,
+        told=summary,
+        inside=inside_tables(summary.inside),
+        **{function.__name__: function for function in OF_SERIES},
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.pages.drawing import MM, Drawn, house_style, save_picture
-from analysis.pages.figures import Figure
+from analysis.pages.drawing import house_style
+from analysis.pages.figures import Figure, saved
 from analysis.pages.page import fill_in
 from analysis.pages.study_figures import draw_forest, draw_ladder, ladder
 from analysis.pages.study_text import sentence
@@ -30,13 +30,7 @@ def save_study_figures(study: Study, folder: Path) -> list[Figure]:
         }
         if rungs := ladder(study.runs):
             drawn["ladder"] = draw_ladder(rungs)
-        return [_saved(picture, folder / f"{name}.png") for name, picture in drawn.items()]
-
-
-def _saved(picture: Drawn, path: Path) -> Figure:
-    canvas, title, caption = picture
-    save_picture(canvas, path)
-    return Figure(title, path, caption, round(float(canvas.get_size_inches()[0]) / MM, 1))
+        return [saved(picture, folder / f"{name}.png") for name, picture in drawn.items()]
 
 
 def write_study_page(

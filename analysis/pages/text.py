@@ -12,6 +12,11 @@ NOT_TESTABLE = "not testable"
 MISSING = "\N{EN DASH}"
 
 
+def as_number(figure: float | None) -> float:
+    """A figure of a summary, NaN for one that it lacks."""
+    return math.nan if figure is None else figure
+
+
 def number(value: float, digits: int = 2, *, signed: bool = False) -> str:
     """A figure as text, a dash for NaN."""
     # + 0.0: no "-0.00"
