@@ -6,10 +6,16 @@ import importlib.util
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from packaging.version import Version
+
 from task.errors import InputError
 
 TOLERANCE = 0.9
 """A GPU sold as 24 GB shows 22 to 25.8 x 10^9 bytes: it counts as 24 from 90% of that on."""
+
+
+FSDP2_SINCE = "1.15.0"
+"""Version of accelerate from which FSDP2 resumes from a full state dict with all of it."""
 
 
 def gpu_memory() -> float | None:
@@ -53,6 +59,30 @@ def split_batch(effective: int, rows: int, processes: int) -> tuple[int, int]:
     share = effective // processes
     at_a_time = next(n for n in range(min(rows, share), 0, -1) if share % n == 0)
     return at_a_time, share // at_a_time
+
+
+def check_sharding(fsdp2: bool, zero3: bool, resumed: str | None, installed: str) -> None:
+    """Refuse what is known to lose a sharded training, before it begins.
+
+    Args:
+        fsdp2, zero3: How parameters are split over the processes.
+        resumed: The checkpoint that the training would go on from.
+        installed: Version of accelerate.
+
+    Raises:
+        InputError: FSDP2 with an accelerate that loses shards of a full state, or a checkpoint under ZeRO-3, of which
+            PEFT's tensors come back in another shape (DeepSpeed's issue 7436, open).
+    """
+    if fsdp2 and Version(installed) < Version(FSDP2_SINCE):
+        raise InputError(
+            f"accelerate {installed}: with FSDP2 and a full state dict it loses shards when it resumes; install "
+            f"accelerate>={FSDP2_SINCE}, or use configs/accelerate/ddp.yaml"
+        )
+    if zero3 and resumed:
+        raise InputError(
+            f"{resumed}: DeepSpeed ZeRO-3 cannot resume an adapter (github.com/deepspeedai/DeepSpeed/issues/7436); "
+            "begin again with --overwrite, or train with configs/accelerate/fsdp2.yaml"
+        )
 
 
 def check_quantization() -> None:

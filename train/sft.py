@@ -19,7 +19,9 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
+import accelerate
 from accelerate import PartialState
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from store.checkpoints import LOG, kept_checkpoint, last_complete_checkpoint, step_of
 from store.console import run_command, say, warn
@@ -38,6 +40,7 @@ from train.arguments import (
     asked_settings,
     parse_arguments,
 )
+from train.hardware import check_sharding
 from train.inputs import training_inputs
 from train.keeping import KeepSteps, steps_kept
 from train.model_card import upload_adapter, write_card
@@ -113,6 +116,8 @@ def teach(
     if teaching.keep_steps:
         trainer.add_callback(KeepSteps(trainer, teaching.keep_steps, teaching.adapter))
     checkpoint = last_complete_checkpoint(folder, tell=warn if speaks else None)
+    fsdp2, zero3 = trainer.is_fsdp_enabled and trainer.accelerator.is_fsdp2, is_deepspeed_zero3_enabled()
+    check_sharding(fsdp2, zero3, str(checkpoint) if checkpoint else None, accelerate.__version__)
     if checkpoint and speaks:
         warn(f"resuming from {checkpoint}")
     if "wandb" in sft.report_to and speaks:

@@ -1,10 +1,11 @@
+import accelerate
 import pytest
 import torch
 
 from task.errors import InputError
 from train import hardware
 from train.arguments import LoraArguments, TeachingArguments, TeachingConfig, fit_to_hardware
-from train.hardware import check_quantization, settings_for, split_batch
+from train.hardware import FSDP2_SINCE, check_quantization, check_sharding, settings_for, split_batch
 
 TABLE = {
     24: {"per_device_train_batch_size": 2, "gradient_checkpointing": True},
@@ -70,3 +71,17 @@ def test_a_quantised_base_needs_a_gpu_and_its_package(monkeypatch: pytest.Monkey
     monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="bitsandbytes is not installed"):
         check_quantization()
+
+
+def test_sharded_trainings_that_are_known_to_be_lost_are_refused():
+    check_sharding(True, False, "out/checkpoint-4", FSDP2_SINCE)
+    check_sharding(False, False, "out/checkpoint-4", "1.9.0")
+    check_sharding(False, True, None, "1.9.0")
+    with pytest.raises(InputError, match=r"accelerate 1\.9\.0: with FSDP2 .* install accelerate>=1\.15\.0"):
+        check_sharding(True, False, None, "1.9.0")
+    with pytest.raises(InputError, match=r"out/checkpoint-4: DeepSpeed ZeRO-3 cannot resume an adapter .*7436"):
+        check_sharding(False, True, "out/checkpoint-4", "1.15.0")
+
+
+def test_the_version_that_is_installed_resumes_fsdp2():
+    check_sharding(True, False, None, accelerate.__version__)
