@@ -28,6 +28,8 @@ def save_study_figures(study: Study, folder: Path) -> list[Figure]:
             for scale in ("correlation", "difference")
             if (figures := [figure for figure in study.main_figures if scale_of(figure) == scale])
         }
+        if figures := study.inside_figures:
+            drawn["inside"] = draw_forest(study.runs, figures, "Deciding and reporting inside adapters, run by run")
         if rungs := ladder(study.runs):
             drawn["ladder"] = draw_ladder(rungs)
         return [saved(picture, folder / f"{name}.png") for name, picture in drawn.items()]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.stats.records import Record
+from analysis.study import inside_study
 from analysis.study.meta import Pooled, difference_of_independent, pool, pool_correlations
 from analysis.study.released_results import ReleasedResults
 from store.run import RunFolder, RunRecord, read_run
@@ -58,7 +59,11 @@ OF_DIFFERENCES = {
 }
 """Figures of a difference."""
 
-ON_THEIR_OWN_SCALE = {"over_constant", "learned_over_target", "over_off_the_shelf", "difference", *OF_PREDICTIONS}
+ON_THEIR_OWN_SCALE = {
+    *("over_constant", "learned_over_target", "over_off_the_shelf", "difference"),
+    *OF_PREDICTIONS,
+    *inside_study.ON_THEIR_OWN_SCALE,
+}
 """Figures that are differences; the others are correlations."""
 
 DIFFERENCES_OF_RELEASED = {
@@ -219,6 +224,10 @@ def _figures_of_run(summary: RunSummary) -> Iterator[tuple[str, Estimate]]:
         yield from _figures(name, {"difference": OF_DIFFERENCES["difference"]}, values, d.reason)
         changes = {figure: fields for figure, fields in OF_DIFFERENCES.items() if figure != "difference"}
         yield from _figures(name, changes, values, d.reason or d.no_changes)
+    if summary.inside is not None:
+        for found in inside_study.inside_figures(summary.inside):
+            fields = {found.kind: ("estimate", "low", "high", "n_contexts")}
+            yield from _figures(found.name, fields, {**found.found.model_dump(), "n_contexts": found.n_contexts}, None)
 
 
 def _figures_of_reports(name: str, values: Mapping[str, Any], reason: str | None) -> Iterator[tuple[str, Estimate]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from analysis.study.claims import CLAIMS
+from analysis.study.inside_study import DRAWN
 from analysis.study.published import FIGURES
 from analysis.study.several import Estimate, StudyRun, grouped, groups_of, pooled, scale_of
 from analysis.study.verdicts import ClaimVerdict, judge_claims
@@ -54,6 +55,11 @@ class Study:
         wanted += [figure for part in parts for figure in part.figures]
         there = {*self.figures}
         return [figure for figure in dict.fromkeys(wanted) if figure in there]
+
+    @property
+    def inside_figures(self) -> list[str]:
+        """Those of what was found inside arms that are drawn."""
+        return [figure for figure in self.figures if figure.rpartition(".")[2] in DRAWN]
 
     def claims_of(self, figure: str) -> list[str]:
         """The claims that may be read from a figure."""
