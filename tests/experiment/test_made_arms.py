@@ -324,3 +324,18 @@ def test_steps_that_depend_on_the_gpu_are_listed(tmp_path: Path):
 def test_layers_of_a_model_that_is_not_known_are_not_guessed(tmp_path: Path):
     with pytest.raises(InputError, match="some/model: how many layers it has is not known"):
         planned(tmp_path, {**MODEL, "name": "some/model"})
+
+
+@pytest.mark.parametrize("name", ["inside", "depth", "inside_qwen3"])
+def test_experiments_that_look_inside_are_planned_without_weights(tmp_path: Path, name: str):
+    run = plan_runs(ROOT / "configs" / "experiments" / f"{name}.yaml", tmp_path)[0]
+    kinds = [stage.kind for stage in run.stages]
+    # One of each training: the arms of one differ in their files alone.
+    for each, training in run.experiment.trainings.items():
+        arm = run.arms[f"{each}_alone" if training.alone else each][0]
+        check_training(next(stage.config for stage in run.stages if stage.name == f"{arm.name}.sft"))
+    assert kinds[-2:] == ["analyse", "track"] and ("attribute" in kinds) == (run.experiment.inside is not None)
+    if name == "inside_qwen3":
+        kept = next(m for m in run.experiment.measurements if m.kept)
+        assert [arm.name for arm in run.asked(kept)][-1] == "instilled@3000"
+        assert len([arm for arm in run.by_name.values() if arm.half]) == 2 * 35
