@@ -63,7 +63,8 @@ def in_a_process(arms: Arms, dtype: str, sizes: Sizes) -> Answers:
 
 def check_type(dtype: str, arms: Arms, asked: Asked) -> tuple[dict[str, Any], list[str]]:
     """One type of weights: figures and problems."""
-    served, alone = (in_a_process(some, dtype, asked.sizes) for some in (arms, {"base": None}))
+    served = in_a_process(arms, dtype, asked.sizes)
+    alone = in_a_process({"base": None}, dtype, asked.sizes)
     reference = ask(
         EngineOn(settings(ORGANISM, arms, dtype, asked.sizes.batch, "transformers"), asked.device), arms, asked.sizes
     )
@@ -88,10 +89,10 @@ def judge(served: Answers, alone: Answers, reference: Answers, near: float, size
         for r, n in zip(given, names, strict=True)
     ]
     same = [a == b for arm in served.replies for a, b in zip(served.replies[arm], reference.replies[arm], strict=True)]
-    both = (np.concatenate([answers.logps[arm] for arm in served.logps]) for answers in (reference, served))
+    wanted, given = ([answers.logps[arm] for arm in served.logps] for answers in (reference, served))
     base = served.logps["base"]
     return {
-        **compare(*both, near),
+        **compare(np.concatenate(wanted), np.concatenate(given), near),
         "same_reply": float(np.mean(same)),
         "grammar_obeyed": float(np.mean(read)),
         "adapter_moves": float(min(np.abs(moved - base).max() for arm, moved in served.logps.items() if arm != "base")),
