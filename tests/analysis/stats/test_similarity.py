@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import kstest
 
+from analysis.stats.agreement import percentile_interval, resampled_counts
 from analysis.stats.score_profile import (
     distance,
     jackknifed,
@@ -121,6 +122,24 @@ def test_intervals_of_both_cosines_hold_the_truth():
         raw += found.low <= attenuated <= found.high
         corrected += found.corrected_low <= angle <= found.corrected_high
     assert 0.91 <= raw / 300 <= 0.99 and 0.91 <= corrected / 300 <= 0.99
+
+
+def test_a_plain_bootstrap_would_miss_the_cosine_where_rows_are_many():
+    """Why contexts that are drawn twice are no second measurement."""
+    rng, n, noise, angle, studies = np.random.default_rng(16), 15, 2.0, 0.5, 60
+    d, r = vectors(rng, angle, rows=2000)
+    counts, truth = resampled_counts(n, 0, 500), angle / (1 + noise**2 / n)
+    ours = plain = 0
+    for _ in range(studies):
+        table = products(noisy(rng, d, n, noise), noisy(rng, r, n, noise))
+        found = similarity(table, seed=0, resamples=500)
+        ours += found.low <= truth <= found.high
+        both, own, other = (
+            ((counts @ p) * counts).sum(axis=1) for p in (table.crossed, table.deciding, table.reporting)
+        )
+        low, high = percentile_interval(both / np.sqrt(own * other), n)
+        plain += low <= truth <= high
+    assert ours / studies > 0.85 and plain / studies < 0.5
 
 
 def test_a_difference_is_paired_by_context():
