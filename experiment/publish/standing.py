@@ -29,8 +29,8 @@ def shortcomings(run: RunFolder, record: RunRecord, taken: list[TrialFolder]) ->
 def _unfinished(run: RunFolder, record: RunRecord) -> Iterator[str]:
     """Adapters and trials that are planned and not there."""
     for name, arm in record.arms.items():
-        if (arm.training or arm.derived) and (stands := begun(run.adapter(name))) != "finished":
-            yield f"adapters/{name}: {'training is' if arm.training else 'sum is'} {stands or 'not begun'}"
+        if (arm.training or arm.derived) and arm.step is None and (stands := begun(run.adapter(name))) != "finished":
+            yield f"adapters/{name}: {'sum is' if arm.derived else 'training is'} {stands or 'not begun'}"
     try:
         planned = read_settings(run.stage_config("evaluate"), EvalConfig)
     except InputError:
