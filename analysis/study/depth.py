@@ -55,7 +55,7 @@ def _depth(results: RunResults, trainings: dict[str, list[str]], group: str) -> 
         return None
     points, whole = [], {}
     for training, members in trainings.items():
-        for state in filter(None, map(series.state, together(results, members, group))):
+        for state in filter(None, map(series.state, together(results, {arm: [arm] for arm in members}, group))):
             layers = results.record.arms[members[0]].layers
             if layers is None:
                 whole[training if len(state.told.arms) == len(members) else state.told.arms[0]] = state.told

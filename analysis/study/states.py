@@ -235,10 +235,13 @@ def contexts_asked(results: RunResults, arm: str, group: str) -> list[str]:
     return [name for name in results.groups[group] if name in asked]
 
 
-def together(results: RunResults, arms: Sequence[str], group: str) -> list[list[str]]:
-    """Arms that make one state: the folds of a training, where each was asked about contexts of its own; else each."""
-    each = [contexts_asked(results, arm, group) for arm in arms]
-    apart = len({name for members in each for name in members}) == sum(map(len, each))
+def together(results: RunResults, arms: Mapping[str, Sequence[str]], group: str) -> list[list[str]]:
+    """Arms that make one line: the folds of a training, where each was asked about contexts of its own; else each.
+
+    `arms` are these with their states, which were asked.
+    """
+    each = [{name for state in states for name in contexts_asked(results, state, group)} for states in arms.values()]
+    apart = len(set().union(*each)) == sum(map(len, each))
     return [list(arms)] if apart else [[arm] for arm in arms]
 
 

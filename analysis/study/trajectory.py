@@ -20,7 +20,7 @@ def trajectories_of(results: RunResults) -> dict[str, TrajectorySummary]:
     found = {}
     for training, arms in _trainings(results).items():
         for group in results.groups:
-            for line in together(results, arms, group):
+            for line in together(results, {arm: _states(results, arm) for arm in arms}, group):
                 if told := _trajectory(results, training, line, group):
                     name = training if len(line) == len(arms) else line[0]
                     found[f"{name}/{group}"] = told
@@ -52,6 +52,12 @@ def _trajectory(results: RunResults, training: str, arms: list[str], group: str)
         points=[*_points(series, {**kept, **_ends(results, series, arms)})],
         off_the_shelf=base and base.told,
     )
+
+
+def _states(results: RunResults, arm: str) -> list[str]:
+    """The kept steps of an arm, as arms."""
+    record = results.record.arms
+    return [name for name, made in record.items() if made.step is not None and name.partition(AT)[0] == arm]
 
 
 def _kept(results: RunResults, arms: list[str]) -> dict[int, list[str]]:

@@ -71,8 +71,8 @@ def test_the_lag_of_a_curve_is_that_of_its_midpoint():
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    # Weights of 40 contexts; what is reported at a cut is these with noise that falls along the cuts. The truth is where
-    # r of the population, 1 / sqrt(1 + noise^2), is half-way.
+    # Weights of 40 contexts; what is reported at a cut is these with noise that falls along the cuts. The truth is
+    # where r of the population, 1 / sqrt(1 + noise^2), is half-way.
     noise = np.linspace(3, 0.3, LAYERS + 1)
     [truth] = crossings(CUTS, 1 / np.sqrt(1 + noise**2))
     held, contexts, studies = 0, 40, 120
