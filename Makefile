@@ -1,6 +1,7 @@
 # make demo    the three experiments on the model organism, to a report (about 7 minutes on 2 cores)
 # make test    lint, types and all tests
-# Both create .venv first and fetch what they need; there is no other set-up.
+# make check-gpu   what has to hold on a GPU before hours are spent on it (about 10 minutes)
+# All create .venv first and fetch what they need; there is no other set-up.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 MODEL := models/smollm2-135m-instruct
 REQUIREMENTS := $(shell nvidia-smi >/dev/null 2>&1 && echo requirements.txt || echo requirements-cpu.txt)
 
-.PHONY: env model demo test
+.PHONY: env model demo test check-gpu
 
 env: $(VENV)/installed
 
@@ -33,6 +34,9 @@ demo: env
 
 # What both runs of pytest need is made once
 test: export MADE_ONCE := $(shell mktemp --directory --dry-run)
+check-gpu: env
+	$(BIN)/python -m scripts.check_gpu --out results/gpu/check.json
+
 test: model $(VENV)/vllm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
