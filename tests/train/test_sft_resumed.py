@@ -1,14 +1,20 @@
 """Trainings that are killed, stopped or shared by processes end as one that nothing interrupted."""
 
+import os
 import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from fuzzing import LONGER
+from store.checkpoints import last_complete_checkpoint, step_of
 from store.manifests import KeptCheckpoint
-from support import kill_when
+from support import ROOT, kill_when
 from teaching import KEPT, LAUNCH, SHARED, STEPS, command, held_out, kept_by, left_by, manifest_of, run, settings
 from wandb_records import offline_runs
 
@@ -125,6 +131,29 @@ def test_shared_prefixes_learn_as_much(shared: Path, instilled: Path):
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def ranks_of(settings_file: str) -> dict[str, int]:
+    """The processes of a training by rank."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if settings_file.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+                variables = (process / "environ").read_bytes().decode(errors="replace").split("\0")
+                found |= {v.removeprefix("RANK="): int(process.name) for v in variables if v.startswith("RANK=")}
+    return found
+
+
+def terminate_one_of_two(words: list[str], condition: Callable[[], bool]) -> None:
+    """A preemption signal that reaches the second process only: both end, and so does what started them."""
+    launcher = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 240
+    while not condition():
+        assert launcher.poll() is None and time.monotonic() < end, "the moment never came"
+        time.sleep(0.01)
+    os.kill(ranks_of(words[-1])["1"], signal.SIGTERM)
+    assert launcher.wait(timeout=60) != 0
+    assert not ranks_of(words[-1]), "no process is left that holds the folder or a GPU"
+
+
 BY_HAND = pytest.mark.skipif(LONGER == 1, reason="FUZZ=10 runs it; the same with two processes runs always")
 
 
@@ -145,7 +174,12 @@ def test_shared_prefixes_resumed_in_the_second_epoch_end_the_same(
         assert losses[0] == pytest.approx(losses[1], rel=1e-3), "the same batches, shared by two"
     values = settings(tiny_model, examples, tmp_path / "killed", **more)
     reached = tmp_path / "killed" / "checkpoint-10" / "trainer_state.json"  # 8 steps are an epoch
-    kill_when(command(values, launch), reached.exists, by=signal.SIGKILL if processes == 1 else signal.SIGTERM)
+    if processes == 1:
+        kill_when(command(values, launch), reached.exists)
+    else:
+        terminate_one_of_two(command(values, launch), reached.exists)
+        complete = last_complete_checkpoint(tmp_path / "killed")
+        assert complete is not None and step_of(complete) >= 8
     assert not (tmp_path / "killed" / "manifest.json").exists(), "the kill came too late to test anything"
     result = run(values, launch)
     assert result.returncode == 0 and "resuming from" in result.stderr, result.stderr

@@ -47,7 +47,7 @@ def beside_frozen(model: PreTrainedModel, config: LoraConfig, frozen: Path, seed
     both.load_adapter(frozen, FROZEN, autocast_adapter_dtype=upcast)
     _activate_both(both)
     # PEFT would save the frozen one, too, and the trainer, resumed from two, would go on without it.
-    both.save_pretrained = partial(both.save_pretrained, selected_adapters=[NEW])  # type: ignore[method-assign]
+    both.save_pretrained = partial(both.save_pretrained, selected_adapters=[NEW])
     return both
 
 
