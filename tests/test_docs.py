@@ -125,7 +125,8 @@ def test_the_files_of_a_run_are_those_that_its_folder_names():
 
     run = RunFolder(Path("RUN"))
     paths = [run.record, run.jobs, run.inputs, run.stage_config("x"), run.log("x"), run.examples("x")]
-    paths += [run.adapter("x"), run.trials, run.analysis, run.tracked, run.path / "wandb"]
+    paths += [run.adapter("x"), run.learned("x"), run.trials, run.inside, run.analysis, run.published, run.tracked]
+    paths += [run.path / "wandb"]
     [tree] = [b.text for b in BLOCKS if b.page == "reading_a_report.md" and b.kind == "text"]
     shown = re.findall(r"^    (\S+)", tree, re.MULTILINE)
     assert {name.rstrip("/") for name in shown} == {path.relative_to("RUN").parts[0] for path in paths}
