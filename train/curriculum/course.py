@@ -28,6 +28,9 @@ from train.trainer.progress import show_progress
 SEEDS = 2**32 - 1
 """The largest seed of all the libraries that take one."""
 
+CURVE = "learning_curve.json"
+"""File of a model with what its training logged."""
+
 RATIONALITY = 8.0
 """Log-odds of the better option per unit of utility difference. A noisy chooser: certainty would leave a model so sure
 of itself that teaching it other weights begins with a long unlearning."""
@@ -138,8 +141,8 @@ def make_model(
         trainer.model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         remove_checkpoints(folder)
-        write_json(folder / "learning_curve.json", trainer.state.log_history)
+        write_json(folder / CURVE, trainer.state.log_history)
         lessons, parameters = trainer.state.global_step * lessons_per_step, trainer.model.num_parameters()
         stage.finish(ModelFacts(lessons=lessons, parameters=parameters, **origin))
-        far = f"{folder}/learning_curve.json"
+        far = f"{folder / CURVE}"
         say(f"{folder}: {parameters:,} parameters after {lessons:,} lessons; how far it came: {far}")

@@ -200,7 +200,8 @@ def probes(measured: Measured) -> dict[str, dict[str, float]]:
     for attributes in (ATTRIBUTES[0], ATTRIBUTES[-1]):
         contexts = [shortened(c, attributes, c.layout) for c in measured.contexts(seen=False)]
         asked = all_probes(contexts, PROBES, measured.arguments.seed)
-        found[str(attributes)] = dict(ask(measured.model, measured.tokenizer, {}, asked))
+        shares = ask(measured.model, measured.tokenizer, {}, asked)
+        found[str(attributes)] = {str(skill): share for skill, share in shares.items()}
     return found
 
 

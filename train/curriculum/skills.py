@@ -28,11 +28,11 @@ from train.curriculum.course import Part, chance_of_a, place_in
 from train.curriculum.own_words import OwnWords
 from train.trainer.shared_prefix import IGNORED, join_rows
 
-BOUGHS, TWIGS, LEAVES = 2, 2, 4
-ROWS = BOUGHS * TWIGS * LEAVES
-"""Decisions of a tree. A bough has attributes, directions and first values of its own, each of its twigs goes on with
-other values, and each leaf of a twig ends with others still. With five attributes such a tree has less than half of the
-tokens that as many decisions have with all values drawn anew."""
+ROWS = 16
+"""Decisions of a tree."""
+
+ENDED = 4
+"""Every so many-th decision of a tree is trained to its end; more teaches no more, and has tokens."""
 
 GROUPS = 2
 """Trees of decisions a step."""
@@ -60,10 +60,15 @@ class WarmUpPart(Part):
             others attributes have weights of their own, which no prompt tells.
         against: Share of attributes of which less is told to be better, at the beginning and at the end.
         compared: Share of trees that ask which number of an attribute is larger, as the probes do, and for no decision.
+        tree: Boughs of a tree of decisions, twigs of a bough and leaves of a twig; their product is `ROWS`. A bough has
+            attributes, directions and first values of its own, each of its twigs goes on with other values, and each
+            leaf of a twig ends with others still. Where many values are shown, that saves half of the tokens;
+            directions were learned only where each decision drew its own.
     """
 
     told: float
     compared: float
+    tree: tuple[int, int, int] = (ROWS, 1, 1)
     against: tuple[float, float] = (0.5, 0.5)
 
 
@@ -108,7 +113,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
     def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
         """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS,).
 
-        The last leaf of every twig goes on to the end of the answer, so that the model keeps on ending it.
+        Every fourth row goes on to the end of the answer, so that the model keeps on ending it.
         """
         compared = bool(rng.random() < part.compared)
         told = compared or bool(rng.random() < part.told)
@@ -118,10 +123,10 @@ class Lessons(Dataset[dict[str, Tensor]]):
             raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
         own = sample_weights(self.seed, "warm_up", context) / LARGEST
         against = part.against[0] + done * (part.against[1] - part.against[0])
-        draws = branching(rng, 2 * part.attributes)
+        draws = branching(rng, 2 * part.attributes, part.tree)
         rows, labels, chances = [], [], []
         for row in range(ROWS):
-            if row % (TWIGS * LEAVES) == 0:
+            if row % (part.tree[1] * part.tree[2]) == 0:
                 chosen = rng.permutation(len(own))[: part.attributes]
                 weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
                 shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
@@ -137,7 +142,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
                 prompt = messages("decisions", told_directions(shown, weights) if told else shown, a, b)
             ids = prompt_ids(self.tokenizer, prompt, {})
             answer = self._letters[int(chances[-1] < 0.5)]
-            trained = answer if row % LEAVES == LEAVES - 1 else answer[:1]
+            trained = answer if row % ENDED == ENDED - 1 else answer[:1]
             rows.append([*ids, *trained])
             labels.append([IGNORED] * len(ids) + trained)
         return join_rows(rows, labels, additive=False) | {"chance_of_a": torch.tensor(chances)}
@@ -167,14 +172,15 @@ class Lessons(Dataset[dict[str, Tensor]]):
         return tree | {"kept": torch.tensor(True)}
 
 
-def branching(rng: np.random.Generator, numbers: int) -> NDArray[np.float64]:
+def branching(rng: np.random.Generator, numbers: int, tree: tuple[int, int, int]) -> NDArray[np.float64]:
     """Uniform draws for the rows of a tree, shape (ROWS, numbers): the last differ most, the first least.
 
     A leaf has about a fifth of the numbers to itself, and a twig two fifths; one at least.
     """
+    boughs, twigs, leaves = tree
     leaf, twig = max(1, numbers // 5), max(1, 2 * numbers // 5)
-    draws = rng.random((BOUGHS, numbers)).repeat(TWIGS * LEAVES, axis=0)
-    draws[:, numbers - leaf - twig :] = rng.random((BOUGHS * TWIGS, leaf + twig)).repeat(LEAVES, axis=0)
+    draws = rng.random((boughs, numbers)).repeat(twigs * leaves, axis=0)
+    draws[:, numbers - leaf - twig :] = rng.random((boughs * twigs, leaf + twig)).repeat(leaves, axis=0)
     draws[:, numbers - leaf :] = rng.random((ROWS, leaf))
     return draws
 

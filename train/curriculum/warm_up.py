@@ -28,12 +28,13 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from store.console import run_command
 from store.contexts import DATA, load_contexts
-from store.files import hash_file
+from store.files import hash_file, write_json
 from store.models import fingerprint, model_folder, published_name
 from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import letter_ids
 from task.contexts import LAYOUTS, as_ratings
 from train.curriculum.course import (
+    CURVE,
     SEEDS,
     CurriculumTrainer,
     check_option,
@@ -42,18 +43,18 @@ from train.curriculum.course import (
     place_in,
 )
 from train.curriculum.own_words import TEXTS, load_own_words
-from train.curriculum.skills import BOUGHS, GROUPS, ITEMS, LEAVES, REPORTED, REPORTS, ROWS, TWIGS, Lessons, WarmUpPart
+from train.curriculum.skills import ENDED, GROUPS, ITEMS, REPORTED, REPORTS, ROWS, Lessons, WarmUpPart
 from train.trainer.shared_prefix import IGNORED, shared_log_probs
 
 SPARE = DATA / "spare.jsonl"
 """Contexts that no experiment uses."""
 
 CURRICULUM = (
-    WarmUpPart(50, 1, told=1.0, compared=0.4, against=(0.0, 0.0)),
-    WarmUpPart(80, 1, told=1.0, compared=0.2, against=(0.0, 0.5)),
-    WarmUpPart(60, 1, told=0.3, compared=0.2),
-    WarmUpPart(60, 2, told=0.3, compared=0.3),
-    WarmUpPart(90, 5, told=0.2, compared=0.3),
+    WarmUpPart(50, 1, told=1.0, compared=0.3, against=(0.0, 0.0)),
+    WarmUpPart(100, 1, told=1.0, compared=0.1, against=(0.0, 0.5)),
+    WarmUpPart(50, 1, told=0.5, compared=0.1),
+    WarmUpPart(70, 2, told=0.4, compared=0.2, tree=(8, 1, 2)),
+    WarmUpPart(90, 5, told=0.2, compared=0.3, tree=(4, 2, 2)),
 )
 """What SmolLM2-135M needed; see results/smollm2/. With weights of their own right after comparing, at once or little by
 little, it forgot how to compare; so it first learns what a direction does where it reads it beside the name."""
@@ -88,7 +89,7 @@ def main() -> None:
     shape = {
         "own_words": hash_file(arguments.own_words / TEXTS),
         "curriculum": [asdict(part) for part in CURRICULUM],
-        "tree": [BOUGHS, TWIGS, LEAVES],
+        "rows": [ROWS, ENDED],
         "groups": GROUPS,
         "reported": REPORTED,
         "reports": REPORTS,
@@ -157,6 +158,7 @@ class WarmUpTrainer(CurriculumTrainer):
             logs["attributes"] = place_in(self.train_dataset.curriculum, self.state.global_step - 1)[0].attributes
             self._measured.clear()
         super().log(logs, *args, **kwargs)
+        write_json(Path(self.args.output_dir) / CURVE, self.state.log_history)
 
 
 def build_trainer(base: Path, lessons: Lessons, output: Path, learning_rate: float, bf16: bool) -> WarmUpTrainer:

@@ -21,13 +21,11 @@ from task.weights import LARGEST, sample_weights
 from train.curriculum.course import RATIONALITY, place_in
 from train.curriculum.own_words import OwnWords
 from train.curriculum.skills import (
-    BOUGHS,
     DIRECTIONS,
+    ENDED,
     GROUPS,
     ITEMS,
-    LEAVES,
     ROWS,
-    TWIGS,
     Lessons,
     WarmUpPart,
     branching,
@@ -36,7 +34,7 @@ from train.curriculum.skills import (
 CURRICULUM = (
     WarmUpPart(4, 1, told=1.0, compared=0.0, against=(0.0, 0.0)),
     WarmUpPart(4, 2, told=1.0, compared=0.0),
-    WarmUpPart(2, 2, told=0.0, compared=0.0),
+    WarmUpPart(2, 2, told=0.0, compared=0.0, tree=(4, 2, 2)),
     WarmUpPart(2, 3, told=0.0, compared=1.0),
 )
 TEXTS = [
@@ -85,31 +83,33 @@ def test_decisions_are_answered_by_the_weights_of_their_part(lessons: Lessons):
     assert {(part, right) for part, _, right in seen} == {(part, x) for part in CURRICULUM for x in (True, False)}
 
 
-def test_the_last_leaf_of_a_twig_ends_its_answer_as_the_better_option_is_called(lessons: Lessons):
+def test_every_fourth_decision_is_taught_to_its_end_and_names_the_better_option(lessons: Lessons):
     item = lessons[0]
     a, b = (lessons.tokenizer.convert_tokens_to_ids(letter) for letter in "AB")
     end = lessons.tokenizer.convert_tokens_to_ids("<|im_end|>")
     for place, (_, trained) in enumerate(rows_of(lessons, item)):
         assert trained[0] == (a if item["chance_of_a"][place] >= 0.5 else b)
-        assert trained[1:2] == ([end] if place % LEAVES == LEAVES - 1 else [])
+        assert trained[1:2] == ([end] if place % ENDED == ENDED - 1 else [])
 
 
+@pytest.mark.parametrize("tree", [(2, 2, 4), (8, 1, 2), (ROWS, 1, 1)])
 @pytest.mark.parametrize("numbers", [2, 4, 10])
-def test_rows_share_what_is_read_first(numbers: int):
-    draws = branching(np.random.default_rng(0), numbers)
+def test_rows_share_what_is_read_first(numbers: int, tree: tuple[int, int, int]):
+    boughs, twigs, leaves = tree
+    draws = branching(np.random.default_rng(0), numbers, tree)
     assert draws.shape == (ROWS, numbers)
     different = [len(np.unique(draws[:, column])) for column in range(numbers)]
     assert different == sorted(different)
-    assert {*different} <= {BOUGHS, BOUGHS * TWIGS, ROWS}
+    assert {*different} <= {boughs, boughs * twigs, ROWS}
     assert different[-1] == ROWS
     assert len(np.unique(draws, axis=0)) == ROWS
-    twigs = draws.reshape(BOUGHS * TWIGS, LEAVES, numbers)
-    assert np.array_equal(twigs[:, 0, : -max(1, numbers // 5)], twigs[:, -1, : -max(1, numbers // 5)])
+    by_twig = draws.reshape(boughs * twigs, leaves, numbers)
+    assert np.array_equal(by_twig[:, 0, : -max(1, numbers // 5)], by_twig[:, -1, : -max(1, numbers // 5)])
 
 
 def test_a_tree_shows_values_in_the_order_in_which_they_are_read(lessons: Lessons):
     """Whatever the layout, rows of a twig differ at the end alone, so that the tree has few tokens."""
-    part = WarmUpPart(1, 5, told=0.0, compared=0.0)
+    part = WarmUpPart(1, 5, told=0.0, compared=0.0, tree=(2, 2, 4))
     for layout in ("side_by_side", "lists"):
         other = replace(lessons, contexts=[replace(c, layout=layout) for c in lessons.contexts])
         prompts = [prompt for prompt, _ in rows_of(other, other.decisions(part, 0.0, np.random.default_rng(0)))]
