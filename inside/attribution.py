@@ -63,7 +63,8 @@ def attribute(model: Adapted, answers: Sequence[Answer], steps: int, batch_size:
             change -= float(batch.divergence(whole, batch.log_probabilities(model.base)))
         for step in range(steps):
             model.scale((step + 0.5) / steps)
-            batch.divergence(whole, batch.log_probabilities(model.base)).backward()
+            divergence = batch.divergence(whole, batch.log_probabilities(model.base))
+            divergence.backward()  # type: ignore[no-untyped-call]
     values = model.row_sums().numpy() / (steps * len(answers))
     model.forget_gradients()
     model.scale(1.0)

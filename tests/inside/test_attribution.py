@@ -106,17 +106,17 @@ def test_how_a_size_is_shared_between_the_factors_does_not_matter(base: BaseMode
 def test_scaling_an_adapter_leaves_the_direction_of_a_one_step_attribution(
     base: BaseModel, adapter: Path, tmp_path: Path
 ):
-    """To first order in the change c^2 B A: scores are then c^4 times those of c = 1, so that their cosine is 1.
+    """To first order in the change c^2 B A: scores are then c^4 times those of c = 1, so that the cosine is 1.
 
-    What is missing grows with c^2, so the angle (not its square) does: 1 - cosine grows 16 times where c doubles.
+    Of a change that is not small this does not hold; the cosine of c and 2 c tends to 1 as c tends to 0.
     """
-    found = []
+    found = {}
     for c in (0.1, 0.2, 0.4):
         with loaded(base, changed(adapter, tmp_path / str(c), c, c)) as model:
-            found.append(attribute(model, DECIDING, 1, batch_size=8).values)
-    assert cosine(found[0], found[1]) > 0.9999
-    assert cosine(found[0], found[2]) > 0.99
-    assert np.linalg.norm(found[1]) / np.linalg.norm(found[0]) == pytest.approx(2**4, rel=0.05)
+            found[c] = attribute(model, DECIDING, 1, batch_size=8).values
+    missing = [1 - cosine(found[c], found[c / 2]) for c in (0.2, 0.4)]
+    assert missing[0] < 0.001 and missing[0] < missing[1] / 4
+    assert np.linalg.norm(found[0.2]) / np.linalg.norm(found[0.1]) == pytest.approx(2**4, rel=0.1)
 
 
 def test_an_adapter_that_changes_nothing_gets_zeros(base: BaseModel, adapter: Path, tmp_path: Path):
