@@ -184,5 +184,5 @@ def check(asked: Asked) -> Found:
                 found.problems += [f"{kind} {dtype}: {problem}" for problem in problems]
                 done += 1
     same = sum(figures["resumed_same_bytes"] for figures in found.figures.values())
-    found.said = f"{done} trainings of {asked.sizes.steps} steps learned; resumed, {same} gave the same bytes"
+    found.said = f"all {done} of {asked.sizes.steps} steps learned; resumed, {same} gave the same bytes"
     return found
