@@ -69,7 +69,8 @@ def since(start: Seconds) -> Seconds:
 def measure(folder: Path) -> dict[str, dict[str, float]]:
     """For each task the prompts that were answered, and the processor's seconds: answers, attribution, plain passes."""
     config = make_config(folder)
-    arms, found = Arms(config), {}
+    arms = Arms(config)
+    found: dict[str, dict[str, float]] = {}
     [context] = config.arms["arm"].load()
     with arms.loaded("arm") as model:
         plain_passes(model, arms.answers(model, "deciding", context)[:BATCH])  # the first pass is slower

@@ -105,7 +105,7 @@ def test_random_orders_are_orders_and_differ(base: BaseModel, adapter: Path):
     assert len({tuple(order) for order in orders}) == 4 and one == again
 
 
-def taught(base: BaseModel, adapter: Path, folder: Path, tasks: Sequence[Task], steps: int = 120) -> Path:
+def taught(base: BaseModel, adapter: Path, folder: Path, tasks: Sequence[Task], steps: int = 80) -> Path:
     """An adapter that was trained on some tasks, and to leave the others as they are.
 
     A task is to give the token that is the second likeliest of the base model half of the probability, a small change.
