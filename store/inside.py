@@ -91,7 +91,7 @@ class AttributeConfig(InsideConfig):
     """`python -m inside.attribute`: which arms get scores.
 
     Attributes:
-        steps: Midpoints at which the gradient is taken between the backbone and the whole adapter.
+        steps: Doses between the backbone and the whole adapter at which the gradient is taken.
         random: Random adapters for each arm, with the shapes and the matrix norms of its own.
     """
 
