@@ -65,7 +65,7 @@ GPU = Sizes(
 
 CPU = Sizes(
     trained=(("qwen3", ("bfloat16",)), ("organism", ("float32",))),
-    models=ALL,
+    models=(("organism", BOTH), ("llama", ("float32",)), ("qwen3", ("float32",)), ("gemma3", ("float32",))),
     steps=6,
     contexts=2,
     pairs=3,

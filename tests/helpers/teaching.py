@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from store.checkpoints import ADAPTER
@@ -14,6 +15,7 @@ from store.files import hash_file
 from store.lora import ADAPTER_CONFIG
 from store.manifests import Manifest, TrainingFacts, read_manifest
 from support import ROOT
+from train import sft
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
 
@@ -59,6 +61,14 @@ def command(values: dict[str, Any], launch: list[str] = LAUNCH) -> list[str]:
 def run(values: dict[str, Any], launch: list[str] = LAUNCH, **environment: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **environment}
     return subprocess.run(command(values, launch), cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def train_here(values: dict[str, Any]) -> Path:
+    """Carry out a training in this process, which has the libraries loaded; its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", command(values, []))
+        sft.main()
+    return Path(values["output_dir"])
 
 
 def manifest_of(folder: Path) -> Manifest[TrainingFacts]:

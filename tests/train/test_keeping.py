@@ -1,7 +1,6 @@
 """Steps of a training that are kept beside its end, whatever happens to the training."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,8 +12,8 @@ from store.checkpoints import ADAPTER, kept_adapter
 from store.models import check_adapter
 from support import make_tiny_model
 from task.errors import InputError
-from teaching import command, kept_by, left_by, manifest_of, settings
-from train import keeping, sft
+from teaching import kept_by, left_by, manifest_of, settings, train_here
+from train import keeping
 from train.trainer.letters import LetterTrainer
 
 Teach = Callable[..., Path]
@@ -32,10 +31,7 @@ def teach_in(folder: Path, model: Path, examples: Path, name: str, **more: Any) 
     """Carries out a training in this process and returns its folder."""
     values = settings(model, examples, folder / name, **{**FEW, **more})
     del values["validation_file"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", command(values, []))
-        sft.main()
-    return folder / name
+    return train_here(values)
 
 
 @pytest.fixture

@@ -15,7 +15,20 @@ from fuzzing import LONGER
 from store.checkpoints import last_complete_checkpoint, step_of
 from store.manifests import KeptCheckpoint
 from support import ROOT, kill_when
-from teaching import KEPT, LAUNCH, SHARED, STEPS, command, held_out, kept_by, left_by, manifest_of, run, settings
+from teaching import (
+    KEPT,
+    LAUNCH,
+    SHARED,
+    STEPS,
+    command,
+    held_out,
+    kept_by,
+    left_by,
+    manifest_of,
+    run,
+    settings,
+    train_here,
+)
 from wandb_records import offline_runs
 
 
@@ -46,8 +59,7 @@ def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples:
     """They are the weights of a training that ends there, and the figures are those of that step."""
     kept = {**KEPT, "metric_for_best_model": "agreement", "learning_rate": 0.03, "lr_scheduler_type": "constant"}
     values = settings(tiny_model, examples, tmp_path / "best", stop_patience=0, **kept)
-    result = run(values, [sys.executable])
-    assert result.returncode == 0, result.stderr
+    train_here(values)
     agreements = held_out(tmp_path / "best", "eval_agreement")
     best = max(agreements, key=agreements.__getitem__)
     assert best < 16, "the last step is the best one; nothing is tested"
@@ -56,7 +68,7 @@ def test_the_weights_kept_are_those_of_the_best_step(tiny_model: Path, examples:
     assert facts.metrics["eval_agreement"] == agreements[best]
     assert f"16 steps; these are the weights of step {best}," in (tmp_path / "best" / "README.md").read_text()
     values |= {"output_dir": str(tmp_path / "short"), "max_steps": best, "load_best_model_at_end": False}
-    assert run(values, [sys.executable]).returncode == 0
+    train_here(values)
     same = [(tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("best", "short")]
     assert same[0] == same[1]
 
@@ -94,8 +106,7 @@ def test_the_effective_batch_is_shared_by_accumulation(
         "save_strategy": "no",
         **STEPS,
     }
-    result = run(settings(tiny_model, examples, tmp_path / "shared", **more), [sys.executable])
-    assert result.returncode == 0, result.stderr
+    train_here(settings(tiny_model, examples, tmp_path / "shared", **more))
     manifests = [manifest_of(f) for f in (instilled, tmp_path / "shared")]
     assert manifests[0].key == manifests[1].key and manifests[1].facts.steps == 16
     losses = [m.facts.metrics["eval_loss"] for m in manifests]
