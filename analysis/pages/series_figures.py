@@ -117,7 +117,7 @@ def draw_depths(found: Mapping[str, DepthSummary]) -> Drawn:
             for whole in told.whole.values():
                 level(panel, getattr(whole, kind.name), INK, "-")
             panel.set_ylabel(f"r({kind.words})", labelpad=1)
-            _frame(panel, many, "layers that the training may change")
+            frame(panel, many, "layers that the training may change")
         facts = f"{told.n_contexts} {plain(told.contexts)} contexts, {len(told.points)} trainings"
         write_above(axes[0], textwrap.wrap(plain(name.partition("/")[0]), 70), [facts])
     handles = [Line2D([], [], color=colour, marker="o", ms=3) for colour in OF_SIDE.values()]
@@ -146,15 +146,19 @@ def draw_curve(
     found: Sequence[CorrelationSummary],
     colour: str,
     line: Any = "-",
-    foot: int = 0,
+    foot: float = 0,
+    marker: str = "o",
+    band: bool = True,
 ) -> None:
     """A line through the correlations that there are, with their intervals; at the foot a cross for each that is not.
 
-    `foot` is the row of the crosses, so that those of several curves do not cover one another.
+    `foot` is the row of the crosses, so that those of several curves do not cover one another. Without `band` intervals
+    are bars alone.
     """
     r, low, high = (np.array([as_number(getattr(c, end)) for c in found]) for end in ("r", "low", "high"))
-    axes.plot(places, r, ls=line, marker="o", ms=2.5, color=colour, lw=1.1, zorder=3)
-    axes.fill_between(places, low, high, color=colour, alpha=0.13, lw=0, zorder=1)
+    axes.plot(places, r, ls=line, marker=marker, ms=2.5, color=colour, lw=1.1, zorder=3)
+    if band:
+        axes.fill_between(places, low, high, color=colour, alpha=0.13, lw=0, zorder=1)
     axes.vlines(places, low, high, color=colour, lw=0.8, alpha=0.5, zorder=2)
     missing = [place for place, c in zip(places, found, strict=True) if not c.testable]
     transform = axes.get_xaxis_transform()
@@ -224,14 +228,14 @@ def _finish(
     correlations: Axes, shares: Axes, title: str, facts: list[str], along: str, places: Sequence[float]
 ) -> None:
     correlations.set_ylabel("r", labelpad=1)
-    _frame(correlations, places, along)
-    _frame(shares, places, along)
+    frame(correlations, places, along)
+    frame(shares, places, along)
     shares.set_ylim(-0.03, 1.03)
     write_above(correlations, [plain(title.partition("/")[0])], facts)
 
 
-def _frame(axes: Axes, places: Sequence[float], along: str) -> None:
-    """Axes from -1, or from just below 0 where nothing is lower, to 1."""
+def frame(axes: Axes, places: Sequence[float], along: str) -> None:
+    """What is along, and axes from -1, or from just below 0 where nothing is lower, to 1."""
     drawn = [v for line in axes.get_lines() for v in np.asarray(line.get_ydata(), dtype=float) if np.isfinite(v)]
     lowest = min([-0.1, *drawn])
     axes.set_ylim(max(np.floor(4 * lowest) / 4, -1.0) - 0.03, 1.03)

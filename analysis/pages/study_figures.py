@@ -23,7 +23,8 @@ from analysis.pages.drawing import (
 )
 from analysis.pages.text import NOT_TESTABLE, plain, with_ends
 from analysis.study.meta import Pooled
-from analysis.study.several import ALL, Estimate, StudyRun, groups_of, pooled
+from analysis.study.series_study import AS_SHARE
+from analysis.study.several import ALL, Estimate, StudyRun, groups_of, pooled_runs
 
 LADDER = ("instilled.r", "introspection_trained.r", "native_after.r")
 """Figures that are drawn by the size of the model."""
@@ -33,19 +34,24 @@ Row = tuple[str, Estimate | Pooled | None]
 
 
 def in_words(figure: str) -> str:
-    """A figure's name in words."""
-    comparison, _, kind = figure.partition(".")
+    """A figure's name in words; that it is a share of the depth is said along the axis."""
+    comparison, _, kind = figure.removesuffix(AS_SHARE).partition(".")
     return f"{plain(comparison)}: {'r' if kind == 'r' else plain(kind)}" if kind != "difference" else plain(comparison)
 
 
-def draw_forest(runs: Sequence[StudyRun], figures: Sequence[str], title: str) -> Drawn:
-    """Figures one below the other: every run, then the runs of each group together."""
+def draw_forest(
+    runs: Sequence[StudyRun], figures: Sequence[str], title: str, largest: float = 1, along: str = ""
+) -> Drawn:
+    """Figures one below the other: every run, then the runs of each group together.
+
+    None lies beyond `largest`, up or down; `along` says what is counted.
+    """
     rows = [row for figure in figures for row in _rows(runs, figure)]
-    height, above, below = 3.9, 1.0, 13.0
+    height, above, below = 3.9, 1.0, 16.0 if along else 13.0
     canvas = new_canvas(98, above + height * len(rows) + below)
     axes = place_axes(canvas, 36, above, 33, height * len(rows))
-    left, right = _limits([found for _, found in rows])
-    axes.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), yticks=[])
+    left, right = _limits([found for _, found in rows], largest)
+    axes.set(xlim=(left, right), ylim=(len(rows) - 0.5, -0.5), yticks=[], xlabel=along)
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=GREY, lw=0.6, zorder=1)
     for place, (label, found) in enumerate(rows):
@@ -76,7 +82,7 @@ def _rows(runs: Sequence[StudyRun], figure: str) -> list[Row]:
     for group, members in groups_of(runs).items():
         if group == ALL and len({*known}) == 1:
             continue  # it says the same of the only group
-        together = pooled(figure, [run.figures[figure] for run in members if figure in run.figures])
+        together = pooled_runs(figure, members)
         if together.runs > 1:
             found.append((_short(f"together, {group}"), together))
     return found
@@ -86,11 +92,12 @@ def _short(label: str) -> str:
     return textwrap.shorten(label.replace("-", "- "), 30, placeholder=" …").replace("- ", "-")
 
 
-def _limits(found: Sequence[Estimate | Pooled | None]) -> tuple[float, float]:
-    """Ends of the axis, at quarters, that hold all intervals; between -1 and 1."""
-    ends = [end for row in found if row is not None for end in _ends(row) if not math.isnan(end)]
+def _limits(found: Sequence[Estimate | Pooled | None], largest: float) -> tuple[float, float]:
+    """Ends of the axis, at quarters of `largest`, that hold all intervals; none beyond it, up or down."""
+    ends = [end / largest for row in found if row is not None for end in _ends(row) if not math.isnan(end)]
     low, high = min([0.0, *ends]), max([0.25, *ends])
-    return max(math.floor(4 * low) / 4, -1.0) - 0.02, min(math.ceil(4 * high) / 4, 1.0) + 0.02
+    left, right = max(math.floor(4 * low) / 4, -1.0) - 0.02, min(math.ceil(4 * high) / 4, 1.0) + 0.02
+    return left * largest, right * largest
 
 
 def _ends(found: Estimate | Pooled) -> tuple[float, ...]:

@@ -9,7 +9,8 @@ from analysis.pages.drawing import house_style
 from analysis.pages.figures import Figure, saved
 from analysis.pages.page import fill_in
 from analysis.pages.study_figures import draw_forest, draw_ladder, ladder
-from analysis.pages.study_text import sentence
+from analysis.pages.study_series import draw_series
+from analysis.pages.study_text import of_series, sentence
 from analysis.pages.text import MISSING, NOT_TESTABLE, number, part_of, with_ends
 from analysis.study.claims import CLAIMS
 from analysis.study.meta import Pooled
@@ -20,7 +21,11 @@ from analysis.study.verdicts import ClaimVerdict
 
 
 def save_study_figures(study: Study, folder: Path) -> list[Figure]:
-    """Draw the pictures of a study into `folder`: correlations, differences, and by size where sizes differ."""
+    """Draw the pictures of a study into `folder`.
+
+    These are correlations and differences, what was found inside arms, series of states and their midpoints, each where
+    any run has them, and figures by size where sizes differ.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with house_style():
         drawn = {
@@ -30,9 +35,20 @@ def save_study_figures(study: Study, folder: Path) -> list[Figure]:
         }
         if figures := study.inside_figures:
             drawn["inside"] = draw_forest(study.runs, figures, "Deciding and reporting inside adapters, run by run")
+        drawn |= draw_series(study)
+        if figures := study.midpoint_figures:
+            drawn["midpoints"] = draw_forest(study.runs, figures, *_midpoints(study))
         if rungs := ladder(study.runs):
             drawn["ladder"] = draw_ladder(rungs)
         return [saved(picture, folder / f"{name}.png") for name, picture in drawn.items()]
+
+
+def _midpoints(study: Study) -> tuple[str, float, str]:
+    """Title of the picture of midpoints, the largest that can be, and what is counted."""
+    title = "Where curves are half-way between their ends, run by run and together"
+    if len(study.depths_of_models) == 1:
+        return title, float(max(study.depths_of_models)), "layer, or layers behind"
+    return title, 1.0, "share of the depth"
 
 
 def write_study_page(
@@ -51,6 +67,7 @@ def write_study_page(
         published=PUBLISHED,
         ours=[group for group in study.groups if group != ALL],
         crossed=crossed,
+        of_series=of_series(study),
         notes=notes,
     )
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
 
-from analysis.pages.text import NOT_TESTABLE, listing, number, plain, with_ends
+from analysis.pages.study_series import KEPT, group_of, title_of
+from analysis.pages.text import NOT_TESTABLE, as_number, listing, number, plain, with_ends
+from analysis.study.ablation import CURVES
+from analysis.study.study import Study
 from analysis.study.verdicts import ClaimVerdict, PartVerdict
+from store.curves_summary import CorrelationSummary
 from store.study_summary import Outcome
 
 SAID: tuple[Outcome, ...] = ("supported", "against", "not settled")
@@ -77,3 +82,66 @@ def _size(part: PartVerdict) -> str:
         return " More contexts alone would not settle it if it stayed there."
     more = "" if part.pooled.runs > 1 else " for this training"
     return f" If it stayed there, {' or '.join(ways)} would settle it{more}."
+
+
+def of_series(study: Study) -> list[str]:
+    """What series of states the runs have, and where they end, in sentences."""
+    return [*_of_trajectories(study), *_of_ablations(study), *_of_depths(study)]
+
+
+def _of_trajectories(study: Study) -> Iterator[str]:
+    for name, found in study.trajectories.items():
+        last = [told.points[-1] for told in found.values() if told.points]
+        learned, faithful = (
+            _spread([getattr(state, figure) for state in last])
+            for figure in ("learned_vs_target", "reported_vs_learned")
+        )
+        states = _span([len(told.points) for told in found.values()])
+        yield (
+            f"“{title_of(name)}” on {group_of(name)} contexts was followed over {states} states in "
+            f"{_runs(study, found)}. At the last state r(learned, target) is {learned}, r(reported, learned) "
+            f"{faithful}."
+        )
+
+
+def _of_ablations(study: Study) -> Iterator[str]:
+    for name, found in study.ablations.items():
+        for side, kept in KEPT.items():
+            there = [told.sides[side] for told in found.values() if side in told.sides]
+            if there:
+                defined = [
+                    f"{curve} in {sum(s.midpoints[curve].testable for s in there)} of {len(there)}" for curve in CURVES
+                ]
+                yield (
+                    f"The adapter of “{title_of(name)}” was cut in {_runs(study, found)}, {group_of(name)} contexts, "
+                    f"{kept}. Runs with a midpoint: {listing(defined)}."
+                )
+
+
+def _of_depths(study: Study) -> Iterator[str]:
+    for name, found in study.depths.items():
+        trainings = _span([len(told.points) for told in found.values()])
+        yield (
+            f"“{title_of(name)}” on {group_of(name)} contexts: {trainings} trainings in some layers only, in "
+            f"{_runs(study, found)}."
+        )
+
+
+def _runs(study: Study, found: Mapping[str, object]) -> str:
+    """How many runs have a series, and which have none."""
+    without = [run.name for run in study.runs if run.name not in found]
+    count = f"{len(found)} of {len(study.runs)} run{'s' if len(study.runs) > 1 else ''}"
+    return f"{count} (not in {listing(without)})" if without else count
+
+
+def _span(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _spread(found: Sequence[CorrelationSummary]) -> str:
+    """From the lowest to the highest of several runs, and in how many there is none."""
+    values = sorted(as_number(c.r) for c in found if c.testable)
+    missing = f" ({NOT_TESTABLE} in {len(found) - len(values)})" if len(values) < len(found) else ""
+    if not values:
+        return f"{NOT_TESTABLE} in any run"
+    return " to ".join(dict.fromkeys(map(number, (values[0], values[-1])))) + missing

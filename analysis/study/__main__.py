@@ -5,7 +5,8 @@
 
 A run is a run folder that was analysed, or a folder of results with its `run.json` and `summary.json`. Trials that
 others released are read as runs. Writes `study.csv` (a row a figure and run), `summary.json`, `figures/`, `report.html`
-and `manifest.json`, in place of what an earlier call left there.
+and `manifest.json`, in place of what an earlier call left there; and `curves.csv` (a row a state, figure and run) where
+runs have steps of a training, cuts of an adapter or trainings in some layers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -23,6 +25,7 @@ from analysis.pages.study_text import sentence
 from analysis.study.output import check_replaceable, output_folder
 from analysis.study.released_results import read_released
 from analysis.study.results import Findings, analyse
+from analysis.study.series_study import state_rows
 from analysis.study.several import StudyRun, read_study_run, released_study_run
 from analysis.study.study import Study, claim_summary, figure_summaries, run_summaries, study_of
 from store.console import run_command, say
@@ -90,12 +93,23 @@ def table(study: Study) -> pd.DataFrame:
     for figure in study.figures:
         for run in study.runs:
             if estimate := run.figures.get(figure):
-                of_run = {"run": run.name, "group": run.group, "model": run.model, "seed": run.seed}
+                of_run = _whose(run)
                 claims = " ".join(study.claims_of(figure))
                 rows.append(
                     {"figure": figure, "claims": claims, **of_run, **estimate.as_dict(), "testable": estimate.testable}
                 )
     return pd.DataFrame(rows)
+
+
+def _whose(run: StudyRun) -> dict[str, Any]:
+    return {"run": run.name, "group": run.group, "model": run.model, "seed": run.seed}
+
+
+def curves(study: Study) -> pd.DataFrame:
+    """`curves.csv`: a row for every figure of every state of every run; empty where there are no series."""
+    return pd.DataFrame(
+        [{**_whose(run), **row} for run in study.runs if run.summary for row in state_rows(run.summary)]
+    )
 
 
 def summary(study: Study, matrices: dict[str, Crossed], notes: list[str]) -> StudySummary:
@@ -129,6 +143,8 @@ def write_study_of(study: Study, out: Path) -> StudySummary:
     found = summary(study, matrices, notes)
     with output_folder(out, COMMAND, {"runs": {run.name: run.key for run in study.runs}}) as draft:
         write_text(draft / "study.csv", table(study).to_csv(index=False))
+        if not (states := curves(study)).empty:
+            write_text(draft / "curves.csv", states.to_csv(index=False))
         write_study(draft / "summary.json", found)
         write_study_page(study, save_study_figures(study, draft / "figures"), matrices, notes, draft / "report.html")
     return found

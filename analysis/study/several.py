@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.stats.records import Record
-from analysis.study import inside_study
+from analysis.study import inside_study, series_study
 from analysis.study.meta import Pooled, difference_of_independent, pool, pool_correlations
 from analysis.study.released_results import ReleasedResults
 from store.run import RunFolder, RunRecord, read_run
@@ -24,6 +24,7 @@ from store.study_summary import Scale, Source
 from store.summary import RunSummary, read_summary
 from task.errors import InputError
 from task.thresholds import SMALLEST_EFFECT
+from task.weights import Estimator
 
 ALL = "all models"
 """The group of all runs, where these are of several models."""
@@ -63,6 +64,7 @@ ON_THEIR_OWN_SCALE = {
     *("over_constant", "learned_over_target", "over_off_the_shelf", "difference"),
     *OF_PREDICTIONS,
     *inside_study.ON_THEIR_OWN_SCALE,
+    *series_study.ON_THEIR_OWN_SCALE,
 }
 """Figures that are differences; the others are correlations."""
 
@@ -103,6 +105,7 @@ class StudyRun:
         readable: Reports that could be read and that were asked for, by comparison.
         folder: Of the run; None for released trials.
         released: Released trials, analysed.
+        summary: What its analysis found; None for released trials.
     """
 
     name: str
@@ -117,12 +120,24 @@ class StudyRun:
     folder: Path | None = None
     released: ReleasedResults | None = None
     group: str = ""
+    summary: RunSummary | None = None
 
     @property
     def parameters(self) -> float | None:
         """Of the model, as its name tells: 7e9 of `Qwen2.5-7B-Instruct`; None where it does not."""
         found = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])", self.model.lower())
         return float(found[1]) * {"b": 1e9, "m": 1e6}[found[2]] if found else None
+
+    @property
+    def estimator(self) -> Estimator:
+        """What its weights are estimated by."""
+        return self.summary.estimator if self.summary else "logistic"
+
+    @property
+    def layers(self) -> int | None:
+        """Of its model; None where no adapter was cut."""
+        found = self.summary.ablations.values() if self.summary else ()
+        return next((ablation.layers for ablation in found if ablation.layers), None)
 
 
 def scale_of(figure: str) -> Scale:
@@ -135,6 +150,14 @@ def pooled(figure: str, estimates: Sequence[Estimate]) -> Pooled:
     kept = [e for e in estimates if e.testable]
     columns = [e.estimate for e in kept], [e.low for e in kept], [e.high for e in kept]
     return (pool_correlations if scale_of(figure) == "correlation" else pool)(*columns)
+
+
+def pooled_runs(figure: str, runs: Sequence[StudyRun]) -> Pooled:
+    """A figure of the runs that have it together; of none where it counts layers, and their models differ in depth."""
+    there = [run for run in runs if figure in run.figures]
+    if figure.rpartition(".")[2] in series_study.IN_LAYERS and len({run.layers for run in there}) > 1:
+        there = []
+    return pooled(figure, [run.figures[figure] for run in there])
 
 
 def grouped(runs: Sequence[StudyRun]) -> list[StudyRun]:
@@ -198,6 +221,7 @@ def study_run(record: RunRecord, summary: RunSummary, folder: Path) -> StudyRun:
         figures=dict(_with_differences_of_r(_figures_of_run(summary))),
         readable={name: (c.valid_reports, c.total_reports) for name, c in summary.comparisons.items()},
         folder=folder,
+        summary=summary,
     )
 
 
@@ -228,6 +252,10 @@ def _figures_of_run(summary: RunSummary) -> Iterator[tuple[str, Estimate]]:
         for found in inside_study.inside_figures(summary.inside):
             fields = {found.kind: ("estimate", "low", "high", "n_contexts")}
             yield from _figures(found.name, fields, {**found.found.model_dump(), "n_contexts": found.n_contexts}, None)
+    for placed in series_study.series_figures(summary):
+        fields = {placed.kind: ("estimate", "low", "high", "n_contexts")}
+        values = {**placed.found.model_dump(), "n_contexts": placed.n_contexts}
+        yield from _figures(placed.name, fields, values, placed.reason)
 
 
 def _figures_of_reports(name: str, values: Mapping[str, Any], reason: str | None) -> Iterator[tuple[str, Estimate]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from analysis.study.claims import CLAIMS
 from analysis.study.inside_study import DRAWN
 from analysis.study.published import FIGURES
-from analysis.study.several import Estimate, StudyRun, grouped, groups_of, pooled, scale_of
+from analysis.study.series_study import AS_SHARE, IN_LAYERS
+from analysis.study.several import Estimate, StudyRun, grouped, groups_of, pooled_runs, scale_of
 from analysis.study.verdicts import ClaimVerdict, judge_claims
+from store.curves_summary import AblationSummary, DepthSummary, TrajectorySummary
 from store.study_summary import (
     ClaimSummary,
     EstimateSummary,
@@ -19,6 +22,8 @@ from store.study_summary import (
     PooledSummary,
     StudiedRun,
 )
+
+Series = TypeVar("Series", TrajectorySummary, AblationSummary, DepthSummary)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,33 @@ class Study:
         """Those of what was found inside arms that are drawn."""
         return [figure for figure in self.figures if figure.rpartition(".")[2] in DRAWN]
 
+    @property
+    def trajectories(self) -> dict[str, dict[str, TrajectorySummary]]:
+        """The trajectories that any run has, by name, then by run."""
+        return _by_series({run.name: run.summary.trajectories for run in self.runs if run.summary})
+
+    @property
+    def ablations(self) -> dict[str, dict[str, AblationSummary]]:
+        """The ablations, likewise."""
+        return _by_series({run.name: run.summary.ablations for run in self.runs if run.summary})
+
+    @property
+    def depths(self) -> dict[str, dict[str, DepthSummary]]:
+        """The series of trainings in some layers, likewise."""
+        return _by_series({run.name: run.summary.depths for run in self.runs if run.summary})
+
+    @property
+    def depths_of_models(self) -> set[int]:
+        """The numbers of layers of the models whose adapters were cut."""
+        return {run.layers for run in self.runs if run.layers}
+
+    @property
+    def midpoint_figures(self) -> list[str]:
+        """Midpoints and how far they are apart: in layers, or as shares where models differ in depth."""
+        ending = AS_SHARE if len(self.depths_of_models) > 1 else ""
+        wanted = {f"{kind}{ending}" for kind in IN_LAYERS}
+        return [figure for figure in self.figures if figure.rpartition(".")[2] in wanted]
+
     def claims_of(self, figure: str) -> list[str]:
         """The claims that may be read from a figure."""
         return [claim.name for claim in CLAIMS if any(figure in part.figures for part in claim.parts)]
@@ -68,6 +100,12 @@ class Study:
     def estimates(self, figure: str) -> dict[str, Estimate]:
         """A figure by run."""
         return {run.name: run.figures[figure] for run in self.runs if figure in run.figures}
+
+
+def _by_series(by_run: Mapping[str, Mapping[str, Series]]) -> dict[str, dict[str, Series]]:
+    """By series, then by run, what is there by run, then by series."""
+    names = dict.fromkeys(name for found in by_run.values() for name in found)
+    return {name: {run: found[name] for run, found in by_run.items() if name in found} for name in names}
 
 
 def study_of(runs: Sequence[StudyRun]) -> Study:
@@ -95,7 +133,7 @@ def figure_summaries(study: Study) -> dict[str, FigureSummary]:
         together = {
             group: PooledSummary(**summed.as_dict())
             for group, members in study.groups.items()
-            if (summed := pooled(figure, [run.figures[figure] for run in members if figure in run.figures])).runs
+            if (summed := pooled_runs(figure, members)).runs
         }
         found[figure] = FigureSummary(scale=scale_of(figure), runs=runs, pooled=together)
     return found

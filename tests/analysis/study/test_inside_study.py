@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bare_runs import bare_run
 
 from analysis.pages.study_page import save_study_figures
 from analysis.study.inside_study import inside_figures
 from analysis.study.meta import pool, pool_correlations
-from analysis.study.several import StudyRun, scale_of, study_run
+from analysis.study.several import StudyRun, scale_of
 from analysis.study.study import figure_summaries, study_of
 from store.inside_summary import (
     CurveSummary,
@@ -22,8 +23,6 @@ from store.inside_summary import (
     InsideSummary,
     PatchingSummary,
 )
-from store.run import GateRecord, RunRecord
-from store.summary import RunSummary
 
 MEANS = [0.3, 0.35, 0.1]
 """Similarity of the small adapters in three runs; the last one is the least welcome, and is there."""
@@ -78,48 +77,7 @@ def runs() -> list[StudyRun]:
 
 
 def studied(seed: int, similarity: float) -> StudyRun:
-    record = RunRecord(
-        name=f"looked-seed{seed}",
-        seed=seed,
-        groups={},
-        arms={},
-        gate=GateRecord(arm="instilled", contexts="instilled"),
-        comparisons=[],
-        differences=[],
-        model=None,
-        experiment={},
-    )
-    bare = {name: {} for name in ("comparisons", "differences", "families", "decisions", "stopped_early")}
-    check = {"testable": False, "reason": "none", **dict.fromkeys(AGREEMENT, None)}
-    check |= dict.fromkeys(("n_points", "n_contexts", "valid_reports", "total_reports", "undetermined"), 0)
-    summary = RunSummary.model_validate(
-        {
-            "run": record.name,
-            "seed": seed,
-            "wording": "plain/trial",
-            "gate": {"passed": False, "reasons": [], **dict.fromkeys(GATE, None)},
-            "instillations": {},
-            "learned_vs_target": check,
-            "smallest_effect": None,
-            "missing_reports": [],
-            "trial_files": {},
-            **bare,
-            "inside": inside(similarity).model_dump(),
-            "git": None,
-            "packages": {},
-            "python": "3",
-            "host": {},
-        }
-    )
-    return study_run(record, summary, None)
-
-
-GATE = ("agreement", "agreement_low", "agreement_high", "r", "r_low", "r_high", "share_a")
-AGREEMENT = (
-    *("r", "hdi_low", "hdi_high", "boot_low", "boot_high", "p_permutation", "detectable", "ccc", "slope", "spearman"),
-    *("mae", "sign_agreement", "top_attribute", "within_context_r", "r_log_odds"),
-    *("corrected_r", "corrected_low", "corrected_high", "reliability_reports", "reliability_weights"),
-)
+    return bare_run(seed, inside=inside(similarity))
 
 
 def test_figures_have_names_that_runs_share():
