@@ -190,7 +190,8 @@ def run_weights(results: RunResults) -> pd.DataFrame:
 def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.DataFrame:
     """One row a comparison with every measure; like `summary.json`, counts and a reason where it is not testable.
 
-    With `show_untestable` these figures are filled in, too; the column `testable` says which they are.
+    With `show_untestable` these figures are filled in, too; the column `testable` says which they are. `r_log_odds` is
+    there only where weights are not estimated by log odds anyway.
     """
     rows = []
     for c in findings.all_comparisons:
@@ -199,7 +200,8 @@ def agreement_table(findings: Findings, *, show_untestable: bool = False) -> pd.
         if c is not findings.learned_vs_target:
             figures |= evidence_figures(findings, c, show_untestable=show_untestable)
         rows.append({**names, **figures, **report_counts(c)})
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.drop(columns="r_log_odds") if findings.estimator == "log_odds" else table
 
 
 def write_analysis(path: Path) -> RunResults:

@@ -205,8 +205,8 @@ def _shares(axes: Axes, places: Sequence[float], points: Sequence[StateSummary])
     for kind in SHARES:
         values = [as_number(getattr(point, kind.name)) for point in points]
         axes.plot(places, values, ls=kind.line, marker="o", ms=2, color=kind.colour, lw=1.1)
-    ends = [[as_number(getattr(point, f"agreement_{end}")) for point in points] for end in ("low", "high")]
-    axes.fill_between(places, *ends, color=SHARES[0].colour, alpha=0.13, lw=0)
+    low, high = ([as_number(getattr(point, f"agreement_{end}")) for point in points] for end in ("low", "high"))
+    axes.fill_between(places, low, high, color=SHARES[0].colour, alpha=0.13, lw=0)
     axes.axhline(0.5, color=FAINT, lw=0.8, zorder=0)
     axes.set_ylabel("share", labelpad=1)
 

@@ -2,11 +2,13 @@
 
     python -m analysis.study runs/organism-seed0 runs/organism-seed1 runs/organism-seed2 --out study
     python -m analysis.study runs/organism-seed0 --released released gpt-4o-mini --out study
+    python -m analysis.study --released trials m --contexts released --where flipped=0 --out study
 
 A run is a run folder that was analysed, or a folder of results with its `run.json` and `summary.json`. Trials that
-others released are read as runs. Writes `study.csv` (a row a figure and run), `summary.json`, `figures/`, `report.html`
-and `manifest.json`, in place of what an earlier call left there; and `curves.csv` (a row a state, figure and run) where
-runs have steps of a training, cuts of an adapter or trainings in some layers.
+others released are read as runs; `--contexts`, `--weights` and `--where` are those of `analysis.released`, for all of
+them. Writes `study.csv` (a row a figure and run), `summary.json`, `figures/`, `report.html` and `manifest.json`, in
+place of what an earlier call left there; and `curves.csv` (a row a state, figure and run) where runs have steps of a
+training, cuts of an adapter or trainings in some layers.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from analysis.cross_model import Crossed, Model, crossed, model_of, sharing_cont
 from analysis.pages.study_page import save_study_figures, write_study_page
 from analysis.pages.study_text import sentence
 from analysis.study.output import check_replaceable, output_folder
+from analysis.study.released_files import Elsewhere
 from analysis.study.released_results import read_released
 from analysis.study.results import Findings, analyse
 from analysis.study.series_study import state_rows
 from analysis.study.several import StudyRun, read_study_run, released_study_run
 from analysis.study.study import Study, claim_summary, figure_summaries, run_summaries, study_of
-from store.console import run_command, say
+from analysis.study.subject import add_elsewhere, read_elsewhere
+from store.console import run_command, say, warn
 from store.files import write_text
 from store.provenance import provenance
 from store.run import RunFolder, read_run
@@ -42,17 +46,21 @@ CROSSED = ("instilled", "introspection_trained", "native_after")
 """Comparisons of which the cross-model matrix is made, where at least two runs have them on the same contexts."""
 
 
-def read_runs(runs: Sequence[Path], released: Sequence[Sequence[str]]) -> Study:
-    """Read all runs.
+def read_runs(runs: Sequence[Path], released: Sequence[Sequence[str]], elsewhere: Elsewhere | None = None) -> Study:
+    """Read all runs; `elsewhere` is of all released trials.
 
     Raises:
-        InputError: There is none, one was not analysed, or two have one name.
+        InputError: There is none, one was not analysed, or two have one name; or `elsewhere` is of nothing.
     """
     if not runs and not released:
         raise InputError("no run given; name run folders, or released trials with --released")
+    if elsewhere not in (None, Elsewhere()) and not released:
+        raise InputError(
+            "--contexts, --weights and --where belong to --released; a run has its own contexts and weights"
+        )
     read = [read_study_run(path) for path in runs]
     for folder, model in released:
-        read.append(released_study_run(Path(folder), read_released(Path(folder), model)))
+        read.append(released_study_run(Path(folder), read_released(Path(folder), model, elsewhere)))
     return study_of(read)
 
 
@@ -85,6 +93,17 @@ def _findings(run: StudyRun) -> Findings | None:
 
 def _model(run: StudyRun, findings: Findings, comparison: str) -> Model:
     return replace(model_of(findings, comparison, run.name, run.model), name=run.name)
+
+
+def mixed_estimators(study: Study) -> str | None:
+    """That runs whose weights are estimated in different ways are pooled; None where they are not."""
+    by: dict[str, list[str]] = {}
+    for run in study.runs:
+        by.setdefault(run.estimator, []).append(run.name)
+    if len(by) == 1:
+        return None
+    parts = [f"by {estimator} in {', '.join(names)}" for estimator, names in by.items()]
+    return f"weights are estimated {'; '.join(parts)}: what is pooled over these mixes estimators"
 
 
 def table(study: Study) -> pd.DataFrame:
@@ -138,7 +157,7 @@ def summary(study: Study, matrices: dict[str, Crossed], notes: list[str]) -> Stu
 
 def write_study_of(study: Study, out: Path) -> StudySummary:
     """Write all of a study to `out`; the folder appears whole or not at all."""
-    notes: list[str] = []
+    notes = [mixed] if (mixed := mixed_estimators(study)) else []
     matrices = cross(study, notes)
     found = summary(study, matrices, notes)
     with output_folder(out, COMMAND, {"runs": {run.name: run.key for run in study.runs}}) as draft:
@@ -151,7 +170,7 @@ def write_study_of(study: Study, out: Path) -> StudySummary:
 
 
 def main() -> None:
-    """Command line: `RUN RUN ... [--released DIR MODEL] ... --out FOLDER`."""
+    """Command line: `RUN RUN ... [--released DIR MODEL] ... --out FOLDER`, and `--contexts`, `--weights`, `--where`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder that was analysed")
     parser.add_argument(
@@ -163,9 +182,13 @@ def main() -> None:
         help="released trials of one model; can be given several times",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced if this command made it")
+    add_elsewhere(parser)
     options = parser.parse_args()
     check_replaceable(options.out, COMMAND)
-    found = write_study_of(read_runs(options.runs, options.released), options.out)
+    study = read_runs(options.runs, options.released, read_elsewhere(options))
+    if mixed := mixed_estimators(study):
+        warn(mixed)
+    found = write_study_of(study, options.out)
     for group, verdicts in found.verdicts.items():
         for name, verdict in verdicts.items():
             say(f"{group}: {name}: {verdict.outcome}. {verdict.sentence}")

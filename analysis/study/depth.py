@@ -71,5 +71,5 @@ def _depth(results: RunResults, trainings: dict[str, list[str]], group: str) -> 
         n_contexts=len(series.members),
         points=points,
         whole=whole,
-        off_the_shelf=base and base.told,
+        off_the_shelf=base.told if base else None,
     )

@@ -51,6 +51,7 @@ from store.weights import load_weights
 from task.contexts import ChoiceContext
 from task.prompts import DEFAULT
 from task.thresholds import TRUSTED_PARETO_K
+from task.weights import Estimator
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Findings:
     comparisons: list[ComparisonResult]
     inputs: dict[str, JsonValue]
     taught: list[Taught]
+
+    @property
+    def estimator(self) -> Estimator:
+        """What weights are estimated by."""
+        return "logistic"
 
     @property
     def all_comparisons(self) -> list[ComparisonResult]:
@@ -201,6 +207,11 @@ class RunResults(Findings):
     stages: dict[str, Manifest[Any]]
     trial_files: dict[str, str]
     trainings: dict[str, TrainingFacts]
+
+    @property
+    def estimator(self) -> Estimator:
+        """See `Findings`."""
+        return self.record.estimator
 
     def untestable_difference(self, difference: Difference) -> str | None:
         """Why a difference has no meaning: one of its two comparisons has none; None if both have one."""

@@ -25,9 +25,11 @@ def add_subject(parser: argparse.ArgumentParser, folder: str) -> None:
 def add_elsewhere(parser: argparse.ArgumentParser) -> None:
     """Options `--contexts`, `--weights` and `--where` of released files, see `released_files.Elsewhere`."""
     parser.add_argument(
-        "--contexts", type=Path, help="folder with scenarios.csv, or a file of contexts (default: --data)"
+        "--contexts", type=Path, help="folder with scenarios.csv, or a file of contexts (default: where the trials are)"
     )
-    parser.add_argument("--weights", type=Path, help="file of target weights, or its folder (default: --data)")
+    parser.add_argument(
+        "--weights", type=Path, help="file of target weights, or its folder (default: where the trials are)"
+    )
     parser.add_argument(
         "--where",
         action="append",

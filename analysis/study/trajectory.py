@@ -50,7 +50,7 @@ def _trajectory(results: RunResults, training: str, arms: list[str], group: str)
         contexts=group,
         n_contexts=len(series.members),
         points=[*_points(series, {**kept, **_ends(results, series, arms)})],
-        off_the_shelf=base and base.told,
+        off_the_shelf=base.told if base else None,
     )
 
 

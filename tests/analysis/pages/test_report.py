@@ -125,6 +125,21 @@ def marked(results: RunResults) -> RunResults:
     return dataclasses.replace(results, comparisons=comparisons)
 
 
+def test_r_by_log_odds_stands_once_where_all_weights_are_by_log_odds(
+    passed: RunResults, figures: list[Figure], tmp_path: Path
+) -> None:
+    record = passed.record.model_copy(update={"estimator": "log_odds"})
+    by_odds = dataclasses.replace(passed, record=record)
+    assert "r, log-odds weights" in written(passed, figures, tmp_path)
+    page = written(by_odds, figures, tmp_path)
+    assert "r, log-odds weights" not in page
+    for c in by_odds.shown:
+        row, r = Page(page).row(c.name, WIDTH - 1), c.agreement.r
+        assert row[1] == f"{r:.2f}" and row[5] == f"{c.agreement.slope:.2f}", "the columns behind it moved up"
+    usual, table = agreement_table(passed), agreement_table(by_odds)
+    assert [*usual.columns.drop("r_log_odds")] == [*table.columns]
+
+
 def test_a_failed_gate_withholds_every_measure_of_every_comparison(
     passed: RunResults, failed: RunResults, figures: list[Figure], tmp_path: Path
 ) -> None:

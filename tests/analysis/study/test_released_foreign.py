@@ -17,6 +17,7 @@ from released_layout import CONTEXTS, MODEL, OWN, REPORT_FILES, TAUGHT, numbered
 from analysis import baseline, released
 from analysis.released import summary
 from analysis.stats.variants import standardised_by_fold
+from analysis.study import __main__ as study
 from analysis.study import released_files
 from analysis.study.released_files import Elsewhere, contexts_hash, load_model
 from analysis.study.released_results import PRINTED, read_released
@@ -25,6 +26,7 @@ from store.contexts import save_contexts
 from store.files import hash_file
 from store.manifests import OutputFacts, read_manifest
 from store.released import load_reports, load_selections
+from store.study_summary import read_study
 from store.weights import load_weights
 from support import ROOT
 from task.errors import InputError
@@ -134,6 +136,22 @@ def test_trials_of_several_conditions_are_chosen_from_never_pooled(
     arguments = ["--data", folder, "--model", "toy", "--out", tmp_path / "out", "--where", "flipped=0"]
     command(monkeypatch, released, *arguments)
     assert read_manifest(tmp_path / "out", OutputFacts).depends_on["where"] == {"flipped": "0"}
+
+
+def test_a_study_takes_trials_that_were_chosen_and_contexts_from_elsewhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    wanted = found_in(folder)["instilled"]["r"]
+    flipped(folder, SELECTIONS, f"{MODEL}_instilled_weight_reports.csv")
+    (tmp_path / "apart").mkdir()
+    (folder / "scenarios.csv").rename(tmp_path / "apart" / "scenarios.csv")
+    monkeypatch.setattr(study, "save_study_figures", lambda found, folder: [])
+    chosen = ["--where", "flipped=0", "--contexts", tmp_path / "apart", "--out", tmp_path / "out"]
+    command(monkeypatch, study, "--released", folder, "toy", *chosen)
+    assert read_study(tmp_path / "out" / "summary.json").figures["instilled.r"].runs[MODEL].estimate == wanted
+    with pytest.raises(SystemExit):
+        command(monkeypatch, study, tmp_path / "a_run", *chosen)
+    assert "--where belong to --released; a run has its own contexts and weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from bare_runs import bare_run
 from released_layout import MODEL, write_release
 
 from analysis.cross_model import Known, who_knows
@@ -207,3 +208,22 @@ def test_twins_are_told_from_third_parties(runs: list[Path]):
     assert one.twins and one.third_parties and one.others_weights and one.twins.own == pytest.approx(one.own)
     assert one.twins.difference == pytest.approx(one.third_parties.difference), "the stranger is a copy of the twin"
     assert found["stranger"].twins is None and found["stranger"].third_parties is not None
+
+
+def test_runs_by_different_estimators_are_pooled_with_a_word_of_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    alike = study_of([bare_run(0), bare_run(1)])
+    mixed = study_of([bare_run(0), bare_run(1), bare_run(2, estimator="log_odds")])
+    assert module.mixed_estimators(alike) is None
+    words = (
+        "weights are estimated by logistic in looked-seed0, looked-seed1; by log_odds in looked-seed2: what is pooled "
+        "over these mixes estimators"
+    )
+    monkeypatch.setattr(module, "read_runs", lambda *options: mixed)
+    monkeypatch.setattr(module, "save_study_figures", lambda found, folder: [])
+    monkeypatch.setattr(module, "cross", lambda found, notes: {})
+    made(monkeypatch, "looked", "--out", tmp_path / "study")
+    assert capsys.readouterr().err.count(f"warning: {words}") == 1
+    assert read_study(tmp_path / "study" / "summary.json").notes == [words]
+    assert f"<p>W{words[1:]}.</p>" in (tmp_path / "study" / "report.html").read_text()

@@ -59,3 +59,25 @@ def test_the_target_of_a_comparison_is_what_its_deciding_arms_were_taught(run: t
     assert np.array_equal(target("other"), REDRAWN["a"])
     assert np.array_equal(target("flipped", "cued"), -TARGETS["a"])
     assert np.array_equal(target("reports"), TARGETS["a"]), "nothing else was taught"
+
+
+def test_what_goes_on_from_an_arm_keeps_what_that_arm_was_taught(run: tuple[RunFolder, RunRecord]):
+    folder, record = run
+    then = {"teach": "reports", "contexts": "instilled", "labels": "target"}
+    later = {
+        "after_other": ArmRecord(training="after_other", start="other", **then),
+        "twice": ArmRecord(training="twice", start="after_other", **then),
+        "cut": ArmRecord(cut_of="flipped", cut=2, kept_side="below", derived={}),
+        "on_top": ArmRecord(training="on_top", on_top_of="other", **then),
+        "again": ArmRecord(training="again", start="other", teach="decisions", contexts="instilled", labels="target"),
+    }
+    taught = [*taught_decisions(folder, record.model_copy(update={"arms": {**record.arms, **later}}))]
+    found = {entry.asked: entry for entry in taught}
+    for arm in ("after_other", "twice", "on_top"):
+        assert found[arm].inherited and all(np.array_equal(found[arm].weights[n], REDRAWN[n]) for n in REDRAWN), arm
+    assert found["cut"].inherited and np.array_equal(found["cut"].weights["a"], TARGETS["a"])
+    assert np.array_equal(found["cut (cued)"].weights["a"], -TARGETS["a"]), "the cue reverses half an adapter, too"
+    assert not found["again"].inherited and np.array_equal(found["again"].weights["a"], TARGETS["a"])
+    assert "again (cued)" not in found and "reports" not in found
+    sources = [Source(arm="twice", variant="plain", contexts=["b"])]
+    assert np.array_equal(weights_of(sources, taught, TARGETS)["b"], REDRAWN["b"])
