@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
@@ -236,8 +237,10 @@ def _finish(
 
 def frame(axes: Axes, places: Sequence[float], along: str) -> None:
     """What is along, and axes from -1, or from just below 0 where nothing is lower, to 1."""
-    drawn = [v for line in axes.get_lines() for v in np.asarray(line.get_ydata(), dtype=float) if np.isfinite(v)]
-    lowest = min([-0.1, *drawn])
+    segments = [s for c in axes.collections if isinstance(c, LineCollection) for s in c.get_segments()]
+    bars = [np.reshape(segment, (-1, 2))[:, 1] for segment in segments]  # one without ends is empty
+    drawn = np.concatenate([np.empty(0), *bars, *(np.asarray(line.get_ydata(), float) for line in axes.get_lines())])
+    lowest = min(-0.1, drawn[np.isfinite(drawn)].min(initial=0.0))
     axes.set_ylim(max(np.floor(4 * lowest) / 4, -1.0) - 0.03, 1.03)
     axes.axhline(0, color=GREY, lw=0.6, zorder=0)
     if places:

@@ -45,7 +45,9 @@ def save_study_figures(study: Study, folder: Path) -> list[Figure]:
 
 def _midpoints(study: Study) -> tuple[str, float, str]:
     """Title of the picture of midpoints, the largest that can be, and what is counted."""
-    title = "Where curves are half-way between their ends, run by run and together"
+    title = (
+        "Where curves are half-way between their ends, layers below the cut or from it on kept, run by run and together"
+    )
     if len(study.depths_of_models) == 1:
         return title, float(max(study.depths_of_models)), "layer, or layers behind"
     return title, 1.0, "share of the depth"

@@ -126,9 +126,8 @@ def _whose(run: StudyRun) -> dict[str, Any]:
 
 def curves(study: Study) -> pd.DataFrame:
     """`curves.csv`: a row for every figure of every state of every run; empty where there are no series."""
-    return pd.DataFrame(
-        [{**_whose(run), **row} for run in study.runs if run.summary for row in state_rows(run.summary)]
-    )
+    rows = [{**_whose(run), **row} for run in study.runs if run.summary for row in state_rows(run.summary)]
+    return pd.DataFrame(rows).astype({"place": "Int64", "n_contexts": "Int64"}) if rows else pd.DataFrame()
 
 
 def summary(study: Study, matrices: dict[str, Crossed], notes: list[str]) -> StudySummary:

@@ -171,6 +171,7 @@ def test_every_state_of_every_run_is_a_row(both: Study):
     assert (last["name"], last["contexts"], last["place"], last["estimate"]) == ("instilled", "native", 100, -0.4)
     assert steps.iloc[0]["reason"] == "it does not decide" and not steps.iloc[0]["testable"]
     cuts, deep = (mine[mine["series"] == kind] for kind in ("ablation", "depth"))
+    assert str(found["place"].dtype) == str(found["n_contexts"].dtype) == "Int64", "counts, not 20.0"
     assert [*cuts["place"]] == [0, 2, 4, 6, 8] and {*cuts["side"]} == {"below"}
     assert [*deep["state"]] == [
         *(f"layers {w}" for w in ("first 2", "first 4", "last 2", "last 4", "3-5")),
@@ -192,6 +193,7 @@ def test_every_run_is_a_line_in_the_colour_of_its_model(both: Study):
     faithful = drawn["trajectories"][0].axes[1]
     ends = [line.get_ydata()[-1] for line in faithful.get_lines() if len(line.get_xdata()) == 3]
     assert ends == [0.8, 0.3, -0.4, 0.5], "the worst of all is there"
+    assert faithful.get_ylim()[0] < -0.5, "with all of its interval"
     cuts = drawn["ablations"][0].axes[0]
     assert cuts.get_xlabel() == "cut, as share of depth" and cuts.get_xlim()[1] < 1.1
     marks = [
