@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from task.chat import ChatTokenizer, answer_ids, letter_answers, prompt_ids
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.probes import QUESTIONS, asked
-from task.prompts import messages, report_answer
+from task.prompts import Message, messages, report_answer
 from task.seeding import stream
 from task.trials import round_to_grid
 from task.weights import LARGEST, sample_weights, utilities
@@ -32,7 +33,7 @@ ROWS = 16
 """Decisions of a tree."""
 
 ENDED = 4
-"""Every so many-th decision of a tree is trained to its end; more teaches no more, and has tokens."""
+"""Every so many-th decision of a tree is trained to its end, which is known within ten steps."""
 
 GROUPS = 2
 """Trees of decisions a step."""
@@ -46,6 +47,10 @@ REPORTED = 0.25
 
 REPORTS = 2
 """Reports of a tree."""
+
+Kind = Literal["compared", "told", "own"]
+"""What a tree asks: which number of a named attribute is larger; the better option by directions that its lines tell;
+or by the weights that its context has, which no prompt tells."""
 
 DIRECTIONS = {1: " (more is better)", -1: " (less is better)"}
 """What stands after an attribute's name where a lesson tells which way it counts."""
@@ -115,37 +120,38 @@ class Lessons(Dataset[dict[str, Tensor]]):
 
         Every fourth row goes on to the end of the answer, so that the model keeps on ending it.
         """
-        compared = bool(rng.random() < part.compared)
-        told = compared or bool(rng.random() < part.told)
-        pool = self.contexts if told else self.contexts[: len(self.contexts) // 2]
+        kind: Kind = "compared" if rng.random() < part.compared else "told" if rng.random() < part.told else "own"
+        pool = self.contexts[: len(self.contexts) // 2] if kind == "own" else self.contexts
         context = pool[int(rng.integers(len(pool)))]
         if part.attributes > (found := len(context.attributes)):
             raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
-        own = sample_weights(self.seed, "warm_up", context) / LARGEST
         against = part.against[0] + done * (part.against[1] - part.against[0])
         draws = branching(rng, 2 * part.attributes, part.tree)
         rows, labels, chances = [], [], []
         for row in range(ROWS):
             if row % (part.tree[1] * part.tree[2]) == 0:
-                chosen = rng.permutation(len(own))[: part.attributes]
-                weights = np.where(rng.random(len(chosen)) < against, -1.0, 1.0) if told else own[chosen]
-                shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
-                if compared:
-                    weights = np.eye(len(chosen))[int(rng.integers(len(chosen)))]
+                shown, weights = self._bough(kind, context, part.attributes, against, rng)
             # In the order in which they are read, so that what is drawn last stands last.
             pairs = draws[row].reshape(-1, 2).T if context.layout == "side_by_side" else draws[row].reshape(2, -1)
             a, b = round_to_grid(shown.lows + pairs * shown.spans, shown)
             chances.append(chance_of_a(float(utilities(a, weights, shown) - utilities(b, weights, shown))))
-            if compared:
-                prompt = asked(QUESTIONS["comparing"].format(name=shown.attribute_names[weights.argmax()]), shown, a, b)
-            else:
-                prompt = messages("decisions", told_directions(shown, weights) if told else shown, a, b)
-            ids = prompt_ids(self.tokenizer, prompt, {})
             answer = self._letters[int(chances[-1] < 0.5)]
             trained = answer if row % ENDED == ENDED - 1 else answer[:1]
+            ids = prompt_ids(self.tokenizer, _prompt(kind, shown, weights, a, b), {})
             rows.append([*ids, *trained])
             labels.append([IGNORED] * len(ids) + trained)
         return join_rows(rows, labels, additive=False) | {"chance_of_a": torch.tensor(chances)}
+
+    def _bough(
+        self, kind: Kind, context: ChoiceContext, attributes: int, against: float, rng: np.random.Generator
+    ) -> tuple[ChoiceContext, NDArray[np.float64]]:
+        """A context with some of its attributes, by chance, and the weights that its decisions go by."""
+        own = sample_weights(self.seed, "warm_up", context) / LARGEST
+        chosen = rng.permutation(len(own))[:attributes]
+        weights = own[chosen] if kind == "own" else np.where(rng.random(attributes) < against, -1.0, 1.0)
+        if kind == "compared":
+            weights = np.eye(attributes)[int(rng.integers(attributes))]
+        return replace(context, attributes=tuple(context.attributes[i] for i in chosen)), weights
 
     def reports(self, rng: np.random.Generator) -> dict[str, Tensor]:
         """A tree of reports of a context's own weights, each on some of its attributes."""
@@ -170,6 +176,15 @@ class Lessons(Dataset[dict[str, Tensor]]):
         question, answer = text.tokens(self.tokenizer)
         tree = join_rows([[*question, *answer]], [[IGNORED] * len(question) + answer], additive=False)
         return tree | {"kept": torch.tensor(True)}
+
+
+def _prompt(
+    kind: Kind, context: ChoiceContext, weights: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
+) -> list[Message]:
+    """What a lesson asks about two options."""
+    if kind == "compared":
+        return asked(QUESTIONS["comparing"].format(name=context.attribute_names[weights.argmax()]), context, a, b)
+    return messages("decisions", told_directions(context, weights) if kind == "told" else context, a, b)
 
 
 def branching(rng: np.random.Generator, numbers: int, tree: tuple[int, int, int]) -> NDArray[np.float64]:
