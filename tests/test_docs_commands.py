@@ -127,7 +127,10 @@ def check_values(values: argparse.Namespace | None) -> None:
     """Names of stages, which no parser knows, are such as there are."""
     from experiment.stage import kind_of
 
-    asked = [*getattr(values, "stages", []), *getattr(values, "only", []), *(getattr(values, "overwrite", None) or [])]
+    only = (
+        getattr(values, "only", []) if hasattr(values, "experiment") else []
+    )  # a check of a GPU has lines, not stages
+    asked = [*getattr(values, "stages", []), *only, *(getattr(values, "overwrite", None) or [])]
     for stage in asked:
         assert kind_of(stage)
 

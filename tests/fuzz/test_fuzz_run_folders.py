@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are carried out in this process, without figures, which are no matter here and take most of the time."""
 
-    def carry_out(run: RunFolder, stage: str, options: Options, console: object) -> None:
-        _, _, module, *arguments = stage_command(run, stage, options)
+    def carry_out(run: RunFolder, stage: str, options: Options, console: object, more: Sequence[str] = ()) -> None:
+        _, _, module, *arguments = stage_command(run, stage, options, more)
         through(importlib.import_module(module).main, module, *arguments)
 
     monkeypatch.setattr(launcher, "run_stage", carry_out)
-    monkeypatch.setattr("analysis.run.save_figures", lambda results, folder: {})
+    monkeypatch.setattr("analysis.run.save_figures", lambda results, folder: [])
     monkeypatch.setattr("analysis.run.write_report", lambda results, told, figures, path: path.write_text(""))
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
