@@ -37,10 +37,13 @@ class Fresh:
 
 
 def fresh_trainings(arms: Mapping[str, ArmRecord]) -> list[Fresh]:
-    """The trainings that made an arm of each context, in the order of the plan."""
+    """The trainings that made an arm of each context, in the order of the plan.
+
+    The small adapter without what is frozen below it is an arm of the record, too, and is never asked.
+    """
     found: dict[tuple[str, str], dict[str, str]] = {}
     for name, arm in arms.items():
-        if arm.on_top_of and arm.context and arm.training:
+        if arm.derived and arm.on_top_of and arm.context and arm.training:
             found.setdefault((arm.training, arm.on_top_of), {})[arm.context] = name
     return [Fresh(training, backbone, members) for (training, backbone), members in found.items()]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from inside_files import plant_patching, plant_scores, truth
+from pydantic import JsonValue
 
 from analysis.study.comparisons import MeasuredWeights
 from analysis.study.inside import contrasts_of, look_inside
@@ -35,9 +36,13 @@ def arms() -> dict[str, ArmRecord]:
     }
     for training, backbone in (("fresh", "introspection_all"), ("fresh_shuffled", "shuffled")):
         for i, context in enumerate(CONTEXTS):
-            found[f"{training}_{i + 1}"] = ArmRecord(
+            name = f"{training}_{i + 1}"
+            small = ArmRecord(
                 training=training, teach="decisions", labels="target", on_top_of=backbone, context=context
             )
+            # As a run records it: the sum that is asked, then the small adapter without what is frozen below
+            terms: dict[str, JsonValue] = {f"{name}_alone": [{"weight": 1.0}], backbone: [{"weight": 1.0}]}
+            found |= {name: small.model_copy(update={"derived": terms}), f"{name}_alone": small}
     return found
 
 
