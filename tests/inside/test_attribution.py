@@ -120,7 +120,7 @@ def test_scaling_an_adapter_leaves_the_direction_of_a_one_step_attribution(
         with loaded(base, changed(adapter, tmp_path / str(c), c, c)) as model:
             found[c] = attribute(model, DECIDING, 1, batch_size=8).values
     missing = [1 - cosine(found[c], found[c / 2]) for c in (0.2, 0.4)]
-    assert missing[0] < 0.001 and missing[0] < missing[1] / 4
+    assert missing[0] < 0.002 and missing[0] < missing[1] / 4
     assert np.linalg.norm(found[0.2]) / np.linalg.norm(found[0.1]) == pytest.approx(2**4, rel=0.1)
 
 
