@@ -17,8 +17,8 @@ from support import ROOT, make_adapter
 from task.errors import InputError
 
 LOADERS = ("from_pretrained", "from_config")
-PLAIN = ("PeftModel",)
-"""Classes whose `from_pretrained` takes a model that is loaded, and has no code to run."""
+PLAIN = ("LoraConfig", "PeftModel")
+"""Classes whose `from_pretrained` reads settings, or takes a model that is loaded, and has no code to run."""
 
 OWN_CODE = """
 import pathlib
