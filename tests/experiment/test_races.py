@@ -103,7 +103,7 @@ def check_refused_or_done(process: subprocess.Popen[str], refusal: str) -> str:
         return "done"
     assert process.returncode == 2, err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and refusal in lines[0] and "since 20" in lines[0], err
+    assert len(lines) == 1 and refusal in lines[0], err  # since when is not told of one that has only just begun
     return "refused"
 
 
@@ -123,9 +123,11 @@ def test_the_launcher_is_killed_by_each_signal_and_started_again_at_once(
                 wait_until(lambda: shards(runs) >= goal or process.poll() is not None)  # noqa: B023
             else:
                 time.sleep(random.uniform(0, 3))  # at any moment, before the first stage, too
-            os.kill(process.pid, sent)
+            process.send_signal(
+                sent
+            )  # nothing to one that has ended: with all done, or because the last is still ending
             if sent != signal.SIGKILL and process.wait(60) != 0:
-                assert process.returncode in (128 + sent, -sent)
+                assert process.returncode in (128 + sent, -sent, 2)
                 assert len(process.stderr.read().splitlines()) <= 1  # type: ignore[union-attr]
         last = run_experiment(simulation, runs, "--only", "evaluate")
         assert last.returncode == 0, last.stderr
