@@ -123,9 +123,7 @@ def test_the_launcher_is_killed_by_each_signal_and_started_again_at_once(
                 wait_until(lambda: shards(runs) >= goal or process.poll() is not None)  # noqa: B023
             else:
                 time.sleep(random.uniform(0, 3))  # at any moment, before the first stage, too
-            process.send_signal(
-                sent
-            )  # not to one that has ended: done, or refused as the last is still ending
+            process.send_signal(sent)  # not to one that has ended: done, or refused as the last is still ending
             if sent != signal.SIGKILL and process.wait(60) != 0:
                 assert process.returncode in (128 + sent, -sent, 2)
                 assert len(process.stderr.read().splitlines()) <= 1  # type: ignore[union-attr]
