@@ -24,6 +24,9 @@ from pathlib import Path
 from store.console import warn
 from task.errors import InputError
 
+UNKNOWN = "another process"
+"""Who holds a lock that does not say."""
+
 PATIENCE = 2.0
 """Seconds for which a lock is waited for: a process that was killed a moment ago may not be gone yet."""
 
@@ -66,8 +69,9 @@ class Lock:
     def _take(self, kind: int) -> None:
         until = time.monotonic() + PATIENCE
         while not self._try(kind):
-            if time.monotonic() > until:
-                who = _holder(self._path)
+            late = time.monotonic() - until
+            # Whoever has just begun has not said who it is yet, and whoever has just ended is no reason to refuse.
+            if late > 0 and ((who := _holder(self._path)) != UNKNOWN or late > PATIENCE):
                 self.close()
                 raise InputError(f"{self._folder}: {who} works there; wait until it has ended, or end it")
             time.sleep(0.05)
@@ -181,7 +185,7 @@ def _in_words(path: Path) -> str:
         part = path.name.partition(".lock.")[2].replace("-", " ")
         command = f"{who['command']}, part {part}" if part else who["command"]
         return f"process {who['pid']} on {who['host']} ({command}), since {who['since']},"
-    return "another process"
+    return UNKNOWN
 
 
 def _forget() -> None:

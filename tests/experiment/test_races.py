@@ -103,7 +103,7 @@ def check_refused_or_done(process: subprocess.Popen[str], refusal: str) -> str:
         return "done"
     assert process.returncode == 2, err
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and refusal in lines[0], err  # since when is not told of one that has only just begun
+    assert len(lines) == 1 and refusal in lines[0] and "since 20" in lines[0], err
     return "refused"
 
 

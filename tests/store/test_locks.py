@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -59,6 +60,17 @@ def test_who_comes_second_is_told_who_holds_it_since_when(tmp_path: Path):
         )
         with held(tmp_path / "b"):
             pass
+
+
+def test_who_has_just_begun_is_given_time_to_say_who_it_is(tmp_path: Path):
+    path = lock_path(tmp_path / "a")
+    with path.open("wb", buffering=0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        says = Timer(0.15, file.write, [locks._identity()])
+        says.start()
+        with pytest.raises(InputError, match=rf"process {os.getpid()} on .*, since 20"), held(tmp_path / "a"):
+            pass
+        says.join()
 
 
 def test_a_lock_dies_with_its_process_even_if_a_forked_child_lives_on(tmp_path: Path):
