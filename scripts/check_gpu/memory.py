@@ -63,7 +63,7 @@ def tiny_case(kind: str) -> Case:
     """A tiny model, in float32."""
     config = tiny_config(kind, hidden_size=128, intermediate_size=384)
     with torch.device("meta"):
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
+        parameters = AutoModelForCausalLM.from_config(config, trust_remote_code=False).num_parameters()
     return Case(kind, config, TINY, parameters)
 
 
@@ -88,7 +88,10 @@ def step(case: Case, device: Device) -> Callable[[], None]:
         torch.manual_seed(0)
         with torch.device(device):
             base = AutoModelForCausalLM.from_config(
-                case.config, dtype=torch.bfloat16 if load.half else torch.float32, attn_implementation="sdpa"
+                case.config,
+                dtype=torch.bfloat16 if load.half else torch.float32,
+                attn_implementation="sdpa",
+                trust_remote_code=False,
             )
         targets = LoraConfig(r=load.rank, lora_dropout=0.05 * load.dropout, target_modules="all-linear")
         model = get_peft_model(base, targets)

@@ -43,7 +43,8 @@ def model_of(kind: str, folder: Path) -> Path:
     place = folder / kind
     if not place.is_dir():
         torch.manual_seed(0)
-        AutoModelForCausalLM.from_config(tiny_config(kind), dtype=torch.float32).save_pretrained(place)
+        model = AutoModelForCausalLM.from_config(tiny_config(kind), dtype=torch.float32, trust_remote_code=False)
+        model.save_pretrained(place)
         load_tokenizer(ORGANISM).save_pretrained(place)
     return place
 

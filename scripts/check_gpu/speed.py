@@ -56,7 +56,7 @@ def chosen_model(asked: Asked, folder: Path) -> Timed:
     values = {**case.config.to_dict(), "vocab_size": len(tokenizer), **ends}
     config = AutoConfig.for_model(values.pop("model_type"), **values)
     with torch.device(asked.device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
     model.save_pretrained(folder / "timed")
     tokenizer.save_pretrained(folder / "timed")
     return Timed(folder / "timed", "bfloat16", case.load.rows, model.num_parameters())

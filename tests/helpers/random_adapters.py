@@ -21,7 +21,9 @@ def random_adapter(model: Path, folder: Path, seed: int, std: float = 0.1, **con
     """A random adapter of the embeddings and of some matrices, unless told otherwise; every factor counts."""
     torch.manual_seed(seed)
     settings: dict[str, Any] = {"r": 4, "target_modules": ["embed_tokens", "q_proj", "down_proj"], **config}
-    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(**settings))
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False), LoraConfig(**settings)
+    )
     for name, parameter in adapted.named_parameters():
         if ".lora_" in name:
             torch.nn.init.normal_(parameter, std=std)
@@ -39,7 +41,7 @@ def derived(model: Path, output: Path, *terms: tuple[Path, list[dict[str, Any]]]
 
 def loaded(model: Path, adapter: Path | None) -> torch.nn.Module:
     """A model with an adapter as PEFT loads it, for answering."""
-    base = AutoModelForCausalLM.from_pretrained(model)
+    base = AutoModelForCausalLM.from_pretrained(model, trust_remote_code=False)
     return PeftModel.from_pretrained(base, adapter) if adapter else base
 
 
