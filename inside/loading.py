@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from store.evaluation import ModelSettings
-from store.pretrained import load_causal_model, load_tokenizer, stop_ids
+from store.pretrained import device_at_hand, load_causal_model, load_tokenizer, stop_ids
 
 
 class BaseModel:
@@ -28,7 +28,7 @@ class BaseModel:
         model = load_causal_model(
             settings.name, settings.revision, dtype=settings.dtype, attn_implementation=settings.attn_implementation
         )
-        self.model = model.to(torch.accelerator.current_accelerator() or torch.device("cpu")).eval()
+        self.model = model.to(device_at_hand()).eval()
         self.model.requires_grad_(False)
         self.stop_ids = stop_ids(self.model, self.tokenizer)
         # What a model's own generation settings say, such as a repetition penalty, would change greedy replies.

@@ -48,6 +48,16 @@ def load_causal_model(name: str | Path, revision: str | None = None, **how: Any)
         )
 
 
+def device_at_hand() -> Any:
+    """The GPU that a model is put on where there is one that works, else the CPU (a `torch.device`).
+
+    A torch built for CUDA names CUDA as its accelerator on a machine without a driver, too.
+    """
+    import torch
+
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def stop_ids(model: Any, tokenizer: Any) -> list[int]:
     """All token ids that end a reply; models name one, several, or leave it to the tokenizer."""
     named = model.generation_config.eos_token_id

@@ -22,7 +22,7 @@ from transformers import Trainer
 from store.console import run_command, say
 from store.contexts import DATA, load_contexts
 from store.models import model_folder
-from store.pretrained import load_causal_model, load_tokenizer
+from store.pretrained import device_at_hand, load_causal_model, load_tokenizer
 from store.texts import parse_json
 from task.chat import letter_ids, prompt_ids
 from task.contexts import LAYOUTS, ChoiceContext
@@ -62,7 +62,7 @@ def main() -> None:
     contexts = [shortened(c, arguments.attributes, arguments.layout) for c in load_contexts(arguments.contexts)]
     tokenizer, model = load_tokenizer(folder), load_causal_model(folder, dtype=arguments.dtype).eval()
     probes = all_probes(contexts, arguments.probes, arguments.seed)
-    shares = ask(model.to(torch.accelerator.current_accelerator() or "cpu"), tokenizer, template, probes)
+    shares = ask(model.to(device_at_hand()), tokenizer, template, probes)
     for line in lines(shares, arguments.probes):
         say(line)
 

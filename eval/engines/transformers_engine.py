@@ -17,7 +17,7 @@ from eval.engines.batches import Batch, Computed, compute_prefix, in_columns
 from eval.engines.model_arms import ModelArms, opening_tokens
 from eval.engines.prefixes import common_length, split_prompts, typical_prompts
 from store.evaluation import EvalConfig
-from store.pretrained import load_causal_model, stop_ids
+from store.pretrained import device_at_hand, load_causal_model, stop_ids
 from task.chat import prompt_ids
 from task.contexts import ChoiceContext
 from task.prompts import Framing, longest_report, report_grammar
@@ -40,7 +40,7 @@ class TransformersEngine(ModelArms):
 
     def __init__(self, config: EvalConfig) -> None:
         super().__init__(config)
-        self._device = torch.accelerator.current_accelerator() or torch.device("cpu")
+        self._device = device_at_hand()
         self._heads: dict[Framing, list[int]] = {}
         self._prefixes: dict[tuple[str | int, ...], Computed] = {}
 

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from eval.engines.vllm_settings import model_arguments
 from store.evaluation import ModelSettings
 from store.files import read_json, write_json
 from store.models import check_adapter
-from store.pretrained import load_causal_model, load_config, load_tokenizer
+from store.pretrained import device_at_hand, load_causal_model, load_config, load_tokenizer
 from support import ROOT, make_adapter
 from task.errors import InputError
 
@@ -76,6 +77,13 @@ def test_a_configuration_that_says_nothing_is_one_line(tiny_model: Path, tmp_pat
     with pytest.raises(InputError, match="transformers cannot load it") as caught:
         load_config(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("works", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_used_where_its_driver_works(monkeypatch: pytest.MonkeyPatch, works: bool, device: str):
+    monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: works)
+    assert device_at_hand() == torch.device(device)
 
 
 def loads(path: Path) -> list[ast.Call]:

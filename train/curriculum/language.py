@@ -30,7 +30,7 @@ from store.locks import held
 from store.manifests import OutputFacts
 from store.models import fingerprint, model_folder
 from store.paths import ROOT
-from store.pretrained import load_causal_model, load_tokenizer
+from store.pretrained import device_at_hand, load_causal_model, load_tokenizer
 from store.stages import Stage
 from store.texts import read_text
 from task.chat import letter_ids
@@ -129,7 +129,7 @@ class Measured:
     def model(self) -> Any:
         """The model, which is only loaded where something is to be measured."""
         model = load_causal_model(self.base, dtype=torch.float32).eval()
-        return model.to(torch.accelerator.current_accelerator() or "cpu")
+        return model.to(device_at_hand())
 
     def contexts(self, seen: bool) -> list[ChoiceContext]:
         """The spare contexts that the warm-up had, or the others, as it would have shown them."""

@@ -24,7 +24,7 @@ from store.files import write_text
 from store.locks import held
 from store.manifests import OutputFacts
 from store.models import fingerprint, model_folder
-from store.pretrained import load_causal_model, load_tokenizer
+from store.pretrained import device_at_hand, load_causal_model, load_tokenizer
 from store.stages import Stage
 from store.texts import parse_json, read_lines
 from task.chat import ChatTokenizer, answer_ids, prompt_ids
@@ -96,7 +96,7 @@ def sample(base: Path, file: Path, texts: int, tokens: int, temperature: float, 
     """Write the texts to a file, or what it lacks of them; each batch is a function of (seed, its place)."""
     done = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     tokenizer, model = load_tokenizer(base), load_causal_model(base, dtype=torch.float32).eval()
-    model = model.to(torch.accelerator.current_accelerator() or "cpu")
+    model = model.to(device_at_hand())
     prompts = questions(texts, seed)
     with Progress(texts, "texts") as progress:
         progress.found(len(done))
