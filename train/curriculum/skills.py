@@ -39,8 +39,8 @@ GROUPS = 2
 """Trees of decisions a step."""
 
 ITEMS = GROUPS + 1
-"""What a step consists of: decisions, and one item of language, which is a text in the model's own words or a tree of
-reports."""
+"""What a step consists of, once or several times: decisions, and one item of language, which is a text in the model's
+own words or a tree of reports."""
 
 REPORTED = 0.25
 """Share of steps whose item of language is reports."""
@@ -79,11 +79,12 @@ class WarmUpPart(Part):
 
 @dataclass(frozen=True)
 class Lessons(Dataset[dict[str, Tensor]]):
-    """All items of a warm-up, `ITEMS` a step: item `index` is a function of (seed, index), curriculum and texts.
+    """All items of a warm-up: item `index` is a function of (seed, index), curriculum and texts.
 
     Attributes:
         contexts: Where decisions are made. Those of the first half have weights of their own.
         texts: In the model's own words, taken in their order, again and again.
+        times: How many times `ITEMS` make a step.
     """
 
     curriculum: Sequence[WarmUpPart]
@@ -91,6 +92,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
     texts: Sequence[OwnWords]
     tokenizer: ChatTokenizer
     seed: int
+    times: int = 1
 
     @cached_property
     def steps(self) -> int:
@@ -102,18 +104,18 @@ class Lessons(Dataset[dict[str, Tensor]]):
         return letter_answers(self.tokenizer, {})
 
     def __len__(self) -> int:
-        return ITEMS * self.steps
+        return ITEMS * self.times * self.steps
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One tree as `join_rows` lays it out; see `decisions`, `reports` and `text`."""
-        step, place = divmod(index, ITEMS)
+        number, place = divmod(index, ITEMS)
         rng = stream(self.seed, "warm_up", str(index))
         if place < GROUPS:
-            part, done = place_in(self.curriculum, step)
+            part, done = place_in(self.curriculum, number // self.times)
             return self.decisions(part, done, rng)
         if rng.random() < REPORTED:
             return self.reports(rng)
-        return self.text(self.texts[step % len(self.texts)])
+        return self.text(self.texts[number % len(self.texts)])
 
     def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
         """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS,).

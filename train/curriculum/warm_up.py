@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="side_by_side")
     parser.add_argument("--ratings", action="store_true", help="attributes as ratings of 0 to 100, without units")
     parser.add_argument("--contexts", type=int, default=16, help="spare contexts to learn with")
+    parser.add_argument("--times", type=int, default=1, help="so many times the lessons of each step; 4 or 8 on a GPU")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 autocast: fast only on GPUs and processors that have it"
@@ -84,7 +85,7 @@ def main() -> None:
     check(arguments)
     load_own_words(arguments.own_words, held_out=False)  # refuses what is none of its folders
     base = model_folder(arguments.model, arguments.revision)
-    keys = ("layout", "ratings", "contexts", "learning_rate", "bf16", "seed")
+    keys = ("layout", "ratings", "contexts", "times", "learning_rate", "bf16", "seed")
     settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
     shape = {
         "own_words": hash_file(arguments.own_words / TEXTS),
@@ -97,7 +98,8 @@ def main() -> None:
     }
     source = published_name(arguments.model, base)
     build = partial(build_from, arguments, base)
-    make_model(arguments.output, settings | shape, arguments.overwrite, build, ROWS * GROUPS, source=source)
+    lessons = ROWS * GROUPS * arguments.times
+    make_model(arguments.output, settings | shape, arguments.overwrite, build, lessons, source=source)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -107,6 +109,7 @@ def check(arguments: argparse.Namespace) -> None:
         InputError: Names the option, the value and what is possible.
     """
     check_option("seed", arguments.seed, 0, SEEDS)
+    check_option("times", arguments.times, 1, 64)
     check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
     check_option("contexts", arguments.contexts, 2, len(load_contexts(SPARE)))  # half of them have weights of their own
 
@@ -118,7 +121,7 @@ def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTra
     spare = load_contexts(SPARE, arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
     texts = load_own_words(arguments.own_words, held_out=False)
-    lessons = Lessons(CURRICULUM, contexts, texts, tokenizer, arguments.seed)
+    lessons = Lessons(CURRICULUM, contexts, texts, tokenizer, arguments.seed, arguments.times)
     return build_trainer(base, lessons, arguments.output, arguments.learning_rate, arguments.bf16), tokenizer
 
 
@@ -163,7 +166,7 @@ class WarmUpTrainer(CurriculumTrainer):
 
 def build_trainer(base: Path, lessons: Lessons, output: Path, learning_rate: float, bf16: bool) -> WarmUpTrainer:
     """The trainer with the whole model, and the model of before beside it."""
-    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": ITEMS}
+    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": ITEMS * lessons.times}
     rates = {"learning_rate": learning_rate, "warmup_steps": 20, "adam_beta2": 0.99, "bf16": bf16}
     every = {"logging_steps": 10, "save_steps": 50}
     settings = course_arguments(output, lessons.steps, lessons.seed, **batches, **rates, **every)
