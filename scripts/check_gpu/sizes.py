@@ -22,7 +22,8 @@ class Sizes:
         product: Side of the square matrices whose product is timed.
         shapes: Names in configs/models/architectures.json whose memory is measured, or `tiny` ones.
         speed_model: The kind, or the name in architectures.json, of the model whose speed is measured.
-        speed_rows, speed_steps: Rows of a step, and steps, by which a training is timed.
+        speed_rows, speed_steps, speed_pairs: Rows of a step, steps, and pairs of a context, by which a training and an
+            evaluation are timed.
         seconds: Time of a line on a CPU; on a GPU each line has its own.
     """
 
@@ -38,6 +39,7 @@ class Sizes:
     speed_model: str
     speed_rows: int
     speed_steps: int
+    speed_pairs: int
     seconds: float = 60.0
 
 
@@ -45,8 +47,8 @@ GPU = Sizes(
     trained=ALL,
     models=ALL,
     steps=50,
-    contexts=20,
-    pairs=20,
+    contexts=10,
+    pairs=10,
     reports=5,
     batch=64,
     product=8192,
@@ -60,7 +62,8 @@ GPU = Sizes(
     ),
     speed_model="qwen2.5-1.5b-instruct",
     speed_rows=32,
-    speed_steps=12,
+    speed_steps=40,
+    speed_pairs=100,
 )
 
 CPU = Sizes(
@@ -76,5 +79,6 @@ CPU = Sizes(
     speed_model="organism",
     speed_rows=8,
     speed_steps=5,
+    speed_pairs=3,
     seconds=20.0,
 )
