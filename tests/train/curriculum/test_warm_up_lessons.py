@@ -83,6 +83,18 @@ def test_decisions_are_answered_by_the_weights_of_their_part(lessons: Lessons):
     assert {(part, right) for part, _, right in seen} == {(part, x) for part in CURRICULUM for x in (True, False)}
 
 
+def test_several_times_the_lessons_make_a_step(lessons: Lessons):
+    wide = replace(lessons, times=3)
+    assert (len(wide), wide.steps) == (3 * len(lessons), lessons.steps)
+    for step in range(wide.steps):
+        part, _ = place_in(CURRICULUM, step)
+        items = [wide[index] for index in range(3 * ITEMS * step, 3 * ITEMS * (step + 1))]
+        trees = [item for item in items if "chance_of_a" in item]
+        assert len(trees) == 3 * GROUPS
+        for item in trees:
+            assert rows_of(wide, item)[0][0].count("\n- ") == part.attributes
+
+
 def test_every_fourth_decision_is_taught_to_its_end_and_names_the_better_option(lessons: Lessons):
     item = lessons[0]
     a, b = (lessons.tokenizer.convert_tokens_to_ids(letter) for letter in "AB")
