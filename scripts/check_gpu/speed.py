@@ -106,7 +106,7 @@ def evaluation_speed(timed: Timed, asked: Asked) -> dict[str, float]:
 
     All is asked of another arm first, which is the same model, so that nothing is done for the first time.
     """
-    arms = {"before": None, "timed": None}
+    arms: dict[str, str | None] = {"before": None, "timed": None}
     engine = EngineOn(settings(timed.model, arms, timed.dtype, asked.sizes.batch, "transformers"), asked.device)
     trials = shown("decisions", asked.sizes.contexts, asked.sizes.speed_pairs)
     engine.decide("before", trials)
