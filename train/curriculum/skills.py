@@ -30,7 +30,7 @@ from train.curriculum.own_words import OwnWords
 from train.trainer.shared_prefix import IGNORED, join_rows
 
 ROWS = 16
-"""Decisions of a tree."""
+"""Decisions of a tree, or a multiple of them."""
 
 ENDED = 4
 """Every so many-th decision of a tree is trained to its end, which is known within ten steps."""
@@ -85,6 +85,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
         contexts: Where decisions are made. Those of the first half have weights of their own.
         texts: In the model's own words, taken in their order, again and again.
         times: How many times `ITEMS` make a step.
+        wide: How many times as many boughs a tree of decisions has.
     """
 
     curriculum: Sequence[WarmUpPart]
@@ -93,6 +94,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
     tokenizer: ChatTokenizer
     seed: int
     times: int = 1
+    wide: int = 1
 
     @cached_property
     def steps(self) -> int:
@@ -118,7 +120,7 @@ class Lessons(Dataset[dict[str, Tensor]]):
         return self.text(self.texts[number % len(self.texts)])
 
     def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS,).
+        """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS * wide,).
 
         Every fourth row goes on to the end of the answer, so that the model keeps on ending it.
         """
@@ -128,10 +130,11 @@ class Lessons(Dataset[dict[str, Tensor]]):
         if part.attributes > (found := len(context.attributes)):
             raise InputError(f"{context.name}: {found} attributes; the curriculum needs {part.attributes}")
         against = part.against[0] + done * (part.against[1] - part.against[0])
-        draws = branching(rng, 2 * part.attributes, part.tree)
+        boughs, twigs, leaves = part.tree
+        draws = branching(rng, 2 * part.attributes, (boughs * self.wide, twigs, leaves))
         rows, labels, chances = [], [], []
-        for row in range(ROWS):
-            if row % (part.tree[1] * part.tree[2]) == 0:
+        for row in range(len(draws)):
+            if row % (twigs * leaves) == 0:
                 shown, weights = self._bough(kind, context, part.attributes, against, rng)
             # In the order in which they are read, so that what is drawn last stands last.
             pairs = draws[row].reshape(-1, 2).T if context.layout == "side_by_side" else draws[row].reshape(2, -1)
@@ -190,7 +193,7 @@ def _prompt(
 
 
 def branching(rng: np.random.Generator, numbers: int, tree: tuple[int, int, int]) -> NDArray[np.float64]:
-    """Uniform draws for the rows of a tree, shape (ROWS, numbers): the last differ most, the first least.
+    """Uniform draws for the rows of a tree, shape (rows, numbers): the last differ most, the first least.
 
     A leaf has about a fifth of the numbers to itself, and a twig two fifths; one at least.
     """
@@ -198,7 +201,7 @@ def branching(rng: np.random.Generator, numbers: int, tree: tuple[int, int, int]
     leaf, twig = max(1, numbers // 5), max(1, 2 * numbers // 5)
     draws = rng.random((boughs, numbers)).repeat(twigs * leaves, axis=0)
     draws[:, numbers - leaf - twig :] = rng.random((boughs * twigs, leaf + twig)).repeat(leaves, axis=0)
-    draws[:, numbers - leaf :] = rng.random((ROWS, leaf))
+    draws[:, numbers - leaf :] = rng.random((boughs * twigs * leaves, leaf))
     return draws
 
 

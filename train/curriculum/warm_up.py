@@ -74,7 +74,8 @@ def main() -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="side_by_side")
     parser.add_argument("--ratings", action="store_true", help="attributes as ratings of 0 to 100, without units")
     parser.add_argument("--contexts", type=int, default=16, help="spare contexts to learn with")
-    parser.add_argument("--times", type=int, default=1, help="so many times the lessons of each step; 4 or 8 on a GPU")
+    parser.add_argument("--times", type=int, default=1, help="so many times the trees and texts of each step")
+    parser.add_argument("--wide", type=int, default=1, help="so many times the decisions of each tree; 4 on a GPU")
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 autocast: fast only on GPUs and processors that have it"
@@ -85,7 +86,7 @@ def main() -> None:
     check(arguments)
     load_own_words(arguments.own_words, held_out=False)  # refuses what is none of its folders
     base = model_folder(arguments.model, arguments.revision)
-    keys = ("layout", "ratings", "contexts", "times", "learning_rate", "bf16", "seed")
+    keys = ("layout", "ratings", "contexts", "times", "wide", "learning_rate", "bf16", "seed")
     settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
     shape = {
         "own_words": hash_file(arguments.own_words / TEXTS),
@@ -98,7 +99,7 @@ def main() -> None:
     }
     source = published_name(arguments.model, base)
     build = partial(build_from, arguments, base)
-    lessons = ROWS * GROUPS * arguments.times
+    lessons = ROWS * arguments.wide * GROUPS * arguments.times
     make_model(arguments.output, settings | shape, arguments.overwrite, build, lessons, source=source)
 
 
@@ -109,7 +110,8 @@ def check(arguments: argparse.Namespace) -> None:
         InputError: Names the option, the value and what is possible.
     """
     check_option("seed", arguments.seed, 0, SEEDS)
-    check_option("times", arguments.times, 1, 64)
+    for name in ("times", "wide"):
+        check_option(name, getattr(arguments, name), 1, 64)
     check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
     check_option("contexts", arguments.contexts, 2, len(load_contexts(SPARE)))  # half of them have weights of their own
 
@@ -121,7 +123,7 @@ def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTra
     spare = load_contexts(SPARE, arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
     texts = load_own_words(arguments.own_words, held_out=False)
-    lessons = Lessons(CURRICULUM, contexts, texts, tokenizer, arguments.seed, arguments.times)
+    lessons = Lessons(CURRICULUM, contexts, texts, tokenizer, arguments.seed, arguments.times, arguments.wide)
     return build_trainer(base, lessons, arguments.output, arguments.learning_rate, arguments.bf16), tokenizer
 
 

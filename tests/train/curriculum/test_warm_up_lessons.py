@@ -84,7 +84,7 @@ def test_decisions_are_answered_by_the_weights_of_their_part(lessons: Lessons):
 
 
 def test_several_times_the_lessons_make_a_step(lessons: Lessons):
-    wide = replace(lessons, times=3)
+    wide = replace(lessons, times=3, wide=2)
     assert (len(wide), wide.steps) == (3 * len(lessons), lessons.steps)
     for step in range(wide.steps):
         part, _ = place_in(CURRICULUM, step)
@@ -92,7 +92,8 @@ def test_several_times_the_lessons_make_a_step(lessons: Lessons):
         trees = [item for item in items if "chance_of_a" in item]
         assert len(trees) == 3 * GROUPS
         for item in trees:
-            assert rows_of(wide, item)[0][0].count("\n- ") == part.attributes
+            assert len(item["chance_of_a"]) == 2 * ROWS
+            assert rows_of(wide, item)[-1][0].count("\n- ") == part.attributes
 
 
 def test_every_fourth_decision_is_taught_to_its_end_and_names_the_better_option(lessons: Lessons):
