@@ -39,12 +39,33 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
 
 
 def load_causal_model(name: str | Path, revision: str | None = None, **how: Any) -> Any:
-    """A model that continues texts; `how` are further arguments of transformers' `from_pretrained`."""
+    """A model that continues texts; `how` are further arguments of transformers' `from_pretrained`.
+
+    Raises:
+        InputError: It cannot be read, needs code of its own, or would be wrong on this GPU (`check_attention`).
+    """
     from transformers import AutoModelForCausalLM
 
     with _one_line(name):
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             _place(name), revision=revision, use_safetensors=True, trust_remote_code=False, **how
+        )
+    check_attention(name, model.config.get_text_config())
+    return model
+
+
+def check_attention(name: str | Path, config: Any) -> None:
+    """Refuse torch's fused attention on CUDA for a model with one key-value head, such as Gemma 3 1B.
+
+    Its memory-efficient kernel then gives wrong numbers, silently, where a padded row has 32 n + 1 tokens
+    (https://github.com/pytorch/pytorch/issues/191937). An H200 with torch 2.11 changed a fifth of the letters of a tiny
+    Gemma 3 so; `scripts/check_gpu/attention.py` tells of any other.
+    """
+    fused = config._attn_implementation == "sdpa" and config.num_attention_heads > 1
+    if fused and getattr(config, "num_key_value_heads", None) == 1 and device_at_hand().type == "cuda":
+        raise InputError(
+            f"{name}: one key-value head, for which torch's sdpa attention is wrong on CUDA at some lengths (pytorch "
+            "issue 191937); set attn_implementation: eager"
         )
 
 

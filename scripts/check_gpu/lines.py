@@ -16,6 +16,14 @@ CHECKS = (
         remedy="torch and the driver do not fit: pip install -r requirements.txt, or a torch built for this CUDA",
     ),
     Check(
+        name="attention",
+        about="fused attention against the definition",
+        module="attention",
+        needs=(),
+        seconds=30,
+        remedy="set attn_implementation: eager, and look for another torch",
+    ),
+    Check(
         name="training",
         about="trainings, resumed ones, adapters",
         module="training",

@@ -19,7 +19,7 @@ KINDS = {"llama": "llama", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 """Families beside the organism, with transformers' names of their types."""
 
 SHAPE = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2}
-HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 
 
 def tiny_config(kind: str, **more: Any) -> Any:

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from scripts.check_gpu import run as running
 from scripts.check_gpu.agreement import NEAR, compare, problems_of
+from scripts.check_gpu.attention import wrong_lengths
 from scripts.check_gpu.checking import Asked, Check, Clock, Found, Skipped, carry_out
 from scripts.check_gpu.lines import CHECKS
 from scripts.check_gpu.memory import peak_on_cpu
@@ -202,6 +203,19 @@ def test_peak_memory_of_tensors_on_a_cpu():
         torch.zeros(500_000)
 
     assert peak_on_cpu(run)["peak"] == pytest.approx(8e6, rel=0.01)
+
+
+def test_attention_that_is_wrong_at_some_lengths_is_found(monkeypatch: pytest.MonkeyPatch):
+    """One key-value head is a view of itself; the planted fault is that of pytorch issue 191937."""
+    right = torch.nn.functional.scaled_dot_product_attention
+
+    def wrong(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor) -> torch.Tensor:
+        fault = 0.5 if key.stride(1) == 0 and key.shape[2] % 32 == 1 else 0.0
+        return right(query, key, value, attn_mask=attn_mask) + fault
+
+    monkeypatch.setattr("scripts.check_gpu.attention.scaled_dot_product_attention", wrong)
+    assert {*wrong_lengths(1, "float32", "cpu")} == {65, 97, 129}
+    assert wrong_lengths(2, "float32", "cpu") == {}
 
 
 def test_the_rate_of_a_product_is_counted_as_two_operations_a_step(monkeypatch: pytest.MonkeyPatch):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from eval.engines.vllm_settings import model_arguments
 from store.evaluation import ModelSettings
 from store.files import read_json, write_json
+from store.model_file import read_model_file
 from store.models import check_adapter
-from store.pretrained import device_at_hand, load_causal_model, load_config, load_tokenizer
+from store.pretrained import check_attention, device_at_hand, load_causal_model, load_config, load_tokenizer
 from support import ROOT, make_adapter
 from task.errors import InputError
 
@@ -84,6 +87,32 @@ def test_a_gpu_is_used_where_its_driver_works(monkeypatch: pytest.MonkeyPatch, w
     monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: works)
     assert device_at_hand() == torch.device(device)
+
+
+@pytest.mark.parametrize(
+    ("heads", "key_heads", "attention", "device", "refused"),
+    [
+        (4, 1, "sdpa", "cuda", True),
+        (4, 1, "eager", "cuda", False),
+        (4, 1, "sdpa", "cpu", False),
+        (4, 2, "sdpa", "cuda", False),
+        (1, 1, "sdpa", "cuda", False),
+    ],
+)
+def test_attention_that_is_wrong_on_a_gpu_is_refused(
+    monkeypatch: pytest.MonkeyPatch, heads: int, key_heads: int, attention: str, device: str, refused: bool
+):
+    monkeypatch.setattr("store.pretrained.device_at_hand", lambda: torch.device(device))
+    config = LlamaConfig(num_attention_heads=heads, num_key_value_heads=key_heads, attn_implementation=attention)
+    with pytest.raises(InputError, match="attn_implementation: eager") if refused else nullcontext():
+        check_attention("some/model", config)
+
+
+def test_no_model_file_asks_for_attention_that_is_refused():
+    for stem, known in read_json(ROOT / "configs" / "models" / "architectures.json")["models"].items():
+        config = known["config"].get("text_config", known["config"])
+        if config.get("num_key_value_heads") == 1:
+            assert read_model_file(ROOT / "configs" / "models" / f"{stem}.yaml").attn_implementation == "eager", stem
 
 
 def loads(path: Path) -> list[ast.Call]:
