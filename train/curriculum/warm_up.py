@@ -61,8 +61,8 @@ little, it forgot how to compare; so it first learns what a direction does where
 
 KEPT, TOLD = 6.0, 1.0
 """How much a text's divergence from the model of before counts, and a report's loss, where a tree of decisions counts
-1; all of them are means, in nats. With 2 the divergence stood at .2 to .3 nats a token while weights were learned, where
-10% more perplexity is .095; 6 is a guess from that."""
+1; all of them are means, in nats. With 2 the divergence stood at .2 to .3 nats a token while weights were learned,
+where 10% more perplexity is .095; 6 is a guess from that."""
 
 
 def main() -> None:
