@@ -75,8 +75,10 @@ def main() -> None:
     parser.add_argument("--layout", choices=LAYOUTS, default="side_by_side")
     parser.add_argument("--ratings", action="store_true", help="attributes as ratings of 0 to 100, without units")
     parser.add_argument("--contexts", type=int, default=16, help="spare contexts to learn with")
-    parser.add_argument("--times", type=int, default=1, help="so many times the trees and texts of each step")
-    parser.add_argument("--wide", type=int, default=1, help="so many times the decisions of each tree; 4 on a GPU")
+    parser.add_argument("--times", type=int, default=2, help="so many times the trees and texts of each step")
+    parser.add_argument(
+        "--wide", type=int, default=4, help="so many times the decisions of each tree; with 1 it did not learn"
+    )
     parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 autocast: fast only on GPUs and processors that have it"
