@@ -15,6 +15,7 @@ os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="disabled", TOKENIZERS_PARALLEL
 
 SLOW = (
     "experiment/test_pipeline",
+    "experiment/test_inside_pipeline",
     "train/test_sft",
     "experiment/test_chain",
     "experiment/test_state",
