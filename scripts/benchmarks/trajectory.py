@@ -3,8 +3,8 @@
     python scripts/benchmarks/trajectory.py --out results/benchmarks/trajectory.json
 
 The model organism learns to decide in 16 contexts, once with ten of its steps kept and once without. Then the ten kept
-steps are measured, and the finished adapter ten times under other names. Each stage is the command that an experiment
-runs, its start included. Seconds are the processor's.
+steps are measured, and the finished adapter ten times under other names; in both cases the finished arm as well. Each
+stage is the command that an experiment runs, its start included. Seconds are the processor's.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def experiment(name: str, kept: bool) -> dict[str, Any]:
         "sft": {"max_steps": STEPS, "stop_patience": 0},
     }
     copies = [f"copy_{number}" for number in range(ARMS)]
-    asked = [{"arm": "instilled", "kept": True}] if kept else [{"arm": arm} for arm in copies]
+    of = {"reports": "instilled", "reports_constrained": True, "weights": "instilled", "contexts": "instilled"}
+    asked = [
+        {"arm": "instilled"},
+        *([{"arm": "instilled", "kept": True}] if kept else [{"arm": arm} for arm in copies]),
+    ]
     # The last step is the arm itself, so the kept ones lie before it.
     more = {"keep_every": [STEPS // (ARMS + 1) * place for place in range(1, ARMS + 1)]} if kept else {}
     return {
@@ -57,8 +61,8 @@ def experiment(name: str, kept: bool) -> dict[str, Any]:
         "trainings": {"instilled": training | more},
         "derived": {} if kept else {arm: {"instilled": 1} for arm in copies},
         "measurements": [{**arm, **measure, "contexts": "instilled"} for arm in asked for measure in MEASURED],
-        "gate": {"arm": "instilled" if kept else copies[0], "contexts": "instilled"},
-        "comparisons": [],
+        "gate": {"arm": "instilled", "contexts": "instilled"},
+        "comparisons": [{"name": "instilled", **of}],
         "differences": [],
     }
 
