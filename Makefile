@@ -32,11 +32,11 @@ model: env
 demo: env
 	$(BIN)/python scripts/run_experiment.py configs/experiments/demo.yaml
 
-# What both runs of pytest need is made once
-test: export MADE_ONCE := $(shell mktemp --directory --dry-run)
 check-gpu: env
 	$(BIN)/python -m scripts.check_gpu --out results/gpu/check.json
 
+# What both runs of pytest need is made once
+test: export MADE_ONCE := $(shell mktemp --directory --dry-run)
 test: model $(VENV)/vllm
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
