@@ -221,7 +221,8 @@ def draw_patching(inside: InsideSummary) -> Drawn:
             axes.set_ylabel("recovery" if column == 0 else "", labelpad=2)
             axes.tick_params(labelleft=column == 0)
             crossed = next((c for c in found.curves if c.task == task and c.ranked_by not in (task, "random")), None)
-            facts = [f"{found.n_contexts.get(task, 0)} contexts", _half_in_words(crossed)]
+            count = found.n_contexts.get(task, 0)
+            facts = [f"{count} context{'s' * (count != 1)}", _half_in_words(crossed)]
             write_above(axes, textwrap.wrap(f"{plain(name)}: {task}", 40)[:1], facts)
     colours = {f"ordered by {task}": colour for task, colour in OF_TASK.items()} | {"random order": GREY}
     lines = [Line2D([], [], color=colour) for colour in colours.values()] + [Line2D([], [], color=INK, ls="--")]

@@ -24,7 +24,7 @@ EXPERIMENT: dict[str, Any] = {
     "estimator": "log_odds",
     "contexts": {
         "instilled": {"file": "task/data/instilled.jsonl", "count": 4, **SCALES},
-        "spare": {"file": "task/data/spare.jsonl", "count": 2, **SCALES},
+        "spare": {"file": "task/data/spare.jsonl", "count": 1, **SCALES},
     },
     "target_contexts": ["instilled", "spare"],
     "trainings": {
@@ -80,7 +80,7 @@ EXPERIMENT: dict[str, Any] = {
     ],
     "differences": [],
 }
-ARMS = {"instilled", "introspection_all", "fresh_1", "fresh_2"}
+ARMS = {"instilled", "introspection_all", "fresh_1"}
 CUT = {"instilled_below_2", "instilled_from_2"}
 
 
@@ -127,7 +127,7 @@ def test_every_arm_that_is_named_has_scores_of_both_tasks(made: Path, found: Ins
         assert len(arm.random) == 1 and arm.similarity.estimate is not None
     assert found.arms["introspection_all"].backbone == "off_the_shelf"
     assert found.fresh["fresh"].backbone == "introspection_all"
-    assert {arm.arm for arm in found.fresh["fresh"].arms} == {"fresh_1", "fresh_2"}
+    assert [arm.arm for arm in found.fresh["fresh"].arms] == ["fresh_1"]
 
 
 def test_patching_measures_both_tasks_in_each_order_of_the_matrices(found: InsideSummary):
