@@ -58,10 +58,10 @@ def check_attention(name: str | Path, config: Any) -> None:
     """Refuse torch's fused attention on CUDA for a model with one key-value head, such as Gemma 3 1B.
 
     Its memory-efficient kernel then gives wrong numbers, silently, where a padded row has 32 n + 1 tokens
-    (https://github.com/pytorch/pytorch/issues/191937). An H200 with torch 2.11 changed a fifth of the letters of a tiny
-    Gemma 3 so; `scripts/check_gpu/attention.py` tells of any other.
+    (https://github.com/pytorch/pytorch/issues/191937). That is most likely why an H200 with torch 2.11 changed a fifth
+    of the letters of a tiny Gemma 3 in float32; `scripts/check_gpu/attention.py` tells of any other GPU.
     """
-    fused = config._attn_implementation == "sdpa" and config.num_attention_heads > 1
+    fused = config._attn_implementation == "sdpa" and getattr(config, "num_attention_heads", 1) > 1
     if fused and getattr(config, "num_key_value_heads", None) == 1 and device_at_hand().type == "cuda":
         raise InputError(
             f"{name}: one key-value head, for which torch's sdpa attention is wrong on CUDA at some lengths (pytorch "

@@ -10,6 +10,7 @@ stage is the command that an experiment runs, its start included. Seconds are th
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def seconds_of(file: Path, *stages: str) -> float:
     """
     command = [sys.executable, "scripts/run_experiment.py", str(file), "--runs", str(file.parent), "--only", *stages]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=one_thread, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if result.returncode:
         raise InputError(f"{file.stem}, {' '.join(stages)}: {result.stderr.strip()[-300:]}")
