@@ -121,12 +121,14 @@ def make_model(
     overwrite: bool,
     build: Callable[[], tuple[CurriculumTrainer, PreTrainedTokenizerBase]],
     lessons_per_step: int,
+    dtype: torch.dtype = torch.float32,
     **origin: str | None,
 ) -> None:
     """Train a model, or go on from the last checkpoint, and save it with its tokenizer, learning curve and manifest.
 
-    `build` makes the trainer and the tokenizer, if there is something to do; `origin` is what the manifest is to say of
-    the model, see `ModelFacts`; `depends_on` and `overwrite` are those of `Stage`.
+    `build` makes the trainer and the tokenizer, if there is something to do; `dtype` is the type of the saved weights;
+    `origin` is what the manifest is to say of the model, see `ModelFacts`; `depends_on` and `overwrite` are those of
+    `Stage`.
     """
     with held(folder):
         stage = Stage(folder, depends_on, overwrite)
@@ -138,7 +140,7 @@ def make_model(
         if checkpoint:
             warn(f"resuming from {checkpoint}")
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        trainer.model.save_pretrained(folder)
+        trainer.model.to(dtype).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         remove_checkpoints(folder)
         write_json(folder / CURVE, trainer.state.log_history)

@@ -16,6 +16,7 @@ from store.contexts import DATA, load_contexts
 from store.pretrained import load_tokenizer
 from support import SMALL_MODEL
 from task.contexts import as_ratings
+from train.curriculum.course import make_model
 from train.curriculum.own_words import OwnWords
 from train.curriculum.skills import Lessons, WarmUpPart
 from train.curriculum.warm_up import KEPT, TOLD, WarmUpTrainer, build_trainer
@@ -58,6 +59,16 @@ def test_goes_on_to_the_same_model(lessons: Lessons, tiny_model: Path, tmp_path:
     before = load_file(tiny_model / "model.safetensors")
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     assert not torch.equal(straight["model.norm.weight"], before["model.norm.weight"])
+
+
+def test_the_model_is_saved_in_bfloat16_as_it_was_learned(lessons: Lessons, tiny_model: Path, tmp_path: Path):
+    trainer = trainer_of(tiny_model, lessons, tmp_path)
+    make_model(tmp_path, {}, False, lambda: (trainer, lessons.tokenizer), 1, dtype=torch.bfloat16)
+    saved, learned = load_file(tmp_path / "model.safetensors"), trainer.model.state_dict()
+    assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in saved.items())
+    before = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
+    assert not torch.equal(saved["model.embed_tokens.weight"], before.bfloat16())
 
 
 @pytest.fixture(scope="module")
