@@ -44,7 +44,8 @@ def resolve(name: str) -> Any:
         ImportError, AttributeError: There is no such thing.
     """
     module, _, inside = name.partition(":")
-    if not inside and not (ROOT / f"{module.replace('.', '/')}.py").is_file():
+    place = ROOT / module.replace(".", "/")
+    if not inside and not (place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()):
         module, _, inside = module.rpartition(".")
     return reduce(getattr, inside.split(".") if inside else [], importlib.import_module(module))
 
