@@ -1,16 +1,18 @@
 """What a warm-up gave a model and what it cost it: language, reports and skills, before and after.
 
-    python -m train.curriculum.language --model models/smollm2-135m-warmed --against models/smollm2-135m-instruct \\
-        --own_words models/smollm2-135m-own-words --ratings --output results/smollm2/language
+    python -m train.curriculum.language --model models/smollm2-135m-settled --against models/smollm2-135m-instruct \\
+        --own_words models/smollm2-135m-own-words --ratings --contexts 40 --output results/smollm2/warm_up/settled
 
 Everything is measured on what the warm-up did not train on: held-out texts in the model's own words, paragraphs of
 plain text, reports and decisions in spare contexts that it did not have, and new decisions in those that it had.
+Each free report is kept beside the figures, with what made it unreadable.
 Killed and started again, it goes on after the last part.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import re
 from collections import Counter
@@ -25,7 +27,7 @@ import torch
 
 from store.console import Progress, run_command, say
 from store.contexts import load_contexts
-from store.files import hash_file, read_json, write_json
+from store.files import hash_file, read_json, write_json, write_text
 from store.locks import held
 from store.manifests import OutputFacts
 from store.models import fingerprint, model_folder
@@ -50,10 +52,13 @@ from train.trainer.shared_prefix import shared_log_probs
 FIGURES = "language.json"
 """File with the figures of both models."""
 
+REPLIES = {"before": "free_reports_before.jsonl", "after": "free_reports_after.jsonl"}
+"""Files with the free reports of each model: `context`, `reply` and `reason`, why it is unreadable, or null."""
+
 LENGTHS = (200, 800)
 """Characters of a paragraph that counts as plain text, at least and at most."""
 
-REPORTS, REPORT_TOKENS = 2, 160
+REPORTS, REPORT_TOKENS = 4, 160
 """Free reports of each context, and the most tokens of one."""
 
 TREES = 12
@@ -92,7 +97,7 @@ def main() -> None:
         stage = Stage(arguments.output, models | settings | amounts | files, arguments.overwrite)
         if not stage.finished:
             measure_both(bases, arguments, plain)
-            stage.finish(OutputFacts(files=[FIGURES]))
+            stage.finish(OutputFacts(files=[FIGURES, *REPLIES.values()]))
     for line in lines(read_json(arguments.output / FIGURES)):
         say(line)
 
@@ -105,7 +110,7 @@ def measure_both(bases: dict[str, Path], arguments: argparse.Namespace, plain: S
         for who, base in bases.items():
             done = figures.setdefault(who, {})
             progress.found(len(done))
-            measured = Measured(base, arguments, plain)
+            measured = Measured(base, arguments, plain, arguments.output / REPLIES[who])
             for name in [name for name in PARTS if name not in done]:
                 done[name] = PARTS[name](measured)
                 write_json(file, figures)
@@ -114,11 +119,12 @@ def measure_both(bases: dict[str, Path], arguments: argparse.Namespace, plain: S
 
 @dataclass(frozen=True)
 class Measured:
-    """A model that is measured, and what with."""
+    """A model that is measured, what with, and the file for its free reports."""
 
     base: Path
     arguments: argparse.Namespace
     plain: Sequence[Path]
+    replies: Path
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -175,7 +181,10 @@ def paragraphs(text: str) -> list[str]:
 
 
 def free_reports(measured: Measured) -> dict[str, Any]:
-    """How many free reports can be read in contexts that the warm-up did not have; greedy, in the default wording."""
+    """How many free reports can be read in contexts that the warm-up did not have; greedy, in the default wording.
+
+    Writes them to the file for them.
+    """
     contexts = measured.contexts(seen=False)
     trials = [trial for context in contexts for trial in _trials(context, measured.arguments.seed)]
     replies: list[str] = []
@@ -184,6 +193,11 @@ def free_reports(measured: Measured) -> dict[str, Any]:
         found = answers(measured.model, measured.tokenizer, prompts, REPORT_TOKENS, temperature=None)
         replies += [text.messages[-1]["content"] for text in found]
     parsed = [parse_report(r, t.context.attribute_names) for r, t in zip(replies, trials, strict=True)]
+    rows = [
+        {"context": t.context.name, "reply": reply, "reason": report.reason}
+        for t, reply, report in zip(trials, replies, parsed, strict=True)
+    ]
+    write_text(measured.replies, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
     unreadable = dict(Counter(report.reason for report in parsed if report.reason))
     return {"readable": 1 - sum(unreadable.values()) / len(trials), "reports": len(trials), "unreadable": unreadable}
 

@@ -35,15 +35,8 @@ ROWS = 16
 ENDED = 4
 """Every so many-th decision of a tree is trained to its end, which is known within ten steps."""
 
-GROUPS = 2
-"""Trees of decisions a step."""
-
-ITEMS = GROUPS + 1
-"""What a step consists of, once or several times: decisions, and one item of language, which is a text in the model's
-own words or a tree of reports."""
-
 REPORTED = 0.25
-"""Share of steps whose item of language is reports."""
+"""Share of the items of language that are reports; the others are texts in the model's own words."""
 
 REPORTS = 2
 """Reports of a tree."""
@@ -84,7 +77,9 @@ class Lessons(Dataset[dict[str, Tensor]]):
     Attributes:
         contexts: Where decisions are made. Those of the first half have weights of their own.
         texts: In the model's own words, taken in their order, again and again.
-        times: How many times `ITEMS` make a step.
+        trees: Trees of decisions in a group of items.
+        language: Items of language that follow them in the group.
+        times: Groups a step.
         wide: How many times as many boughs a tree of decisions has.
     """
 
@@ -93,8 +88,15 @@ class Lessons(Dataset[dict[str, Tensor]]):
     texts: Sequence[OwnWords]
     tokenizer: ChatTokenizer
     seed: int
+    trees: int = 2
+    language: int = 1
     times: int = 1
     wide: int = 1
+
+    @property
+    def items(self) -> int:
+        """Items of a group."""
+        return self.trees + self.language
 
     @cached_property
     def steps(self) -> int:
@@ -106,18 +108,18 @@ class Lessons(Dataset[dict[str, Tensor]]):
         return letter_answers(self.tokenizer, {})
 
     def __len__(self) -> int:
-        return ITEMS * self.times * self.steps
+        return self.items * self.times * self.steps
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """One tree as `join_rows` lays it out; see `decisions`, `reports` and `text`."""
-        number, place = divmod(index, ITEMS)
+        number, place = divmod(index, self.items)
         rng = stream(self.seed, "warm_up", str(index))
-        if place < GROUPS:
+        if place < self.trees:
             part, done = place_in(self.curriculum, number // self.times)
             return self.decisions(part, done, rng)
         if rng.random() < REPORTED:
             return self.reports(rng)
-        return self.text(self.texts[number % len(self.texts)])
+        return self.text(self.texts[(number * self.language + place - self.trees) % len(self.texts)])
 
     def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
         """A tree of decisions, with `chance_of_a`, the probability of the answer A, shape (ROWS * wide,).

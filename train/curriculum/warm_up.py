@@ -3,10 +3,13 @@
     python -m train.curriculum.own_words --model models/smollm2-135m-instruct --output models/smollm2-135m-own-words
     python -m train.curriculum.warm_up --model models/smollm2-135m-instruct --ratings \\
         --own_words models/smollm2-135m-own-words --output models/smollm2-135m-warmed
+    python -m train.curriculum.warm_up --settle models/smollm2-135m-warmed --model models/smollm2-135m-instruct \\
+        --ratings --contexts 40 --times 1 --own_words models/smollm2-135m-own-words --output models/smollm2-135m-settled
 
 Comparing two numbers first, then which way an attribute counts where its line says so, then from memory, then with
 several attributes, all in contexts that no experiment uses. In between, texts in the model's own words hold it to the
-language that it had, and reports show it their form. All layers are trained. What comes out is a model of its own: it
+language that it had, and reports show it their form. All layers are trained. `--settle` goes on from what came out, at
+a lower rate, with more language than decisions and reports of more contexts. What comes out is a model of its own: it
 is the off-the-shelf model of its experiments, and is named as such. It is saved in bfloat16, as models are published.
 Killed and started again, it goes on from the last checkpoint.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ from store.models import fingerprint, model_folder, published_name
 from store.pretrained import load_causal_model, load_tokenizer
 from task.chat import letter_ids
 from task.contexts import LAYOUTS, as_ratings
+from task.errors import InputError
 from train.curriculum.course import (
     CURVE,
     SEEDS,
@@ -43,22 +47,51 @@ from train.curriculum.course import (
     place_in,
 )
 from train.curriculum.own_words import TEXTS, load_own_words
-from train.curriculum.skills import ENDED, GROUPS, ITEMS, REPORTED, REPORTS, ROWS, Lessons, WarmUpPart
+from train.curriculum.skills import ENDED, REPORTED, REPORTS, ROWS, Lessons, WarmUpPart
 from train.trainer.shared_prefix import IGNORED, shared_log_probs
 
 SPARE = DATA / "spare.jsonl"
 """Contexts that no experiment uses."""
 
-CURRICULUM = (
-    WarmUpPart(50, 1, told=1.0, compared=0.3, against=(0.0, 0.0)),
-    WarmUpPart(80, 1, told=1.0, compared=0.1, against=(0.0, 0.5)),
-    WarmUpPart(40, 1, told=1.0, compared=0.1),
-    WarmUpPart(50, 1, told=0.5, compared=0.1),
-    WarmUpPart(60, 2, told=0.4, compared=0.2, tree=(8, 1, 2)),
-    WarmUpPart(90, 5, told=0.2, compared=0.3, tree=(4, 2, 2)),
+
+@dataclass(frozen=True)
+class Course:
+    """What one training learns from.
+
+    Attributes:
+        curriculum: Its decisions.
+        trees: Trees of decisions in a group of items; see `Lessons`.
+        language: Items of language that follow them.
+        learning_rate: The highest, of AdamW.
+    """
+
+    curriculum: tuple[WarmUpPart, ...]
+    trees: int
+    language: int
+    learning_rate: float
+
+
+LEARN = Course(
+    curriculum=(
+        WarmUpPart(50, 1, told=1.0, compared=0.3, against=(0.0, 0.0)),
+        WarmUpPart(80, 1, told=1.0, compared=0.1, against=(0.0, 0.5)),
+        WarmUpPart(40, 1, told=1.0, compared=0.1),
+        WarmUpPart(50, 1, told=0.5, compared=0.1),
+        WarmUpPart(60, 2, told=0.4, compared=0.2, tree=(8, 1, 2)),
+        WarmUpPart(90, 5, told=0.2, compared=0.3, tree=(4, 2, 2)),
+    ),
+    trees=2,
+    language=1,
+    learning_rate=1e-4,
 )
 """What SmolLM2-135M needed; see results/smollm2/. With weights of their own right after comparing, at once or little by
 little, it forgot how to compare; so it first learns what a direction does where it reads it beside the name."""
+
+SETTLE = Course(
+    curriculum=(WarmUpPart(150, 5, told=0.3, compared=0.2, tree=(4, 2, 2)),), trees=1, language=4, learning_rate=3e-5
+)
+"""What is to bring a warmed model's language back: after `LEARN` the perplexity of its own words had risen by 19%, and
+half of its reports could not be read."""
 
 KEPT, TOLD = 4.0, 1.0
 """How much a text's divergence from the model of before counts, and a report's loss, where a tree of decisions counts
@@ -71,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="a model folder, or a model's name on the Hub")
     parser.add_argument("--revision")
+    parser.add_argument("--settle", metavar="FOLDER", help="a model that was warmed up from --model, to go on from")
     parser.add_argument("--own_words", type=Path, required=True, help="folder of train.curriculum.own_words")
     parser.add_argument("--output", type=Path, required=True, help="folder for the warmed model")
     parser.add_argument("--layout", choices=LAYOUTS, default="side_by_side")
@@ -80,7 +114,7 @@ def main() -> None:
     parser.add_argument(
         "--wide", type=int, default=2, help="so many times the decisions of each tree; with 1 it did not learn"
     )
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
+    parser.add_argument("--learning_rate", type=float, help="1e-4 unless given, or 3e-5 with --settle")
     parser.add_argument(
         "--bf16", action="store_true", help="bfloat16 autocast: fast only on GPUs and processors that have it"
     )
@@ -90,20 +124,26 @@ def main() -> None:
     check(arguments)
     load_own_words(arguments.own_words, held_out=False)  # refuses what is none of its folders
     base = model_folder(arguments.model, arguments.revision)
-    keys = ("layout", "ratings", "contexts", "times", "wide", "learning_rate", "bf16", "seed")
-    settings = {"base": fingerprint(base), **{key: getattr(arguments, key) for key in keys}}
+    start = model_folder(arguments.settle) if arguments.settle else base
+    course = SETTLE if arguments.settle else LEARN
+    course = replace(course, learning_rate=arguments.learning_rate or course.learning_rate)
+    keys = ("layout", "ratings", "contexts", "times", "wide", "bf16", "seed")
+    settings = {
+        "base": fingerprint(base),
+        "start": fingerprint(start),
+        **{key: getattr(arguments, key) for key in keys},
+    }
     shape = {
+        **asdict(course),
         "own_words": hash_file(arguments.own_words / TEXTS),
-        "curriculum": [asdict(part) for part in CURRICULUM],
         "rows": [ROWS, ENDED],
-        "groups": GROUPS,
         "reported": REPORTED,
         "reports": REPORTS,
         "weights": [KEPT, TOLD],
     }
     source = published_name(arguments.model, base)
-    build = partial(build_from, arguments, base)
-    lessons = ROWS * arguments.wide * GROUPS * arguments.times
+    build = partial(build_from, arguments, course, base, start)
+    lessons = ROWS * arguments.wide * course.trees * arguments.times
     make_model(
         arguments.output, settings | shape, arguments.overwrite, build, lessons, dtype=torch.bfloat16, source=source
     )
@@ -118,19 +158,33 @@ def check(arguments: argparse.Namespace) -> None:
     check_option("seed", arguments.seed, 0, SEEDS)
     for name in ("times", "wide"):
         check_option(name, getattr(arguments, name), 1, 64)
-    check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
+    if arguments.learning_rate is not None:
+        check_option("learning_rate", arguments.learning_rate, 1e-9, 1)
     check_option("contexts", arguments.contexts, 2, len(load_contexts(SPARE)))  # half of them have weights of their own
 
 
-def build_from(arguments: argparse.Namespace, base: Path) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
-    """Trainer and tokenizer of a command line."""
+def build_from(
+    arguments: argparse.Namespace, course: Course, base: Path, start: Path
+) -> tuple[CurriculumTrainer, PreTrainedTokenizerBase]:
+    """Trainer and tokenizer of a command line: it goes on from `start` and stays near `base`."""
     set_seed(arguments.seed)
     tokenizer = load_tokenizer(base)
     spare = load_contexts(SPARE, arguments.contexts)
     contexts = [replace(as_ratings(c) if arguments.ratings else c, layout=arguments.layout) for c in spare]
     texts = load_own_words(arguments.own_words, held_out=False)
-    lessons = Lessons(CURRICULUM, contexts, texts, tokenizer, arguments.seed, arguments.times, arguments.wide)
-    return build_trainer(base, lessons, arguments.output, arguments.learning_rate, arguments.bf16), tokenizer
+    lessons = Lessons(
+        course.curriculum,
+        contexts,
+        texts,
+        tokenizer,
+        arguments.seed,
+        course.trees,
+        course.language,
+        arguments.times,
+        arguments.wide,
+    )
+    trainer = build_trainer(base, start, lessons, arguments.output, course.learning_rate, arguments.bf16)
+    return trainer, tokenizer
 
 
 class WarmUpTrainer(CurriculumTrainer):
@@ -172,15 +226,26 @@ class WarmUpTrainer(CurriculumTrainer):
         write_json(Path(self.args.output_dir) / CURVE, self.state.log_history)
 
 
-def build_trainer(base: Path, lessons: Lessons, output: Path, learning_rate: float, bf16: bool) -> WarmUpTrainer:
-    """The trainer with the whole model, and the model of before beside it."""
-    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": ITEMS * lessons.times}
+def build_trainer(
+    base: Path, start: Path, lessons: Lessons, output: Path, learning_rate: float, bf16: bool
+) -> WarmUpTrainer:
+    """The trainer with the whole model of `start`, and the model of before, `base`, beside it.
+
+    Raises:
+        InputError: They have different vocabularies.
+    """
+    batches = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": lessons.items * lessons.times}
     rates = {"learning_rate": learning_rate, "warmup_steps": 20, "adam_beta2": 0.99, "bf16": bf16}
     every = {"logging_steps": 10, "save_steps": 50}
     settings = course_arguments(output, lessons.steps, lessons.seed, **batches, **rates, **every)
+    model, before = (load_causal_model(folder, dtype=torch.float32) for folder in (start, base))
+    if (found := model.config.vocab_size) != (needed := before.config.vocab_size):
+        raise InputError(
+            f"--settle {start}: a vocabulary of {found} tokens, and --model has {needed}; give its own model"
+        )
     return WarmUpTrainer(
-        model=load_causal_model(base, dtype=torch.float32),
-        before=load_causal_model(base, dtype=torch.float32),
+        model=model,
+        before=before,
         args=settings,
         data_collator=lambda items: items[0],
         train_dataset=lessons,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from store.checkpoints import last_complete_checkpoint
 from store.contexts import DATA, load_contexts
 from store.pretrained import load_tokenizer
 from support import SMALL_MODEL
 from task.contexts import as_ratings
+from task.errors import InputError
 from train.curriculum.course import make_model
 from train.curriculum.own_words import OwnWords
 from train.curriculum.skills import Lessons, WarmUpPart
@@ -32,9 +35,9 @@ def lessons() -> Lessons:
     return Lessons(CURRICULUM, contexts, [OwnWords(said, True)], load_tokenizer(SMALL_MODEL), seed=0)
 
 
-def trainer_of(model: Path, lessons: Lessons, folder: Path) -> WarmUpTrainer:
+def trainer_of(model: Path, lessons: Lessons, folder: Path, start: Path | None = None) -> WarmUpTrainer:
     torch.manual_seed(0)
-    trainer = build_trainer(model, lessons, folder, learning_rate=1e-3, bf16=False)
+    trainer = build_trainer(model, start or model, lessons, folder, learning_rate=1e-3, bf16=False)
     trainer.args.save_steps = trainer.state.save_steps = 2
     trainer.args.logging_steps = trainer.state.logging_steps = 2
     return trainer
@@ -69,6 +72,25 @@ def test_the_model_is_saved_in_bfloat16_as_it_was_learned(lessons: Lessons, tiny
     assert all(torch.equal(tensor, learned[name]) for name, tensor in saved.items())
     before = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
     assert not torch.equal(saved["model.embed_tokens.weight"], before.bfloat16())
+
+
+def test_settling_goes_on_from_one_model_and_stays_near_another(lessons: Lessons, tiny_model: Path, tmp_path: Path):
+    tiny = load_file(tiny_model / "model.safetensors")
+    warmed = shutil.copytree(tiny_model, tmp_path / "warmed")
+    save_file({name: 1.1 * tensor for name, tensor in tiny.items()}, warmed / "model.safetensors", {"format": "pt"})
+    trainer = trainer_of(tiny_model, lessons, tmp_path, start=warmed)
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.equal(trainer.model.state_dict()[name], 1.1 * tiny[name])
+    assert torch.equal(trainer._before.state_dict()[name], tiny[name])
+
+
+def test_a_model_of_other_tokens_cannot_be_settled(lessons: Lessons, tiny_model: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=8, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
+    ).save_pretrained(other)
+    with pytest.raises(InputError, match=r"--settle .*other: a vocabulary of 8 tokens, and --model has \d+"):
+        trainer_of(tiny_model, lessons, tmp_path, start=other)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from store.contexts import DATA, load_contexts
 from store.pretrained import load_causal_model
 from task.errors import InputError
 from train.curriculum import language
-from train.curriculum.language import FIGURES, Measured, measure_both, paragraphs, perplexity, plain_text
+from train.curriculum.language import FIGURES, REPLIES, Measured, measure_both, paragraphs, perplexity, plain_text
 from train.curriculum.own_words import TEXTS
 
 PROSE = "A paragraph of prose begins with a letter and is neither short nor long. " * 4
@@ -64,6 +65,10 @@ def test_both_models_are_measured_and_a_part_is_measured_once(
     assert figures["after"]["free_reports"]["reports"] == 2
     assert figures["after"]["decisions"]["own"]["5"]["decisions"] == 16
     assert {*figures["after"]["probes"]} == {"1", "5"}
+    replies = [json.loads(line) for line in (tmp_path / REPLIES["after"]).read_text().splitlines()]
+    assert Counter(row["reason"] for row in replies) == figures["after"]["free_reports"]["unreadable"]
+    assert {row["context"] for row in replies} == {c.name for c in load_contexts(DATA / "spare.jsonl", 4)[2:]}
+    assert all(isinstance(row["reply"], str) for row in replies)
     del figures["after"]["plain_text"]
     figures["before"]["plain_text"]["perplexity"] *= 2
     (tmp_path / FIGURES).write_text(json.dumps(figures))
@@ -78,4 +83,4 @@ def test_both_models_are_measured_and_a_part_is_measured_once(
 def test_files_without_prose_are_refused(arguments: SimpleNamespace, tiny_model: Path, tmp_path: Path):
     (tmp_path / "plain.md").write_text("# Title\n")
     with pytest.raises(InputError, match="no paragraph of 200 to 800 characters; name other files"):
-        plain_text(Measured(tiny_model, arguments, [tmp_path / "plain.md"]))
+        plain_text(Measured(tiny_model, arguments, [tmp_path / "plain.md"], tmp_path / "replies.jsonl"))

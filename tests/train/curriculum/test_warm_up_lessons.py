@@ -23,8 +23,6 @@ from train.curriculum.own_words import OwnWords
 from train.curriculum.skills import (
     DIRECTIONS,
     ENDED,
-    GROUPS,
-    ITEMS,
     ROWS,
     Lessons,
     WarmUpPart,
@@ -66,8 +64,8 @@ def test_decisions_are_answered_by_the_weights_of_their_part(lessons: Lessons):
     }
     told = {name + text: float(sign) for name in own for sign, text in DIRECTIONS.items()}
     seen = set()
-    for index in [i for i in range(len(lessons)) if i % ITEMS < GROUPS]:
-        (part, _), item = place_in(CURRICULUM, index // ITEMS), lessons[index]
+    for index in [i for i in range(len(lessons)) if i % lessons.items < lessons.trees]:
+        (part, _), item = place_in(CURRICULUM, index // lessons.items), lessons[index]
         for prompt, chance in zip(rows_of(lessons, item), item["chance_of_a"].tolist(), strict=True):
             pairs = re.findall(r"^- (.+): A (\d+), B (\d+)", prompt[0], flags=re.MULTILINE)
             assert len(pairs) == part.attributes
@@ -88,12 +86,25 @@ def test_several_times_the_lessons_make_a_step(lessons: Lessons):
     assert (len(wide), wide.steps) == (3 * len(lessons), lessons.steps)
     for step in range(wide.steps):
         part, _ = place_in(CURRICULUM, step)
-        items = [wide[index] for index in range(3 * ITEMS * step, 3 * ITEMS * (step + 1))]
+        items = [wide[index] for index in range(3 * wide.items * step, 3 * wide.items * (step + 1))]
         trees = [item for item in items if "chance_of_a" in item]
-        assert len(trees) == 3 * GROUPS
+        assert len(trees) == 3 * wide.trees
         for item in trees:
             assert len(item["chance_of_a"]) == 2 * ROWS
             assert rows_of(wide, item)[-1][0].count("\n- ") == part.attributes
+
+
+def test_more_language_than_decisions_takes_one_text_after_another(lessons: Lessons):
+    settling = replace(lessons, trees=1, language=3, texts=[replace(TEXTS[0], whole=bool(i % 2)) for i in range(7)])
+    assert len(settling) == 4 * settling.steps
+    taken = []
+    for step in range(settling.steps):
+        items = [settling[4 * step + place] for place in range(4)]
+        assert ["chance_of_a" in item for item in items] == [True, False, False, False]
+        taken += [None if "kept" not in item else item["labels"].shape[1] for item in items[1:]]
+    lengths = [settling.text(text)["labels"].shape[1] for text in settling.texts]
+    assert all(length in (None, lengths[place % 7]) for place, length in enumerate(taken))
+    assert 0 < taken.count(None) < len(taken) / 2  # reports
 
 
 def test_every_fourth_decision_is_taught_to_its_end_and_names_the_better_option(lessons: Lessons):
@@ -132,9 +143,9 @@ def test_a_tree_shows_values_in_the_order_in_which_they_are_read(lessons: Lesson
 
 
 def test_an_item_is_a_function_of_its_index_and_no_tree_of_decisions_comes_twice(lessons: Lessons):
-    trees = [index for index in range(len(lessons)) if index % ITEMS < GROUPS]
+    trees = [index for index in range(len(lessons)) if index % lessons.items < lessons.trees]
     assert len({lessons[index]["input_ids"].numpy().tobytes() for index in trees}) == len(trees)
-    for index in range(2 * ITEMS):
+    for index in range(2 * lessons.items):
         assert all(torch.equal(value, lessons[index][name]) for name, value in lessons[index].items())
     assert not torch.equal(replace(lessons, seed=1)[3]["input_ids"], lessons[3]["input_ids"])
 
@@ -167,7 +178,7 @@ def test_a_text_ends_only_where_the_model_ended_it(lessons: Lessons):
 def test_contexts_with_too_few_attributes_are_refused(lessons: Lessons):
     short = [replace(c, attributes=c.attributes[:1]) for c in lessons.contexts]
     with pytest.raises(InputError, match="1 attributes; the curriculum needs 2"):
-        replace(lessons, contexts=short)[ITEMS * 5]
+        replace(lessons, contexts=short)[lessons.items * 5]
 
 
 def test_each_step_has_its_place():
