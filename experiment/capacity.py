@@ -38,7 +38,7 @@ LABEL_TOKENS = 128
 USABLE = 0.95
 """Share of a GPU's memory that an estimate may fill."""
 
-MADE_HERE = ("organism", "smollm2-135m-warmed")
+MADE_HERE = ("organism", "smollm2-135m-settled")
 """Models that commands of this project make: for a CPU, without a publisher's entry in architectures.json."""
 
 

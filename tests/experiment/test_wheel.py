@@ -13,7 +13,7 @@ from store.manifests import ExampleFacts, read_manifest
 from support import ROOT
 
 ROOMS = ("task", "store", "train", "eval", "inside", "analysis", "experiment", "scripts", "configs", "models/organism")
-ELSEWHERE = ("*.egg-info", "__pycache__", "build", "smollm2-135m-instruct", "smollm2-135m-warmed", "*.pyc")
+ELSEWHERE = ("*.egg-info", "__pycache__", "build", "smollm2-135m-instruct", "smollm2-135m-settled", "*.pyc")
 
 
 @pytest.fixture(scope="module")
