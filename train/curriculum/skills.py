@@ -6,9 +6,12 @@ before the values, and some of the values too.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -21,7 +24,7 @@ from task.chat import ChatTokenizer, answer_ids, letter_answers, prompt_ids
 from task.contexts import ChoiceContext
 from task.errors import InputError
 from task.probes import QUESTIONS, asked
-from task.prompts import Message, messages, report_answer
+from task.prompts import Message, messages, report_answer, shown_number
 from task.seeding import stream
 from task.trials import round_to_grid
 from task.weights import LARGEST, sample_weights, utilities
@@ -35,11 +38,14 @@ ROWS = 16
 ENDED = 4
 """Every so many-th decision of a tree is trained to its end, which is known within ten steps."""
 
-REPORTED = 0.25
-"""Share of the items of language that are reports; the others are texts in the model's own words."""
-
 REPORTS = 2
-"""Reports of a tree."""
+"""Reports of a tree, or lists of values."""
+
+LISTING = (
+    "Which numbers does option {letter} have? Reply with one JSON object and nothing else: the names of the attributes "
+    "as keys, the numbers as values."
+)
+"""Asks for what a report's form needs and a decision does not: names copied word by word."""
 
 Kind = Literal["compared", "told", "own"]
 """What a tree asks: which number of a named attribute is larger; the better option by directions that its lines tell;
@@ -78,7 +84,9 @@ class Lessons(Dataset[dict[str, Tensor]]):
         contexts: Where decisions are made. Those of the first half have weights of their own.
         texts: In the model's own words, taken in their order, again and again.
         trees: Trees of decisions in a group of items.
-        language: Items of language that follow them in the group.
+        language: Items of language that follow them in the group: reports, lists of values, and texts.
+        reported: Share of them that are reports.
+        listed: Share of them that are lists of values.
         times: Groups a step.
         wide: How many times as many boughs a tree of decisions has.
     """
@@ -90,6 +98,8 @@ class Lessons(Dataset[dict[str, Tensor]]):
     seed: int
     trees: int = 2
     language: int = 1
+    reported: float = 0.25
+    listed: float = 0.0
     times: int = 1
     wide: int = 1
 
@@ -117,8 +127,11 @@ class Lessons(Dataset[dict[str, Tensor]]):
         if place < self.trees:
             part, done = place_in(self.curriculum, number // self.times)
             return self.decisions(part, done, rng)
-        if rng.random() < REPORTED:
+        kind = rng.random()
+        if kind < self.reported:
             return self.reports(rng)
+        if kind < self.reported + self.listed:
+            return self.listings(rng)
         return self.text(self.texts[(number * self.language + place - self.trees) % len(self.texts)])
 
     def decisions(self, part: WarmUpPart, done: float, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -164,16 +177,53 @@ class Lessons(Dataset[dict[str, Tensor]]):
         """A tree of reports of a context's own weights, each on some of its attributes."""
         context = self.contexts[int(rng.integers(len(self.contexts) // 2))]
         own = sample_weights(self.seed, "warm_up", context)
-        rows, labels = [], []
+        asked_and_said = []
         for _ in range(REPORTS):
             chosen = rng.permutation(len(own))[: int(rng.integers(2, len(own) + 1))]
             shown = replace(context, attributes=tuple(context.attributes[i] for i in chosen))
             a, b = round_to_grid(shown.lows + rng.random((2, len(chosen))) * shown.spans, shown)
-            prompt = messages("reports", shown, a, b)
-            said = answer_ids(
-                self.tokenizer, [*prompt, {"role": "assistant", "content": report_answer(shown, own[chosen])}], {}
+            asked_and_said.append((messages("reports", shown, a, b), report_answer(shown, own[chosen])))
+        return self._answered(asked_and_said)
+
+    def listings(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        """A tree of questions for all numbers of an option, each about attributes whose names come by chance.
+
+        Names are put together from words of the texts, so that no name can be learned by heart.
+        """
+        context = self.contexts[int(rng.integers(len(self.contexts)))]
+        asked_and_said = []
+        for _ in range(REPORTS):
+            names = self._invented_names(len(context.attributes), rng)
+            attributes = (replace(a, name=name) for a, name in zip(context.attributes, names, strict=True))
+            shown = replace(context, attributes=tuple(attributes))
+            a, b = round_to_grid(shown.lows + rng.random((2, len(names))) * shown.spans, shown)
+            letter, values = (("A", a), ("B", b))[int(rng.integers(2))]
+            prompt = asked(LISTING.format(letter=letter), shown, a, b)
+            pairs = zip(shown.attributes, values.tolist(), strict=True)
+            numbers = ", ".join(
+                f"{json.dumps(each.name)}: {shown_number(each, value, 'decimals')}" for each, value in pairs
             )
+            asked_and_said.append((prompt, f"{{{numbers}}}"))
+        return self._answered(asked_and_said)
+
+    def _invented_names(self, number: int, rng: np.random.Generator) -> list[str]:
+        """Different names of one to three words."""
+        lengths = rng.integers(1, 4, number)
+        drawn = iter(rng.choice(self._words, int(lengths.sum()), replace=False).tolist())
+        return [" ".join(islice(drawn, length)) for length in lengths.tolist()]
+
+    @cached_property
+    def _words(self) -> list[str]:
+        """Words of the texts' answers, each once."""
+        answers = " ".join(text.messages[-1]["content"] for text in self.texts)
+        return sorted(set(re.findall(r"\b[a-z]{4,}\b", answers)))
+
+    def _answered(self, asked_and_said: Sequence[tuple[list[Message], str]]) -> dict[str, Tensor]:
+        """A tree of prompts whose answers are trained to their ends."""
+        rows, labels = [], []
+        for prompt, answer in asked_and_said:
             ids = prompt_ids(self.tokenizer, prompt, {})
+            said = answer_ids(self.tokenizer, [*prompt, {"role": "assistant", "content": answer}], {})
             rows.append([*ids, *said])
             labels.append([IGNORED] * len(ids) + said)
         return join_rows(rows, labels, additive=False)

@@ -22,7 +22,7 @@ from task.errors import InputError
 from train.curriculum.course import make_model
 from train.curriculum.own_words import OwnWords
 from train.curriculum.skills import Lessons, WarmUpPart
-from train.curriculum.warm_up import KEPT, TOLD, WarmUpTrainer, build_trainer
+from train.curriculum.warm_up import KEPT, LEARN, TOLD, WarmUpTrainer, build_trainer
 from train.trainer.shared_prefix import IGNORED, shared_log_probs
 
 CURRICULUM = (WarmUpPart(3, 1, told=1.0, compared=0.5, against=(0.0, 0.0)), WarmUpPart(2, 2, told=0.0, compared=0.0))
@@ -35,9 +35,12 @@ def lessons() -> Lessons:
     return Lessons(CURRICULUM, contexts, [OwnWords(said, True)], load_tokenizer(SMALL_MODEL), seed=0)
 
 
-def trainer_of(model: Path, lessons: Lessons, folder: Path, start: Path | None = None) -> WarmUpTrainer:
+def trainer_of(
+    model: Path, lessons: Lessons, folder: Path, start: Path | None = None, back: float = 0.0
+) -> WarmUpTrainer:
     torch.manual_seed(0)
-    trainer = build_trainer(model, start or model, lessons, folder, learning_rate=1e-3, bf16=False)
+    course = replace(LEARN, learning_rate=1e-3, back=back)
+    trainer = build_trainer(model, start or model, lessons, folder, course, bf16=False)
     trainer.args.save_steps = trainer.state.save_steps = 2
     trainer.args.logging_steps = trainer.state.logging_steps = 2
     return trainer
@@ -78,10 +81,11 @@ def test_settling_goes_on_from_one_model_and_stays_near_another(lessons: Lessons
     tiny = load_file(tiny_model / "model.safetensors")
     warmed = shutil.copytree(tiny_model, tmp_path / "warmed")
     save_file({name: 1.1 * tensor for name, tensor in tiny.items()}, warmed / "model.safetensors", {"format": "pt"})
-    trainer = trainer_of(tiny_model, lessons, tmp_path, start=warmed)
     name = "model.layers.0.mlp.up_proj.weight"
-    assert torch.equal(trainer.model.state_dict()[name], 1.1 * tiny[name])
-    assert torch.equal(trainer._before.state_dict()[name], tiny[name])
+    for back, scale in ((0.0, 1.1), (0.25, 1.075)):
+        trainer = trainer_of(tiny_model, lessons, tmp_path, start=warmed, back=back)
+        torch.testing.assert_close(trainer.model.state_dict()[name], scale * tiny[name])
+        assert torch.equal(trainer._before.state_dict()[name], tiny[name])
 
 
 def test_a_model_of_other_tokens_cannot_be_settled(lessons: Lessons, tiny_model: Path, tmp_path: Path):

@@ -166,6 +166,27 @@ def test_reports_state_the_own_weights_of_the_attributes_that_are_shown(lessons:
     assert said == {2, 3, 4, 5}
 
 
+def test_lists_of_values_name_every_attribute_as_it_is_shown(lessons: Lessons):
+    said = "so perhaps there were once more than three dozen words here from which names could come"
+    told = [OwnWords([{"role": "user", "content": "?"}, {"role": "assistant", "content": said}], whole=True)]
+    names, letters = set(), set()
+    for seed in range(20):
+        item = replace(lessons, texts=told).listings(np.random.default_rng(seed))
+        for prompt, trained in rows_of(lessons, item):
+            [letter] = re.findall(r"does option ([AB]) have", prompt)
+            shown = re.findall(r"^- (.+): A (\d+), B (\d+)", prompt, flags=re.MULTILINE)
+            answer = lessons.tokenizer.decode(trained).removesuffix("<|im_end|>\n")
+            assert list(json.loads(answer).items()) == [(n, int(a if letter == "A" else b)) for n, a, b in shown]
+            assert len(shown) == 5
+            names |= {name for name, *_ in shown}
+            letters.add(letter)
+    assert letters == {"A", "B"} and len(names) > 50, "hardly a name comes twice"
+    assert {word for name in names for word in name.split()} <= {word for word in said.split() if len(word) >= 4}
+    asked = [replace(lessons, texts=told, trees=0, reported=0.3, listed=0.5)[i] for i in range(3 * lessons.steps)]
+    kinds = ["kept" if "kept" in item else item["labels"].shape[0] for item in asked]
+    assert len({*kinds}) == 2 and kinds.count("kept") < len(kinds) / 2
+
+
 def test_a_text_ends_only_where_the_model_ended_it(lessons: Lessons):
     for text, ends in zip(TEXTS, ("<|im_end|>\n", ""), strict=True):
         item = lessons.text(text)
