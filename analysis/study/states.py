@@ -151,12 +151,14 @@ class Series:
         group: The contexts that they were asked about are of this group.
         members: These contexts, in its order.
         target: What was taught there, shape (contexts, attributes); NaN where nothing was.
+        constrained: Whether constrained reports are taken where a state has both kinds, for some have no others.
     """
 
     results: RunResults
     group: str
     members: list[str]
     target: Array
+    constrained: bool
 
     def state(self, arms: Sequence[str]) -> State | None:
         """The state that `arms` are; None where none of them was asked about any of the contexts."""
@@ -180,7 +182,7 @@ class Series:
 
     def _sources(self, arms: Sequence[str], measure: Measure) -> list[Source]:
         """The arms that were asked, each with those of the contexts that it was asked about."""
-        found = [source for arm in arms if (source := _asked(self.results, arm, measure))]
+        found = [source for arm in arms if (source := _asked(self.results, arm, measure, self.constrained))]
         there = {*self.members}
         own = [s.model_copy(update={"contexts": [name for name in s.contexts if name in there]}) for s in found]
         return [source for source in own if source.contexts]
@@ -216,8 +218,10 @@ class Series:
 def series_of(results: RunResults, arms: Iterable[str], group: str, taught: Sequence[str]) -> Series | None:
     """The series of some arms on a group of contexts; None where none of them was asked about any.
 
-    `taught` are the arms whose training says by which weights decisions were taught.
+    `taught` are the arms whose training says by which weights decisions were taught. Reports of all of its states are
+    of one kind if they can be: a step beside the last would be a change of the form, not of what is reported.
     """
+    arms = list(arms)
     asked = {name for arm in arms for name in contexts_asked(results, arm, group)}
     members = [name for name in results.groups[group] if name in asked]
     if not members:
@@ -225,7 +229,8 @@ def series_of(results: RunResults, arms: Iterable[str], group: str, taught: Sequ
     sources = [Source(arm=arm, variant=DEFAULT["decisions"], contexts=members) for arm in taught]
     weights = weights_of(sources, results.taught, results.targets)
     unknown = np.full(len(results.contexts[members[0]].attributes), np.nan)
-    return Series(results, group, members, np.stack([weights.get(name, unknown) for name in members]))
+    kinds = [source.constrained for arm in arms if (source := _asked(results, arm, "reports"))]
+    return Series(results, group, members, np.stack([weights.get(name, unknown) for name in members]), any(kinds))
 
 
 def contexts_asked(results: RunResults, arm: str, group: str) -> list[str]:
@@ -257,10 +262,13 @@ def curve_of(cuts: Sequence[int], figures: Sequence[Along], seed: int) -> Curve:
     )
 
 
-def _asked(results: RunResults, arm: str, measure: Measure) -> Source | None:
-    """How an arm was asked by default, about which contexts: for free reports, or, where there are none, in a form."""
+def _asked(results: RunResults, arm: str, measure: Measure, constrained_first: bool = False) -> Source | None:
+    """How an arm was asked by default, about which contexts: for free reports, or, where there are none, in a form.
+
+    With `constrained_first`, for reports in a form, or, where there are none, for free ones.
+    """
     found: Mapping[str, ByContext] = results.decided if measure == "decisions" else results.reported
-    for constrained in (False, True):
+    for constrained in (constrained_first, not constrained_first):
         source = Source(arm=arm, variant=DEFAULT[measure], constrained=constrained, contexts=[])
         if (asked := asked_source(source, measure)) in found:
             return source.model_copy(update={"contexts": found[asked].contexts})

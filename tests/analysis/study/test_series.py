@@ -14,12 +14,14 @@ from planted_states import STEPS, TAUGHT, planted_run
 from analysis.pages.report import write_report
 from analysis.pages.series import save_series
 from analysis.run import summary
+from analysis.study.comparisons import asked_source
 from analysis.study.results import RunResults, analyse
 from analysis.study.trajectory import trajectories_of
-from store.run import ArmRecord
+from store.run import ArmRecord, Source
 from store.state_inputs import analysis_inputs
 from store.summary import RunSummary, read_summary, write_summary
 from store.trials import DecisionTrials, ReportTrials
+from task.prompts import DEFAULT
 
 LAYERS = 6
 DECIDES, REPORTS = 3, 2
@@ -77,6 +79,26 @@ def test_a_training_is_followed_from_its_start_to_its_end(told: RunSummary):
         assert point.letter_mass == pytest.approx(1)
     faithful = [found.points[place].reported_vs_learned.r for place in (1, 2, 4)]
     assert faithful == sorted(faithful) and faithful[0] < 0.45 < faithful[1] < 0.75 < faithful[2]
+
+
+def test_reports_of_one_kind_are_followed_where_some_steps_have_no_other(results: RunResults, told: RunSummary):
+    """The finished training writes no readable report of its own accord; within the form it reports as before."""
+
+    def name(arm: str, constrained: bool) -> str:
+        source = Source(arm=arm, variant=DEFAULT["reports"], constrained=constrained, contexts=[])
+        return asked_source(source, "reports")
+
+    reported = dict(results.reported)
+    for step in (10, 20, 30):
+        reported[name(f"instilled@{step}", True)] = reported.pop(name(f"instilled@{step}", False))
+    free = reported[name("instilled", True)] = reported[name("instilled", False)]
+    reported[name("instilled", False)] = dataclasses.replace(free, values=np.full_like(free.values, np.nan))
+    found = trajectories_of(dataclasses.replace(results, reported=reported))["instilled/instilled"]
+    assert [point.constrained for point in found.points] == [False, True, True, True, True], (
+        "the start has only free ones"
+    )
+    before = told.trajectories["instilled/instilled"].points[-1]
+    assert found.points[-1] == before.model_copy(update={"constrained": True})
 
 
 def test_the_last_point_is_what_the_run_says_of_the_finished_arm(told: RunSummary):
