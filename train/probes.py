@@ -34,9 +34,9 @@ from train.trainer.frozen import backbone_alone
 
 LACKING: dict[Skill, str] = {
     "reading": "it does not find a value in the prompt: show both values on one line (layout: side_by_side), warm the "
-    "model up (python -m train.curriculum.warm_up; whether it then passes is not known), or use a larger model",
+    "model up (python -m train.curriculum.warm_up; SmolLM2-135M passes the gate after it), or use a larger model",
     "comparing": "it reads values but does not tell which of two is larger: warm the model up (python -m "
-    "train.curriculum.warm_up; whether it then passes is not known), or use a larger model",
+    "train.curriculum.warm_up; SmolLM2-135M passes the gate after it), or use a larger model",
     "weighing": "it reads and compares but does not add up what speaks for each option: train longer, on more "
     "examples, or use a larger model",
 }
