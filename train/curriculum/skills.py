@@ -208,6 +208,10 @@ class Lessons(Dataset[dict[str, Tensor]]):
 
     def _invented_names(self, number: int, rng: np.random.Generator) -> list[str]:
         """Different names of one to three words."""
+        if (found := len(self._words)) < 3 * number:
+            raise InputError(
+                f"own words: {found} different words in the texts, {3 * number} are needed; sample more texts"
+            )
         lengths = rng.integers(1, 4, number)
         drawn = iter(rng.choice(self._words, int(lengths.sum()), replace=False).tolist())
         return [" ".join(islice(drawn, length)) for length in lengths.tolist()]

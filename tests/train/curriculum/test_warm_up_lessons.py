@@ -187,6 +187,11 @@ def test_lists_of_values_name_every_attribute_as_it_is_shown(lessons: Lessons):
     assert len({*kinds}) == 2 and kinds.count("kept") < len(kinds) / 2
 
 
+def test_texts_of_too_few_words_are_refused(lessons: Lessons):
+    with pytest.raises(InputError, match="own words: 1 different words in the texts, 15 are needed; sample more texts"):
+        lessons.listings(np.random.default_rng(0))
+
+
 def test_a_text_ends_only_where_the_model_ended_it(lessons: Lessons):
     for text, ends in zip(TEXTS, ("<|im_end|>\n", ""), strict=True):
         item = lessons.text(text)
